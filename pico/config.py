@@ -1,0 +1,167 @@
+"""Every limit, timer and address that can be set, with its default and unit.
+
+Responsible for: the words and the defaults. Refuses to know: where a value came from (flag, file, environment) and
+what is done with it. Field names end in their unit; a field named ``..._max`` is a limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = [
+    "AgentConfig",
+    "EndpointTarget",
+    "HttpLimits",
+    "HttpTimers",
+    "LinkTimers",
+    "NodeConfig",
+    "RpcLimits",
+    "TlsFiles",
+    "WebSocketLimits",
+]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """What one HTTP/1.1 message may take (``spec/http.md``, Limits)."""
+
+    method_bytes_max: int = 32
+    request_line_bytes_max: int = 16 * KIB
+    field_line_bytes_max: int = 16 * KIB
+    head_bytes_max: int = 64 * KIB  # request line or status line and all fields together
+    fields_max: int = 128
+    chunk_line_bytes_max: int = 1 * KIB  # size and extension of one chunk
+    trailer_bytes_max: int = 16 * KIB
+    informational_max: int = 16  # 1xx responses before the final one
+    body_bytes_max: int = 0  # 0: no limit; a larger request body gets 413
+    discard_bytes_max: int = 256 * KIB  # unread body that is drained to keep a connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpTimers:
+    """How long the proxy door waits, and for what (``spec/http.md``, Timers)."""
+
+    tls_handshake_s: float = 10.0
+    request_head_s: float = 20.0  # absolute, from the first byte of the head
+    keep_alive_s: float = 75.0  # idle between requests
+    body_idle_s: float = 30.0  # no byte of a request body
+    body_rate_bytes_min: int = 256  # a second, averaged, after body_rate_grace_s
+    body_rate_grace_s: float = 30.0
+    response_head_s: float = 60.0  # from the whole request sent to the response head
+    response_idle_s: float = 300.0  # no byte of a response body from the service
+    write_stall_s: float = 60.0  # a client that takes no byte
+    upgrade_idle_s: float = 3600.0  # no byte in either direction after a 101
+    linger_s: float = 2.0  # lingering close after an error
+    request_total_s: float = 0.0  # 0: no limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RpcLimits:
+    """What one tunnel may hold (``spec/rpc.md``, Parameters)."""
+
+    head_bytes_max: int = 80 * KIB
+    trailer_bytes_max: int = 16 * KIB
+    data_bytes_max: int = 64 * KIB
+    window_bytes: int = 256 * KIB  # per stream and direction
+    streams_max: int = 1024  # open at one time, opened by one side
+    reason_bytes_max: int = 256
+    control_bytes_max: int = 64 * KIB  # answers queued towards a peer that does not read
+    base_body_bytes_max: int = 4 * MIB  # base protocol: one body, buffered
+    base_streams_max: int = 64
+    heartbeat_s: float = 5.0
+    silence_s: float = 15.0  # a peer silent for so long is given up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketLimits:
+    """What one WebSocket connection may send (``spec/tunnel.md``, Limits)."""
+
+    message_bytes_max: int = 160 * KIB  # 12-byte header + head + data with room to spare
+    fragments_max: int = 64
+    close_s: float = 5.0  # from our close frame to the peer's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkTimers:
+    """How the agent keeps its tunnel (``spec/tunnel.md``, Parameters)."""
+
+    dial_s: float = 10.0  # name, TCP, TLS and WebSocket handshake together
+    backoff_first_s: float = 0.1
+    backoff_factor: float = 2.0
+    backoff_max_s: float = 15.0
+    stable_s: float = 10.0  # a tunnel that lived so long resets the backoff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """Certificate chain and key of one door, PEM."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """One ``pico-node`` process."""
+
+    proxy_host: str = ""  # empty: every address
+    proxy_port: int = 8000
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 8001
+    upstream_host: str = ""
+    upstream_port: int = 8002
+    gossip_host: str = ""
+    gossip_port: int = 8003
+    proxy_tls: TlsFiles | None = None
+    admin_tls: TlsFiles | None = None
+    upstream_tls: TlsFiles | None = None
+    trusted_proxies: tuple[str, ...] = ()  # networks, CIDR
+    balance: str = "least-in-flight"  # or "round-robin"
+    access_log: str = "json"  # "json", "keyvalue" or "off"
+    client_connections_max: int = 10_000
+    upstreams_max: int = 10_000
+    upstreams_per_endpoint_max: int = 256
+    upstreams_per_address_max: int = 4_096
+    requests_per_endpoint_max: int = 10_000
+    handshake_s: float = 10.0  # upstream door: first byte to accepted upgrade
+    attempts_max: int = 3  # upstreams tried for one request
+    http_limits: HttpLimits = field(default_factory=HttpLimits)
+    http_timers: HttpTimers = field(default_factory=HttpTimers)
+    rpc_limits: RpcLimits = field(default_factory=RpcLimits)
+    websocket_limits: WebSocketLimits = field(default_factory=WebSocketLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointTarget:
+    """One endpoint of an agent and the local service behind it."""
+
+    endpoint_id: str
+    host: str
+    port: int
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """One ``pico-agent`` process."""
+
+    servers: tuple[str, ...]  # http:// or https:// URLs of upstream doors
+    endpoints: tuple[EndpointTarget, ...]
+    host_header: str = ""  # empty: pass the client's Host unchanged
+    ca_file: str = ""  # empty: the system's authorities
+    service_ca_file: str = ""
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 0  # 0: no admin door
+    connect_s: float = 5.0  # to the local service
+    response_head_s: float = 60.0
+    response_idle_s: float = 300.0
+    idle_connections_max: int = 64  # kept alive to one local service
+    idle_connection_s: float = 30.0
+    access_log: str = "off"
+    http_limits: HttpLimits = field(default_factory=HttpLimits)
+    rpc_limits: RpcLimits = field(default_factory=RpcLimits)
+    websocket_limits: WebSocketLimits = field(default_factory=WebSocketLimits)
+    link_timers: LinkTimers = field(default_factory=LinkTimers)

@@ -1,0 +1,41 @@
+"""The heads of requests and responses as they travel between the doors, the tunnel and the agent.
+
+Responsible for: the two value types that every floor above passes along. Refuses to know: how they were parsed and how
+they are written. They are NamedTuples because one of each is made for every request, and a NamedTuple costs a third
+of a frozen dataclass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["UNKNOWN_LENGTH", "RequestHead", "ResponseHead"]
+
+UNKNOWN_LENGTH = -1
+
+
+class RequestHead(NamedTuple):
+    """The head of one request, stripped of everything that concerns a single hop."""
+
+    method: bytes
+    target: bytes
+    """Byte for byte what the client sent, in origin-form or ``*``."""
+    field_block: bytes
+    """``Name: value CRLF`` lines, end-to-end fields only: no framing, no hop-by-hop field."""
+    body_length: int
+    """The declared length of the body in bytes, or ``UNKNOWN_LENGTH``."""
+    upgrade: bytes
+    """The protocol that the client asks to switch to, or nothing."""
+
+
+class ResponseHead(NamedTuple):
+    """The head of one response; a status below 200 other than 101 is informational."""
+
+    status: int
+    reason: bytes
+    field_block: bytes
+    """``Name: value CRLF`` lines, end-to-end fields only: no framing, no hop-by-hop field."""
+    body_length: int
+    """What ``Content-Length`` said, also where no body follows (HEAD, 304); else ``UNKNOWN_LENGTH``."""
+    upgrade: bytes
+    """With status 101, the protocol that was switched to; else nothing."""
