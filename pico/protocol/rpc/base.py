@@ -1,0 +1,216 @@
+"""The base protocol: each request and each response whole, in one message (``spec/rpc.md``, Base protocol).
+
+Responsible for: the same face as ``StreamingEngine`` over a peer that speaks only the base protocol: bodies are
+gathered here up to a limit, and whole messages are taken apart into the same events. Refuses to know: routing, and the
+WebSocket below. What the base protocol cannot say (a cancellation, an upgrade, untouched) is either kept on this side
+or refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pico.config import HttpLimits, RpcLimits
+from pico.errors import LocalProtocolError, RemoteProtocolError
+from pico.protocol.http import (
+    Failure,
+    encode_whole_request,
+    encode_whole_response,
+    failure_response,
+    parse_whole_request,
+    parse_whole_response,
+)
+from pico.protocol.http.values import RequestHead, ResponseHead
+from pico.protocol.rpc.connection import RpcConnection
+from pico.protocol.rpc.events import HeadReceived, StreamOpened, StreamReset, TrailersReceived
+from pico.protocol.rpc.failures import failure_of
+from pico.protocol.rpc.messages import HEADER_BYTES, RESPONSE, MessageType, ResetCode, encode_header
+from pico.protocol.rpc.states import HALF, HalfState, Input
+from pico.protocol.rpc.stream import RpcStream
+
+__all__ = ["BaseEngine"]
+
+
+class BaseStream(RpcStream):
+    """A call of the base protocol, with the half that is being gathered."""
+
+    __slots__ = ("body", "head", "method")
+
+    def __init__(self, id_: int, *, opened_here: bool, window_bytes: int, context: Any = None) -> None:
+        super().__init__(id_, opened_here=opened_here, window_bytes=window_bytes, context=context)
+        self.method = b""
+        self.head: RequestHead | ResponseHead | None = None
+        self.body = bytearray()
+
+
+class BaseEngine(RpcConnection):
+    """One side of a connection that speaks the base protocol.
+
+    A stream's credit is one byte more than ``base_body_bytes_max``, so that an owner notices by sending that its body
+    is over the limit: the stream then ends as TOO_LARGE.
+    """
+
+    def __init__(self, limits: RpcLimits, http_limits: HttpLimits, *, now: float) -> None:
+        super().__init__(limits, limits.base_streams_max, now=now)
+        self._http_limits = http_limits
+        self._handlers[MessageType.PROXY_HTTP] = self._receive_proxy_http
+
+    def _opening_type(self) -> MessageType:
+        return MessageType.PROXY_HTTP
+
+    def _new_stream(self, id_: int, *, opened_here: bool, window_bytes: int, context: Any) -> BaseStream:
+        return BaseStream(id_, opened_here=opened_here, window_bytes=window_bytes, context=context)
+
+    # What our side wants.
+
+    def open(self, head: RequestHead, data: bytes = b"", end: bool = False, *, context: Any = None) -> RpcStream:
+        """Open a call; it leaves when its body is complete."""
+        stream = self._open(context, self.limits.base_body_bytes_max + 1)
+        assert isinstance(stream, BaseStream)
+        stream.method = head.method
+        stream.head = head
+        stream.sending = HalfState.BODY
+        if head.upgrade:  # RPC-23
+            self._refuse(stream, ResetCode.REFUSED, "the base protocol carries no upgrade")
+        elif head.body_length > self.limits.base_body_bytes_max:  # RPC-20
+            self._refuse(stream, ResetCode.TOO_LARGE, "the body is too large for the base protocol")
+        else:
+            self._gather(stream, data, end)
+        return stream
+
+    def send_head(self, stream: RpcStream, head: ResponseHead, data: bytes = b"", end: bool = False) -> None:
+        """Answer a call; informational heads cannot be carried and are left out."""
+        if stream.ended:
+            return
+        if stream.opened_here or head.status == 101:  # RPC-23
+            raise LocalProtocolError(f"this head may not be sent on {stream!r}")
+        if head.status < 200:
+            return
+        assert isinstance(stream, BaseStream)
+        self._step_sending(stream, Input.HEAD)
+        stream.head = head
+        self._gather(stream, data, end)
+
+    def send_data(self, stream: RpcStream, data: bytes, end: bool = False) -> None:
+        """Gather body bytes; ``end`` sends the message."""
+        if stream.ended:
+            return
+        assert isinstance(stream, BaseStream)
+        self._step_sending(stream, Input.DATA)
+        self._gather(stream, data, end)
+
+    def send_trailers(self, stream: RpcStream, block: bytes) -> None:
+        """End our half with trailers."""
+        if stream.ended:
+            return
+        assert isinstance(stream, BaseStream)
+        self._step_sending(stream, Input.TRAILERS)
+        self._complete(stream, block)
+
+    def reset(self, stream: RpcStream, code: ResetCode, *, untouched: bool = False, message: str = "") -> None:
+        """End the call for our side; a request that was taken is answered with the error that the code stands for."""
+        if stream.ended:
+            return
+        if stream.opened_here:
+            self._end(stream)
+            self._discard(stream)
+        else:  # RPC-24
+            self._answer(stream, failure_response(failure_of(code), message))
+
+    def consumed(self, stream: RpcStream, size: int) -> None:
+        """Nothing to give back: the base protocol has no credit."""
+
+    def goaway(self, message: str = "") -> None:
+        """Take no new calls; the base protocol cannot say so, they are answered with 503."""
+        self.goaway_sent = True
+
+    def _step_sending(self, stream: RpcStream, given: Input) -> None:
+        state = HALF[stream.sending].get(given)
+        if state is None:
+            raise LocalProtocolError(f"{given.name} may not be sent on {stream!r}")
+        stream.sending = state
+
+    def _gather(self, stream: BaseStream, data: bytes, end: bool) -> None:
+        if len(data) > stream.credit:
+            raise LocalProtocolError(f"{len(data)} bytes may not be sent with a credit of {stream.credit}")
+        stream.credit -= len(data)
+        stream.body += data
+        if len(stream.body) > self.limits.base_body_bytes_max:  # RPC-20
+            self._too_large(stream)
+        elif end:
+            self._complete(stream, b"")
+
+    def _too_large(self, stream: BaseStream) -> None:
+        if stream.opened_here:
+            self._refuse(stream, ResetCode.TOO_LARGE, "the body is too large for the base protocol")
+            return
+        self._answer(stream, failure_response(Failure.RESPONSE_TOO_LARGE, "too large for the base protocol"))
+        self._events.append(StreamReset(stream, ResetCode.TOO_LARGE, False, "too large for the base protocol"))
+
+    def _refuse(self, stream: RpcStream, code: ResetCode, reason: str) -> None:
+        """End a call of ours of which nothing has left."""
+        self._end(stream)
+        self._events.append(StreamReset(stream, code, True, reason))
+
+    def _complete(self, stream: BaseStream, trailers: bytes) -> None:
+        head, body = stream.head, bytes(stream.body)
+        stream.body = bytearray()
+        stream.sending = HalfState.ENDED
+        if isinstance(head, RequestHead):
+            payload = encode_whole_request(head, body, trailers)
+            self._send_on(stream, encode_header(MessageType.PROXY_HTTP, stream.id, 0) + payload)
+        elif isinstance(head, ResponseHead):
+            self._answer(stream, encode_whole_response(head, body, trailers, stream.method))
+
+    def _answer(self, stream: RpcStream, payload: bytes) -> None:
+        self._send_on(stream, encode_header(MessageType.PROXY_HTTP, stream.id, RESPONSE) + payload)
+        stream.sending = HalfState.ENDED
+        self._end(stream)
+
+    # What the peer said.
+
+    def _receive_proxy_http(self, id_: int, flags: int, message: bytes) -> None:
+        if flags & RESPONSE:
+            self._receive_response(id_, message[HEADER_BYTES:])
+        else:
+            self._receive_request(id_, message[HEADER_BYTES:])
+
+    def _receive_response(self, id_: int, payload: bytes) -> None:
+        stream = self._opened.get(id_)
+        if stream is None or not stream.head_left:  # RPC-13
+            self.late_messages += 1
+            return
+        assert isinstance(stream, BaseStream)
+        self._end(stream)
+        try:
+            heads, body, trailers = parse_whole_response(payload, stream.method, self._http_limits)
+        except RemoteProtocolError as violation:  # RPC-21
+            self._events.append(StreamReset(stream, ResetCode.SERVICE_MALFORMED, False, str(violation)))
+            return
+        if len(body) > self.limits.base_body_bytes_max:  # RPC-20
+            self._events.append(StreamReset(stream, ResetCode.TOO_LARGE, False, "the response is too large"))
+            return
+        for head in heads[:-1]:
+            self._events.append(HeadReceived(stream, head, b"", False))
+        self._events.append(HeadReceived(stream, heads[-1], body, not trailers))
+        if trailers:
+            self._events.append(TrailersReceived(stream, trailers))
+
+    def _receive_request(self, id_: int, payload: bytes) -> None:
+        if id_ in self._accepted:  # RPC-19
+            raise RemoteProtocolError(f"PROXY-HTTP: a second request with the ID {id_}")
+        stream = BaseStream(id_, opened_here=False, window_bytes=self.limits.base_body_bytes_max + 1)
+        if self.goaway_sent or len(self._accepted) >= self.streams_max:  # RPC-25
+            self._answer(stream, failure_response(Failure.OVERLOADED, "too many calls are open"))
+            return
+        try:
+            head, body, trailers = parse_whole_request(payload, self._http_limits, self.limits.base_body_bytes_max)
+        except RemoteProtocolError as violation:  # RPC-22
+            self._answer(stream, failure_response(Failure.BAD_REQUEST, str(violation)))
+            return
+        stream.method = head.method
+        stream.receiving = HalfState.ENDED
+        self._accepted[id_] = stream
+        self._events.append(StreamOpened(stream, head, body, not trailers))
+        if trailers:
+            self._events.append(TrailersReceived(stream, trailers))

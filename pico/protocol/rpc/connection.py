@@ -1,0 +1,275 @@
+"""What both protocols share: the header, heartbeats, unknown types, and who is sent next.
+
+Responsible for: everything of ``spec/rpc.md`` that does not depend on what a call looks like. Refuses to know: heads,
+bodies and credit; the two engines that extend it do. Time is an argument, and there is no I/O.
+
+Two queues leave here. *Control* messages go first. Everything else waits in the *ring*: each stream has at most one
+message in it and the rest behind it in its own backlog, so streams take turns and the order within one is kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pico.config import RpcLimits
+from pico.errors import LocalProtocolError, RemoteProtocolError
+from pico.protocol.rpc.events import Event, GoawayReceived, PeerSilent, StreamReset
+from pico.protocol.rpc.messages import (
+    HEADER,
+    HEADER_BYTES,
+    RESPONSE,
+    UNSUPPORTED,
+    MessageType,
+    ResetCode,
+    encode_header,
+)
+from pico.protocol.rpc.states import HalfState
+from pico.protocol.rpc.stream import RpcStream
+
+__all__ = ["RpcConnection", "RpcSnapshot"]
+
+_HANDLER = Callable[[int, int, bytes], None]
+_RESPONSE_AND_UNSUPPORTED = RESPONSE | UNSUPPORTED
+
+
+@dataclass(frozen=True, slots=True)
+class RpcSnapshot:
+    """What one connection holds at this moment, for status and for tests of its bounds."""
+
+    opened: int
+    accepted: int
+    queued_bytes: int
+    control_bytes: int
+    held_bytes: int
+    late_messages: int
+    round_trip_s: float | None
+    goaway_sent: bool
+    goaway_received: bool
+
+
+class RpcConnection:
+    """The common part of both engines; use ``StreamingEngine`` or ``BaseEngine``."""
+
+    def __init__(self, limits: RpcLimits, streams_max: int, *, now: float) -> None:
+        self.limits = limits
+        self.streams_max = streams_max
+        self.late_messages = 0
+        self.goaway_sent = False
+        self.goaway_received = False
+        self.round_trip_s: float | None = None
+        self._opened: dict[int, RpcStream] = {}
+        self._accepted: dict[int, RpcStream] = {}
+        self._events: list[Event] = []
+        self._control: deque[bytes] = deque()
+        self._control_bytes = 0
+        self._ring: deque[tuple[RpcStream, bytes]] = deque()
+        self._queued_bytes = 0
+        self._next_id = 1
+        self._received_at = now
+        self._heartbeat_at = now + limits.heartbeat_s
+        self._heartbeat_id = 0
+        self._heartbeat_sent_at = 0.0
+        self._silent = False
+        self._handlers: dict[int, _HANDLER] = {MessageType.HEARTBEAT: self._receive_heartbeat}
+
+    # What the peer said.
+
+    def receive_message(self, message: bytes, *, now: float) -> None:
+        """Take one whole binary message; raises ``RemoteProtocolError`` on a violation (RPC-2)."""
+        self._received_at = now  # RPC-10
+        if len(message) < HEADER_BYTES:  # RPC-1
+            raise RemoteProtocolError(f"a message of {len(message)} bytes is shorter than the header")
+        kind, id_, flags = HEADER.unpack_from(message)
+        if flags & UNSUPPORTED:
+            self._receive_unsupported(kind, id_, flags)
+            return
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            handler(id_, flags, message)
+        elif flags & RESPONSE:  # RPC-4
+            self.late_messages += 1
+        else:  # RPC-3, RPC-6
+            self._send_control(encode_header(kind, id_, _RESPONSE_AND_UNSUPPORTED))
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        if not self._events:
+            return []
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def has_events(self) -> bool:
+        """Whether ``events`` has something to give."""
+        return bool(self._events)
+
+    def _receive_heartbeat(self, id_: int, flags: int, message: bytes) -> None:
+        if not flags & RESPONSE:  # RPC-8
+            self._send_control(encode_header(MessageType.HEARTBEAT, id_, RESPONSE))
+        elif id_ == self._heartbeat_id:
+            self._heartbeat_id = 0
+            self.round_trip_s = self._received_at - self._heartbeat_sent_at
+        else:  # RPC-11
+            self.late_messages += 1
+
+    def _receive_unsupported(self, kind: int, id_: int, flags: int) -> None:
+        stream = self._opened.get(id_)
+        if flags & RESPONSE and stream is not None and kind == self._opening_type():  # RPC-16
+            untouched = stream.receiving is HalfState.HEAD
+            self._end(stream)
+            self._events.append(StreamReset(stream, ResetCode.REFUSED, untouched, "not supported by the peer"))
+        else:
+            self.late_messages += 1
+
+    def _opening_type(self) -> MessageType:
+        raise NotImplementedError
+
+    # Time.
+
+    def next_timer(self) -> float | None:
+        """When ``handle_timer`` wants to be called next; None when the peer was given up."""
+        if self._silent:
+            return None
+        return min(max(self._heartbeat_at, self._received_at + self.limits.heartbeat_s), self._silence_at())
+
+    def handle_timer(self, *, now: float) -> None:
+        """Send a heartbeat or give the peer up, when it is time."""
+        if self._silent:
+            return
+        if now >= self._silence_at():  # RPC-10
+            self._silent = True
+            self._events.append(PeerSilent(now - self._received_at))
+        elif now >= self._heartbeat_at and now >= self._received_at + self.limits.heartbeat_s:  # RPC-9
+            self._heartbeat_at = now + self.limits.heartbeat_s
+            self._heartbeat_id = self._take_id()
+            self._heartbeat_sent_at = now
+            self._send_control(encode_header(MessageType.HEARTBEAT, self._heartbeat_id, 0))
+
+    def _silence_at(self) -> float:
+        return self._received_at + self.limits.silence_s
+
+    # Opening and ending.
+
+    @property
+    def may_open(self) -> bool:
+        """Whether ``open`` is allowed now."""
+        return len(self._opened) < self.streams_max and not self.goaway_received
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that have not ended, of both sides."""
+        return len(self._opened) + len(self._accepted)
+
+    def lost(self) -> None:
+        """The connection is gone: every stream ends, and each owner hears of it (RPC-15)."""
+        for stream in [*self._opened.values(), *self._accepted.values()]:
+            untouched = stream.opened_here and not stream.head_left
+            self._end(stream)
+            self._discard(stream)
+            self._events.append(StreamReset(stream, ResetCode.LOST, untouched, "the connection was lost"))
+
+    def _open(self, context: Any, window_bytes: int) -> RpcStream:
+        if not self.may_open:  # RPC-17, RPC-55
+            raise LocalProtocolError("no stream may be opened on this connection now")
+        stream = self._new_stream(self._take_id(), opened_here=True, window_bytes=window_bytes, context=context)
+        self._opened[stream.id] = stream
+        return stream
+
+    def _new_stream(self, id_: int, *, opened_here: bool, window_bytes: int, context: Any) -> RpcStream:
+        return RpcStream(id_, opened_here=opened_here, window_bytes=window_bytes, context=context)
+
+    def _take_id(self) -> int:
+        id_ = self._next_id  # RPC-7
+        self._next_id += 1
+        return id_
+
+    def _find(self, id_: int, flags: int) -> RpcStream | None:
+        return self._opened.get(id_) if flags & RESPONSE else self._accepted.get(id_)
+
+    def _end(self, stream: RpcStream) -> None:
+        stream.ended = True
+        streams = self._opened if stream.opened_here else self._accepted
+        streams.pop(stream.id, None)
+
+    def _end_if_complete(self, stream: RpcStream) -> None:
+        if stream.sending is HalfState.ENDED and stream.receiving is HalfState.ENDED:
+            self._end(stream)
+
+    def _discard(self, stream: RpcStream) -> None:
+        """Nothing that is queued for the stream may leave any more (RPC-49)."""
+        stream.discarded = True
+        if stream.backlog:
+            self._queued_bytes -= sum(map(len, stream.backlog))
+            stream.backlog = None
+
+    # What is sent next.
+
+    def outgoing(self, bytes_max: int) -> list[bytes]:
+        """Whole messages in the order in which they must leave: all control, then about ``bytes_max`` of the ring."""
+        messages: list[bytes] = []
+        if self._control:  # RPC-44
+            messages.extend(self._control)
+            self._control.clear()
+            self._control_bytes = 0
+        size = 0
+        ring = self._ring
+        while ring and size < bytes_max:
+            stream, message = ring.popleft()
+            size += len(message)
+            self._queued_bytes -= len(message)
+            if stream.discarded:
+                continue
+            stream.head_left = True
+            messages.append(message)
+            if stream.backlog:  # RPC-45, RPC-46
+                ring.append((stream, stream.backlog.popleft()))
+            else:
+                stream.queued = False
+        return messages
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether ``outgoing`` has something to give."""
+        return bool(self._control or self._ring)
+
+    @property
+    def wants_reading(self) -> bool:
+        """False while the peer must first take the answers that it caused (RPC-47)."""
+        return self._control_bytes <= self.limits.control_bytes_max
+
+    def _send_control(self, message: bytes) -> None:
+        self._control.append(message)
+        self._control_bytes += len(message)
+
+    def _send_on(self, stream: RpcStream, message: bytes) -> None:
+        self._queued_bytes += len(message)
+        if not stream.queued:
+            stream.queued = True
+            self._ring.append((stream, message))
+            return
+        if stream.backlog is None:
+            stream.backlog = deque()
+        stream.backlog.append(message)
+
+    def snapshot(self) -> RpcSnapshot:
+        """What this connection holds now."""
+        streams = [*self._opened.values(), *self._accepted.values()]
+        return RpcSnapshot(
+            opened=len(self._opened),
+            accepted=len(self._accepted),
+            queued_bytes=self._queued_bytes,
+            control_bytes=self._control_bytes,
+            held_bytes=sum(stream.held_bytes for stream in streams),
+            late_messages=self.late_messages,
+            round_trip_s=self.round_trip_s,
+            goaway_sent=self.goaway_sent,
+            goaway_received=self.goaway_received,
+        )
+
+    def _goaway_received(self, reason: str) -> None:
+        if not self.goaway_received:  # RPC-56
+            self.goaway_received = True
+            self._events.append(GoawayReceived(reason))

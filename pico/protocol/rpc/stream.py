@@ -1,0 +1,66 @@
+"""One stream of an RPC connection: its two halves, its credit, and what is queued for it.
+
+Responsible for: being the handle that owners hold and engines keep their state in. Refuses to know: bytes on the wire
+and the other streams. Only ``id``, ``credit``, ``context``, ``ended``, ``sending`` and ``receiving`` are for owners, and
+of these only ``context`` is theirs to change.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from pico.protocol.rpc.states import HalfState
+
+__all__ = ["UNBOUNDED", "RpcStream"]
+
+UNBOUNDED = -1
+
+
+class RpcStream:
+    """One request with its response."""
+
+    __slots__ = (
+        "backlog",
+        "context",
+        "credit",
+        "discarded",
+        "ended",
+        "head_left",
+        "held_bytes",
+        "id",
+        "is_head_request",
+        "opened_here",
+        "queued",
+        "receive_left",
+        "receiving",
+        "send_left",
+        "sending",
+        "taken_bytes",
+        "upgrade_asked",
+        "window_left",
+    )
+
+    def __init__(self, id_: int, *, opened_here: bool, window_bytes: int, context: Any = None) -> None:
+        self.id = id_
+        self.opened_here = opened_here
+        self.context = context
+        self.credit = window_bytes  # body bytes that we may still send
+        self.sending = HalfState.HEAD
+        self.receiving = HalfState.HEAD
+        self.ended = False
+        self.window_left = window_bytes  # body bytes that the peer may still send
+        self.held_bytes = 0  # received, and not yet taken by the owner
+        self.taken_bytes = 0  # taken by the owner, and not yet given back as credit
+        self.send_left = UNBOUNDED  # of the declared body
+        self.receive_left = UNBOUNDED
+        self.is_head_request = False
+        self.upgrade_asked = False
+        self.queued = False  # has a message in the ring of the connection
+        self.head_left = False  # its first message was handed to the transport
+        self.discarded = False  # what is queued must not be sent any more
+        self.backlog: deque[bytes] | None = None  # queued behind the message in the ring
+
+    def __repr__(self) -> str:
+        who = "ours" if self.opened_here else "theirs"
+        return f"<RpcStream {self.id} {who} sending={self.sending.name} receiving={self.receiving.name}>"

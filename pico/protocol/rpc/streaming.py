@@ -1,0 +1,315 @@
+"""The streaming extension, ``pico.stream.v1``: heads, bodies with credit, resets, goaway (``spec/rpc.md``).
+
+Responsible for: the streams of one connection, in both roles. Refuses to know: HTTP framing, who routes where, and the
+WebSocket below. The owner gives it messages and commands, then takes ``events()`` and ``outgoing()``.
+
+Sending on a stream that the peer has just reset is not a mistake (the reset may not have reached the caller yet), so
+such a call does nothing. Any other misuse raises ``LocalProtocolError``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pico.config import RpcLimits
+from pico.errors import LocalProtocolError, RemoteProtocolError
+from pico.protocol.http.values import RequestHead, ResponseHead, valid_field_block
+from pico.protocol.rpc.connection import RpcConnection
+from pico.protocol.rpc.events import (
+    CreditReceived,
+    DataReceived,
+    HeadReceived,
+    StreamOpened,
+    StreamReset,
+    TrailersReceived,
+)
+from pico.protocol.rpc.messages import (
+    END,
+    HEADER_BYTES,
+    RESPONSE,
+    MessageType,
+    ResetCode,
+    decode_request_head,
+    decode_reset,
+    decode_response_head,
+    decode_window,
+    encode_header,
+    encode_request_head,
+    encode_reset,
+    encode_response_head,
+    encode_window,
+)
+from pico.protocol.rpc.states import HALF, HalfState, Input
+from pico.protocol.rpc.stream import UNBOUNDED, RpcStream
+
+__all__ = ["StreamingEngine"]
+
+SWITCHING_PROTOCOLS: Final = 101
+_BODILESS: Final = frozenset((204, 304))
+
+
+class StreamingEngine(RpcConnection):
+    """One side of a connection that speaks the streaming extension."""
+
+    def __init__(self, limits: RpcLimits, *, now: float) -> None:
+        super().__init__(limits, limits.streams_max, now=now)
+        self._highest_accepted = 0
+        self._give_back_bytes = max(1, limits.window_bytes // 4)
+        self._handlers.update(
+            {
+                MessageType.HEAD: self._receive_head,
+                MessageType.DATA: self._receive_data,
+                MessageType.TRAILERS: self._receive_trailers,
+                MessageType.RESET: self._receive_reset,
+                MessageType.WINDOW: self._receive_window,
+                MessageType.GOAWAY: self._receive_goaway,
+            }
+        )
+
+    def _opening_type(self) -> MessageType:
+        return MessageType.HEAD
+
+    # What our side wants.
+
+    def open(self, head: RequestHead, data: bytes = b"", end: bool = False, *, context: Any = None) -> RpcStream:
+        """Open a stream with a request head and the first body bytes.
+
+        ``data`` is at most ``data_bytes_max`` and ``window_bytes`` long; ``end`` says that it is the whole body.
+        """
+        stream = self._open(context, self.limits.window_bytes)
+        stream.is_head_request = head.method == b"HEAD"
+        stream.upgrade_asked = head.upgrade != b""
+        stream.send_left = head.body_length
+        stream.sending = HalfState.BODY
+        if data or end:
+            self._account_sent(stream, data, end)
+        self._send_on(stream, encode_request_head(stream.id, head, data, end))
+        return stream
+
+    def send_head(self, stream: RpcStream, head: ResponseHead, data: bytes = b"", end: bool = False) -> None:
+        """Answer with a head, informational or final, and the first body bytes."""
+        if stream.ended:
+            return
+        informational = head.status < 200 and head.status != SWITCHING_PROTOCOLS
+        if stream.opened_here or (informational and (data or end)):  # RPC-30
+            raise LocalProtocolError(f"this head may not be sent on {stream!r}")
+        if head.status == SWITCHING_PROTOCOLS and not stream.upgrade_asked:  # RPC-32
+            raise LocalProtocolError("101 answers only a request that asked for an upgrade")
+        self._step_sending(stream, Input.INFORMATIONAL if informational else Input.HEAD)
+        if not informational:
+            stream.send_left = body_bytes_of(stream, head)
+            self._account_sent(stream, data, end)
+        self._send_on(stream, encode_response_head(stream.id, head, data, end))
+        self._end_if_complete(stream)
+
+    def send_data(self, stream: RpcStream, data: bytes, end: bool = False) -> None:
+        """Send body bytes, at most ``stream.credit`` of them; ``end`` ends our half."""
+        if stream.ended:
+            return
+        self._step_sending(stream, Input.DATA)
+        self._account_sent(stream, data, end)
+        flags = 0 if stream.opened_here else RESPONSE
+        size_max = self.limits.data_bytes_max
+        while len(data) > size_max:  # RPC-35
+            self._send_on(stream, encode_header(MessageType.DATA, stream.id, flags) + data[:size_max])
+            data = data[size_max:]
+        if data or end:
+            header = encode_header(MessageType.DATA, stream.id, flags | END if end else flags)
+            self._send_on(stream, header + data)
+        self._end_if_complete(stream)
+
+    def send_trailers(self, stream: RpcStream, block: bytes) -> None:
+        """End our half with trailers, a valid field block of at most ``trailer_bytes_max``."""
+        if stream.ended:
+            return
+        if len(block) > self.limits.trailer_bytes_max:  # RPC-36
+            raise LocalProtocolError(f"{len(block)} bytes of trailers, at most {self.limits.trailer_bytes_max}")
+        self._step_sending(stream, Input.TRAILERS)
+        self._account_sent(stream, b"", True)
+        flags = END if stream.opened_here else RESPONSE | END
+        self._send_on(stream, encode_header(MessageType.TRAILERS, stream.id, flags) + block)
+        self._end_if_complete(stream)
+
+    def reset(self, stream: RpcStream, code: ResetCode, *, untouched: bool = False, message: str = "") -> None:
+        """End the stream now; nothing happens when it has ended already."""
+        if stream.ended:
+            return
+        self._end(stream)
+        self._discard(stream)
+        if stream.head_left or not stream.opened_here:  # RPC-49
+            self._send_reset(stream.id, 0 if stream.opened_here else RESPONSE, code, untouched, message)
+
+    def consumed(self, stream: RpcStream, size: int) -> None:
+        """The owner has taken ``size`` received body bytes and has room for as many more."""
+        if size > stream.held_bytes:
+            raise LocalProtocolError(f"{size} bytes were taken of {stream.held_bytes} that are held")
+        stream.held_bytes -= size
+        stream.taken_bytes += size
+        if stream.ended or stream.receiving is HalfState.ENDED or stream.taken_bytes < self._give_back_bytes:
+            return
+        flags = 0 if stream.opened_here else RESPONSE
+        self._send_control(encode_window(stream.id, flags, stream.taken_bytes))  # RPC-40
+        stream.window_left += stream.taken_bytes
+        stream.taken_bytes = 0
+
+    def goaway(self, message: str = "") -> None:
+        """Take no new streams from the peer; those that are open go on."""
+        if self.goaway_sent:
+            return
+        self.goaway_sent = True
+        reason = message.encode("utf-8", "replace")[: self.limits.reason_bytes_max]
+        self._send_control(encode_header(MessageType.GOAWAY, 0, 0) + reason)  # RPC-56
+
+    def _step_sending(self, stream: RpcStream, given: Input) -> None:
+        state = HALF[stream.sending].get(given)
+        if state is None:
+            raise LocalProtocolError(f"{given.name} may not be sent on {stream!r}")
+        stream.sending = state
+
+    def _account_sent(self, stream: RpcStream, data: bytes, end: bool) -> None:
+        size = len(data)
+        if size > stream.credit:  # RPC-39
+            raise LocalProtocolError(f"{size} bytes may not be sent with a credit of {stream.credit}")
+        stream.credit -= size
+        if stream.send_left != UNBOUNDED:  # RPC-34
+            stream.send_left -= size
+            if stream.send_left < 0 or (end and stream.send_left):
+                raise LocalProtocolError("the body is not as long as its head declared")
+        if end:
+            stream.sending = HalfState.ENDED
+
+    def _send_reset(self, id_: int, flags: int, code: ResetCode, untouched: bool, reason: str) -> None:
+        self._send_control(encode_reset(id_, flags, code, untouched, reason, self.limits))
+
+    # What the peer said.
+
+    def _receive_head(self, id_: int, flags: int, message: bytes) -> None:
+        if flags & RESPONSE:
+            self._receive_response_head(id_, flags, message)
+        else:
+            self._receive_request_head(id_, flags, message)
+
+    def _receive_request_head(self, id_: int, flags: int, message: bytes) -> None:
+        if id_ <= self._highest_accepted:  # RPC-26
+            raise RemoteProtocolError(f"HEAD: the ID {id_} is not higher than {self._highest_accepted}")
+        self._highest_accepted = id_
+        head, data = decode_request_head(message, self.limits)
+        end = bool(flags & END)
+        if self.goaway_sent or len(self._accepted) >= self.streams_max:  # RPC-31, RPC-54
+            reason = "going away" if self.goaway_sent else "too many open streams"
+            self._send_reset(id_, RESPONSE, ResetCode.REFUSED, True, reason)
+            return
+        stream = RpcStream(id_, opened_here=False, window_bytes=self.limits.window_bytes)
+        stream.is_head_request = head.method == b"HEAD"
+        stream.upgrade_asked = head.upgrade != b""
+        stream.receive_left = head.body_length
+        stream.receiving = HalfState.BODY
+        self._account_received(stream, data, end)
+        self._accepted[id_] = stream
+        self._events.append(StreamOpened(stream, head, data, end))
+
+    def _receive_response_head(self, id_: int, flags: int, message: bytes) -> None:
+        stream = self._receiving_stream(id_, flags)
+        if stream is None:
+            return
+        head, data = decode_response_head(message, self.limits)
+        end = bool(flags & END)
+        if head.status < 200 and head.status != SWITCHING_PROTOCOLS:
+            if data or end:  # RPC-30
+                raise RemoteProtocolError(f"HEAD: the informational status {head.status} with a body or END")
+            self._step_receiving(stream, Input.INFORMATIONAL)
+        else:
+            if head.status == SWITCHING_PROTOCOLS and not stream.upgrade_asked:  # RPC-32
+                raise RemoteProtocolError("HEAD: the status 101 answers a request that asked for no upgrade")
+            self._step_receiving(stream, Input.HEAD)
+            stream.receive_left = body_bytes_of(stream, head)
+            self._account_received(stream, data, end)
+        self._events.append(HeadReceived(stream, head, data, end))
+        self._end_if_complete(stream)
+
+    def _receive_data(self, id_: int, flags: int, message: bytes) -> None:
+        stream = self._receiving_stream(id_, flags)
+        if stream is None:
+            return
+        data = message[HEADER_BYTES:]
+        end = bool(flags & END)
+        if len(data) > self.limits.data_bytes_max or not (data or end):  # RPC-35
+            raise RemoteProtocolError(f"DATA: {len(data)} bytes in one message")
+        self._step_receiving(stream, Input.DATA)
+        self._account_received(stream, data, end)
+        self._events.append(DataReceived(stream, data, end))
+        self._end_if_complete(stream)
+
+    def _receive_trailers(self, id_: int, flags: int, message: bytes) -> None:
+        stream = self._receiving_stream(id_, flags)
+        if stream is None:
+            return
+        block = message[HEADER_BYTES:]
+        if len(block) > self.limits.trailer_bytes_max or not valid_field_block(block):  # RPC-36
+            raise RemoteProtocolError(f"TRAILERS: a block of {len(block)} bytes that is not valid")
+        self._step_receiving(stream, Input.TRAILERS)
+        self._account_received(stream, b"", True)
+        self._events.append(TrailersReceived(stream, block))
+        self._end_if_complete(stream)
+
+    def _receive_reset(self, id_: int, flags: int, message: bytes) -> None:
+        reset = decode_reset(message, self.limits)
+        stream = self._receiving_stream(id_, flags)
+        if stream is None:  # RPC-52
+            return
+        untouched = reset.untouched and stream.opened_here and stream.receiving is HalfState.HEAD  # RPC-50
+        self._end(stream)
+        self._discard(stream)
+        self._events.append(StreamReset(stream, reset.code, untouched, reset.reason))
+
+    def _receive_window(self, id_: int, flags: int, message: bytes) -> None:
+        credit = decode_window(message)
+        stream = self._receiving_stream(id_, flags)
+        if stream is None or stream.sending is HalfState.ENDED:  # RPC-42
+            return
+        stream.credit += credit
+        if stream.credit > self.limits.window_bytes:  # RPC-41
+            raise RemoteProtocolError(f"WINDOW: {credit} bytes lift the credit above {self.limits.window_bytes}")
+        self._events.append(CreditReceived(stream))
+
+    def _receive_goaway(self, id_: int, flags: int, message: bytes) -> None:
+        size = len(message) - HEADER_BYTES
+        if id_ != 0 or size > self.limits.reason_bytes_max:  # RPC-56
+            raise RemoteProtocolError(f"GOAWAY: the ID {id_} or a reason of {size} bytes is not valid")
+        self._goaway_received(message[HEADER_BYTES:].decode("utf-8", "replace"))
+
+    def _receiving_stream(self, id_: int, flags: int) -> RpcStream | None:
+        stream = self._find(id_, flags)
+        if stream is not None:
+            return stream
+        highest = self._next_id - 1 if flags & RESPONSE else self._highest_accepted
+        if id_ > highest:  # RPC-37
+            raise RemoteProtocolError(f"a message for the stream {id_}, which was never opened")
+        self.late_messages += 1  # RPC-13
+        return None
+
+    def _step_receiving(self, stream: RpcStream, given: Input) -> None:
+        state = HALF[stream.receiving].get(given)
+        if state is None:  # RPC-37
+            raise RemoteProtocolError(f"{given.name} may not follow on {stream!r}")
+        stream.receiving = state
+
+    def _account_received(self, stream: RpcStream, data: bytes, end: bool) -> None:
+        size = len(data)
+        if size > stream.window_left:  # RPC-39
+            raise RemoteProtocolError(f"{size} bytes with a credit of {stream.window_left}")
+        stream.window_left -= size
+        stream.held_bytes += size
+        if stream.receive_left != UNBOUNDED:  # RPC-34
+            stream.receive_left -= size
+            if stream.receive_left < 0 or (end and stream.receive_left):
+                raise RemoteProtocolError("the body is not as long as its head declared")
+        if end:
+            stream.receiving = HalfState.ENDED
+
+
+def body_bytes_of(stream: RpcStream, head: ResponseHead) -> int:
+    """How many body bytes must follow this final head, or ``UNBOUNDED`` (RPC-34)."""
+    if stream.is_head_request or head.status in _BODILESS:
+        return 0
+    return UNBOUNDED if head.status == SWITCHING_PROTOCOLS else head.body_length

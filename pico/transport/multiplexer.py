@@ -1,0 +1,313 @@
+"""Drives one RPC engine over one WebSocket over one byte stream.
+
+Responsible for: moving bytes, messages and time between the three, coalescing what is written in one turn of the hub
+into one send, and the WebSocket closing handshake. Refuses to know: what a stream is for. Every callback runs in the
+hub and must not block; the owner's are called from there too.
+
+Each stream's ``context`` is its *sink*: a callable that takes the events of that stream. A sink that raises is a bug of
+its owner: the stream is reset, the fault is reported, the other streams go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from pico.errors import ConnectionLost, RemoteProtocolError
+from pico.protocol.http.values import RequestHead, ResponseHead
+from pico.protocol.rpc import (
+    BaseEngine,
+    Event,
+    GoawayReceived,
+    PeerSilent,
+    ResetCode,
+    RpcStream,
+    StreamEvent,
+    StreamingEngine,
+    StreamOpened,
+    StreamReset,
+)
+from pico.transport.clock import Clock, Timer
+from pico.transport.stream import Stream
+from pico.transport.websocket import Kind, WebSocketCodec, WebSocketViolation
+
+__all__ = ["Multiplexer", "MultiplexerOwner", "Sink"]
+
+Sink = Callable[[StreamEvent], None]
+
+FLUSH_BYTES: Final = 128 * 1024
+"""Messages that are handed to the byte stream at a time; control messages wait for no more than this."""
+
+CLOSE_NORMAL: Final = 1000
+CLOSE_GOING_AWAY: Final = 1001
+CLOSE_PROTOCOL_ERROR: Final = 1002
+CLOSE_INTERNAL: Final = 1011
+
+_log = logging.getLogger("pico.tunnel")
+
+
+class MultiplexerOwner(Protocol):
+    """Who is told what concerns the connection as a whole."""
+
+    def stream_opened(self, event: StreamOpened) -> None:
+        """The peer opened a stream; set ``event.stream.context`` to its sink."""
+
+    def goaway_received(self, reason: str) -> None:
+        """The peer takes no new streams."""
+
+    def connection_ended(self, reason: str) -> None:
+        """The connection is over, once; every stream has had its last event."""
+
+
+class Multiplexer:
+    """Many streams on one connection."""
+
+    __slots__ = (
+        "_clock",
+        "_close_timer",
+        "_closing",
+        "_codec",
+        "_ended",
+        "_engine",
+        "_flush_scheduled",
+        "_owner",
+        "_paused",
+        "_stream",
+        "_timer",
+        "bytes_received",
+        "bytes_sent",
+        "silence_reason",
+    )
+
+    def __init__(
+        self,
+        stream: Stream,
+        codec: WebSocketCodec,
+        engine: StreamingEngine | BaseEngine,
+        clock: Clock,
+        owner: MultiplexerOwner,
+    ) -> None:
+        self._stream = stream
+        self._codec = codec
+        self._engine = engine
+        self._clock = clock
+        self._owner = owner
+        self._flush_scheduled = False
+        self._paused = False
+        self._closing = ""  # why our close frame was sent
+        self._ended = False
+        self._timer: Timer = clock.timer(self._on_timer)
+        self._close_timer: Timer | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    def start(self, leftover: bytes = b"") -> None:
+        """Begin to read; ``leftover`` is what arrived behind the handshake."""
+        self._stream.set_receiver(self)
+        self._arm()
+        if leftover:
+            self.received(leftover)
+
+    # What owners ask for. Each is the engine's own operation, followed by a flush at the end of this turn of the hub.
+
+    @property
+    def may_open(self) -> bool:
+        """Whether a stream may be opened now."""
+        return not self._ended and not self._closing and self._engine.may_open
+
+    @property
+    def in_flight(self) -> int:
+        """Streams that have not ended."""
+        return self._engine.open_streams
+
+    @property
+    def engine(self) -> StreamingEngine | BaseEngine:
+        """The engine, for snapshots and counters."""
+        return self._engine
+
+    def open(self, head: RequestHead, data: bytes, end: bool, sink: Sink) -> RpcStream:
+        """Open a stream whose events go to ``sink``."""
+        stream = self._engine.open(head, data, end, context=sink)
+        self._schedule_flush()
+        return stream
+
+    def send_head(self, stream: RpcStream, head: ResponseHead, data: bytes = b"", end: bool = False) -> None:
+        """Answer a stream that the peer opened."""
+        self._engine.send_head(stream, head, data, end)
+        self._schedule_flush()
+
+    def send_data(self, stream: RpcStream, data: bytes, end: bool = False) -> None:
+        """Send at most ``stream.credit`` body bytes."""
+        self._engine.send_data(stream, data, end)
+        self._schedule_flush()
+
+    def send_trailers(self, stream: RpcStream, block: bytes) -> None:
+        """End our half with trailers."""
+        self._engine.send_trailers(stream, block)
+        self._schedule_flush()
+
+    def reset(self, stream: RpcStream, code: ResetCode, *, untouched: bool = False, message: str = "") -> None:
+        """End the stream at once."""
+        self._engine.reset(stream, code, untouched=untouched, message=message)
+        self._schedule_flush()
+
+    def consumed(self, stream: RpcStream, size: int) -> None:
+        """Give credit back for body bytes that were taken."""
+        self._engine.consumed(stream, size)
+        if self._engine.has_outgoing:
+            self._schedule_flush()
+
+    def goaway(self, message: str = "") -> None:
+        """Take no new streams."""
+        self._engine.goaway(message)
+        self._schedule_flush()
+
+    def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
+        """Begin the closing handshake; the connection ends when the peer answers or a deadline passes."""
+        if self._ended or self._closing:
+            return
+        self._flush()
+        self._closing = reason or f"closed with {code}"
+        self._stream.write(self._codec.encode_close(code, reason))
+        self._close_timer = self._clock.timer(self._on_close_deadline)
+        self._close_timer.start(self._codec.limits.close_s)
+
+    def abort(self, reason: str) -> None:
+        """End the connection now."""
+        if not self._ended:
+            self._stream.abort()
+            self._end(reason)
+
+    # What the byte stream says.
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the peer."""
+        self.bytes_received += len(data)
+        now = self._clock.now()
+        try:
+            for kind, payload in self._codec.receive_data(data):
+                if kind is Kind.BINARY:
+                    self._engine.receive_message(payload, now=now)
+                else:
+                    self._receive_other(kind, payload)
+        except WebSocketViolation as violation:
+            self._violation(violation.close_code, str(violation))
+        except RemoteProtocolError as violation:
+            self._violation(CLOSE_PROTOCOL_ERROR, str(violation))
+        self._pump()
+
+    def ended(self) -> None:
+        """The peer closed its side without a closing handshake."""
+        self._stream.close()
+        self._end(self._closing or "the peer closed the connection")
+
+    def lost(self, error: ConnectionLost) -> None:
+        """The byte stream broke."""
+        self._end(self._closing or str(error))
+
+    def drained(self) -> None:
+        """The byte stream took everything: there is room for more."""
+        self._flush()
+
+    def _receive_other(self, kind: Kind, payload: bytes) -> None:
+        if kind is Kind.PING:
+            self._stream.write(self._codec.encode_pong(payload))
+        elif kind is Kind.CLOSE:
+            self._receive_close(payload)
+        elif kind is Kind.TEXT:  # RPC-1
+            raise RemoteProtocolError("a text message, only binary ones are allowed")
+
+    def _receive_close(self, payload: bytes) -> None:
+        code = int.from_bytes(payload[:2], "big") if payload else CLOSE_NORMAL
+        if not self._closing:
+            self._stream.write(self._codec.encode_close(CLOSE_NORMAL, ""))
+        self._stream.close()
+        self._end(self._closing or f"the peer closed the connection with code {code}")
+
+    def _violation(self, code: int, sentence: str) -> None:
+        """The peer broke the protocol: say so and end the connection (RPC-2)."""
+        if self._ended:
+            return
+        _log.warning("protocol violation by %s: %s", self._stream.peer_host, sentence)
+        self._stream.write(self._codec.encode_close(code, sentence[:120]))
+        self._stream.close()
+        self._end(f"protocol violation: {sentence}")
+
+    # Turning the engine's events into calls, its messages into bytes, its wishes into timers.
+
+    def _pump(self) -> None:
+        for event in self._engine.events():
+            self._dispatch(event)
+        if self._engine.has_outgoing:
+            self._schedule_flush()
+
+    def _dispatch(self, event: Event) -> None:
+        if isinstance(event, GoawayReceived):
+            self._owner.goaway_received(event.reason)
+        elif isinstance(event, PeerSilent):
+            self.abort(f"the peer was silent for {event.silent_s:.1f} s")
+        else:
+            self._dispatch_to_stream(event)
+
+    def _dispatch_to_stream(self, event: StreamEvent) -> None:
+        stream = event.stream
+        try:
+            if isinstance(event, StreamOpened):
+                self._owner.stream_opened(event)
+            elif stream.context is not None:
+                stream.context(event)
+        except Exception:
+            _log.exception("the owner of a stream failed on %s", type(event).__name__)
+            self._engine.reset(stream, ResetCode.INTERNAL, message="internal error")
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled and not self._ended:
+            self._flush_scheduled = True
+            self._clock.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        engine, stream = self._engine, self._stream
+        while engine.has_outgoing and not stream.unsent_bytes and not self._ended and not self._closing:
+            buffers: list[bytes] = []
+            for message in engine.outgoing(FLUSH_BYTES):
+                buffers.extend(self._codec.encode(message))
+            self.bytes_sent += sum(map(len, buffers))
+            stream.writev(buffers)
+        self._regulate_reading()
+        if engine.has_events:
+            self._pump()
+
+    def _regulate_reading(self) -> None:
+        paused = not self._engine.wants_reading  # RPC-47
+        if paused != self._paused:
+            self._paused = paused
+            (self._stream.pause_reading if paused else self._stream.resume_reading)()
+
+    def _on_timer(self) -> None:
+        self._engine.handle_timer(now=self._clock.now())
+        self._pump()
+        self._arm()
+
+    def _arm(self) -> None:
+        at = self._engine.next_timer()
+        if at is not None and not self._ended:
+            self._timer.start(max(0.0, at - self._clock.now()))
+
+    def _on_close_deadline(self) -> None:
+        self._stream.abort()
+        self._end(self._closing)
+
+    def _end(self, reason: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._timer.stop()
+        if self._close_timer is not None:
+            self._close_timer.stop()
+        self._engine.lost()
+        for event in self._engine.events():
+            if not isinstance(event, (GoawayReceived, PeerSilent)):
+                self._dispatch_to_stream(event)
+        self._owner.connection_ended(reason)
