@@ -1,0 +1,90 @@
+# Everything a person does with this tree, one line each: `make help`.
+#
+# Needs git, make, a C compiler, curl and Python 3.11 or later with its venv module. Nothing is installed outside .venv,
+# and no virtual environment has to be active. The run-time packages are installed for `make demo`, the packages for
+# tests only when a target needs them; both again when setup.cfg changes.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
+PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+ARGS ?=
+SECONDS ?= 600
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pico needs Python 3.11 or later; name one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+.venv/.installed-dev: setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[test,dev]'
+	@touch .venv/.installed $@
+
+.PHONY: install install-dev
+install: .venv/.installed ## the programs, into .venv
+install-dev: .venv/.installed-dev ## what the tests need, too
+
+.PHONY: demo
+demo: install ## a node, an agent and a sample service; ARGS=--once exits when its requests are answered
+	@$(BIN)/pico demo $(ARGS)
+
+# The suites stand in one recipe: in order also under `make -j`, and the test runner has the last word.
+.PHONY: test
+test: install-dev ## every suite that CI runs
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint types layers mirror property soak mutation system bench format
+lint: install-dev ## ruff: format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: install-dev ## let ruff mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: install-dev ## mypy, strict
+	$(BIN)/mypy
+
+layers: install-dev ## imports go downward only
+	$(BIN)/lint-imports
+
+mirror: install-dev ## each module of the protocol floor covered by its own tests
+	$(BIN)/python -m tests.mirror $(ARGS)
+
+property: install-dev ## the property tests, deep
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --timeout=3600 tests/property $(ARGS)
+
+system: install-dev ## real processes and ports only
+	$(BIN)/python -m pytest tests/system $(ARGS)
+
+soak: install-dev ## node and agents under trouble for SECONDS=600
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
+
+mutation: install-dev ## mutmut on the protocol floor; what survives is listed
+	$(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut results
+
+bench: install ## requests a second, latency and CPU for each request
+	@$(BIN)/pico bench $(ARGS)
+
+.PHONY: clean
+clean: ## all that was made here, .venv too
+	rm -rf .venv build dist mutants .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov
+	rm -rf .coverage .coverage.* *.egg-info
+	find pico tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

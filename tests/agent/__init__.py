@@ -1,0 +1,1 @@
+"""The sidecar against a service and a node made for the test."""

@@ -1,0 +1,26 @@
+"""Hypothesis profiles; nothing else is global.
+
+``HYPOTHESIS_PROFILE`` names one: ``dev`` (quick, for the editor), ``ci`` (fixed examples, the same on every run) or
+``deep`` (long, by ``make property``). Without it a machine that says ``CI=true`` gets ``ci`` and a person gets ``dev``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Deadlines per example measure the machine and not the code; each suite has its own timeout.
+settings.register_profile("dev", max_examples=25, deadline=None)
+settings.register_profile(
+    "ci", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("deep", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def _profile() -> str:
+    default = "ci" if os.environ.get("CI", "").lower() in ("1", "true", "yes") else "dev"
+    return os.environ.get("HYPOTHESIS_PROFILE") or default
+
+
+settings.load_profile(_profile())

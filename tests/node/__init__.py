@@ -1,0 +1,1 @@
+"""The doors with a memory transport."""
