@@ -93,6 +93,11 @@ class LinkTimers:
     backoff_factor: float = 2.0
     backoff_max_s: float = 15.0
     stable_s: float = 10.0  # a tunnel that lived so long resets the backoff
+    retry_after_max_s: float = 60.0  # the longest Retry-After that is obeyed
+    grace_period_s: float = 30.0  # for requests in flight when the agent stops
+    linger_s: float = 0.5  # from our goaway to the earliest close, for requests that cross it
+    abort_s: float = 8.0  # from our close to the end of our patience
+    draining_max: int = 4  # old tunnels that finish what they have while a new one serves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +133,9 @@ class NodeConfig:
     requests_per_endpoint_max: int = 10_000
     handshake_s: float = 10.0  # upstream door: first byte to accepted upgrade
     attempts_max: int = 3  # upstreams tried for one request
+    endpoint_wait_s: float = 2.0  # for the return of an endpoint whose last upstream has just left
+    drain_delay_s: float = 1.0  # from the failing readiness to the closing of the proxy door
+    grace_period_s: float = 30.0  # for requests in flight when the node stops
     http_limits: HttpLimits = field(default_factory=HttpLimits)
     http_timers: HttpTimers = field(default_factory=HttpTimers)
     rpc_limits: RpcLimits = field(default_factory=RpcLimits)

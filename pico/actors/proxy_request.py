@@ -1,0 +1,516 @@
+"""One request in flight: the actor that takes it from the client to an upstream and the response back.
+
+Responsible for: routing, deadlines, trying again where that is safe, relaying both bodies, and the outcome: one status,
+one log line, one count. Refuses to know: sockets (the door's ``Client``), what happens inside a tunnel (the
+``Multiplexer``), and the rules of HTTP and of trying again, which are functions of the protocol floor.
+
+Its loop runs in the client connection's own greenlet. It blocks on nothing but its inbox: both bodies move at the same
+time, driven by messages from the tunnel and from the client's connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import Any, Final, Protocol
+
+from pico.actors.endpoint_pool import Upstream
+from pico.actors.messages import (
+    ClientDrained,
+    ClientEnded,
+    ClientLost,
+    ClientReadable,
+    DeadlinePassed,
+    EndpointAppeared,
+)
+from pico.actors.request_services import RequestServices
+from pico.actors.runtime import InlineActor, tell
+from pico.protocol.http import (
+    LAST_CHUNK,
+    Failure,
+    Framing,
+    Request,
+    RequestRejected,
+    client_response_head,
+    encode_chunk,
+    endpoint_of,
+    failure_response,
+    last_chunk,
+    request_head,
+)
+from pico.protocol.http.values import RequestHead
+from pico.protocol.routing import may_try_again
+from pico.protocol.rpc import (
+    CreditReceived,
+    DataReceived,
+    HeadReceived,
+    ResetCode,
+    RpcStream,
+    StreamEvent,
+    StreamReset,
+    TrailersReceived,
+)
+from pico.protocol.rpc.failures import failure_of
+
+__all__ = ["Client", "ProxyRequest"]
+
+HELD_BYTES_MAX: Final = 64 * 1024
+"""Request body that is kept so that it can be sent again."""
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_log = logging.getLogger("pico.proxy")
+
+
+class Client(Protocol):
+    """The client's connection, as far as one request may use it."""
+
+    host: str
+    scheme: str
+    tls_version: str
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the client has not taken."""
+
+    @property
+    def trailer_block(self) -> bytes:
+        """Trailers of the request, once its body has ended."""
+
+    def write(self, data: bytes) -> None:
+        """Send, without blocking."""
+
+    def read_body(self) -> tuple[bytes, bool]:
+        """Body bytes that are there, and whether they are the last; raises ``RequestRejected``."""
+
+    def switch_protocol(self) -> None:
+        """From now on ``read_body`` gives opaque bytes, and ends when the client half-closes."""
+
+    def half_close(self) -> None:
+        """No more bytes will be written."""
+
+    def abort(self) -> None:
+        """Reset the connection, so that the client notices that the response is not complete."""
+
+
+class ProxyRequest(InlineActor):
+    """Takes one request to its end; afterwards ``keep_alive`` says whether the connection can carry another."""
+
+    def __init__(self, services: RequestServices, client: Client, request: Request) -> None:
+        super().__init__()
+        self.keep_alive = False
+        self.status = 0
+        self._services = services
+        self._client = client
+        self._request = request
+        self._request_id = services.new_request_id()
+        self._began_at = services.clock.now()
+        self._endpoint_id = ""
+        self._head: RequestHead | None = None
+        self._upstream: Upstream | None = None
+        self._stream: RpcStream | None = None
+        self._tried: list[Upstream] = []
+        self._pending = b""  # read from the client, not sent yet
+        self._body_read = False  # the client's body has been read to its end
+        self._request_sent = False
+        self._held: list[bytes] | None = []  # what was sent of the body, while it is short enough to be sent again
+        self._held_bytes = 0
+        self._framing = Framing.NONE
+        self._continued = False
+        self._response_started = False
+        self._response_ended = False
+        self._switched = False
+        self._uncredited = 0  # written to the client, and not yet given back as credit
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._upstream_seconds = 0.0
+        self._client_deadline = inf
+        self._service_deadline = inf
+        self._finished = False
+
+    # The actor's life.
+
+    def on_start(self) -> None:
+        """Find out where the request goes, and send it there."""
+        self._services.deadlines.add(self)
+        request, services = self._request, self._services
+        endpoint = endpoint_of(request)
+        if isinstance(endpoint, Failure):
+            self._fail(endpoint)
+            return
+        self._endpoint_id = endpoint
+        self._head = request_head(
+            request,
+            client_host=self._client.host,
+            scheme=self._client.scheme,
+            trusted=services.trusted_proxies.contains(self._client.host),
+            request_id=self._request_id,
+            via=services.via,
+        )
+        if not self._head.upgrade:
+            self._read_body()
+        if not self._finished:
+            self._attempt()
+
+    def on_receive(self, message: Any) -> None:
+        """Go on with what has happened."""
+        if not self._finished:
+            _HANDLERS[type(message)](self, message)
+
+    def on_exit(self, reason: object) -> None:
+        """Leave nothing open, whatever the way out."""
+        self._services.deadlines.discard(self)
+        if not self._finished:
+            self._fail(Failure.INTERNAL)
+
+    @property
+    def deadline(self) -> float:
+        """When something is late, on the services' clock."""
+        return min(self._client_deadline, self._service_deadline)
+
+    def deadline_passed(self, now: float) -> None:
+        """Called in the hub by the sweep of deadlines."""
+        tell(self.actor_ref, DeadlinePassed(now))
+
+    # Towards the service.
+
+    def _attempt(self) -> None:
+        """Send the request to an upstream that has not had it yet."""
+        services = self._services
+        upstream = services.routes.choose(self._endpoint_id, self._tried)
+        if upstream is not None:
+            self._open(upstream)
+        elif services.routes.knows(self._endpoint_id):
+            self._fail(Failure.OVERLOADED)
+        else:
+            until = services.routes.wait(self._endpoint_id, self.actor_ref)
+            if until:
+                self._service_deadline = until
+            else:
+                self._fail(Failure.ENDPOINT_NOT_FOUND)
+
+    def _open(self, upstream: Upstream) -> None:
+        assert self._head is not None
+        self._upstream = upstream
+        self._tried.append(upstream)
+        if self._request.expect_continue and not upstream.streaming and not self._body_read:
+            self._send_continue()
+        data = self._take_pending(self._services.data_bytes_max)
+        end = self._at_request_end()
+        self._stream = upstream.multiplexer.open(self._head, data, end, self._sink)
+        if end:
+            self._note_request_sent()
+        elif not self._head.upgrade:
+            self._send_body()
+
+    def _sink(self, event: StreamEvent) -> None:
+        """Called in the hub with each event of the stream."""
+        if not tell(self.actor_ref, event) and self._upstream is not None:
+            self._upstream.multiplexer.reset(event.stream, ResetCode.CANCELLED)
+
+    def _read_body(self) -> None:
+        """Take what the client has sent of the body."""
+        try:
+            data, self._body_read = self._client.read_body()
+        except RequestRejected as rejected:
+            self._fail(rejected.failure, str(rejected))
+            return
+        if data:
+            self._bytes_in += len(data)
+            self._pending = self._pending + data if self._pending else data
+            self._client_deadline = inf
+        if not self._body_read and not self._pending:
+            self._client_deadline = self._services.clock.now() + self._body_wait_s()
+        elif self._body_read:
+            self._client_deadline = inf
+
+    def _body_wait_s(self) -> float:
+        timers = self._services.timers
+        return timers.upgrade_idle_s if self._switched else timers.body_idle_s
+
+    def _send_body(self) -> None:
+        """Send what there is credit for; more comes with credit or with bytes from the client."""
+        stream = self._stream
+        while stream is not None and not self._request_sent and not self._finished:
+            if not self._pending and not self._body_read:
+                self._read_body()
+                if not self._pending and not self._body_read:
+                    return
+            if self._pending and stream.credit <= 0:
+                self._service_deadline = self._services.clock.now() + self._services.timers.response_idle_s
+                return
+            self._send_piece(stream)
+
+    def _send_piece(self, stream: RpcStream) -> None:
+        assert self._upstream is not None
+        data = self._take_pending(stream.credit)
+        end = self._at_request_end()
+        multiplexer = self._upstream.multiplexer
+        if data or end:
+            multiplexer.send_data(stream, data, end)
+            if not self._response_started:
+                self._service_deadline = inf
+        if end:
+            self._note_request_sent()
+        elif self._body_read and not self._pending:
+            multiplexer.send_trailers(stream, self._client.trailer_block)
+            self._note_request_sent()
+
+    def _take_pending(self, size: int) -> bytes:
+        data, self._pending = self._pending[:size], self._pending[size:]
+        if self._held is not None and data:
+            self._held_bytes += len(data)
+            if self._held_bytes > HELD_BYTES_MAX:
+                self._held = None
+            else:
+                self._held.append(data)
+        return data
+
+    def _at_request_end(self) -> bool:
+        return self._body_read and not self._pending and (self._switched or not self._client.trailer_block)
+
+    def _note_request_sent(self) -> None:
+        self._request_sent = True
+        if not self._response_started:
+            self._service_deadline = self._services.clock.now() + self._services.timers.response_head_s
+
+    def _send_continue(self) -> None:
+        if self._request.minor >= 1 and not self._continued:
+            self._continued = True
+            self._client.write(CONTINUE)
+
+    # Towards the client.
+
+    def _on_head(self, event: HeadReceived) -> None:
+        if event.stream is not self._stream:
+            return
+        status = event.head.status
+        if status < 200 and status != 101:
+            self._relay_informational(event)
+            return
+        services = self._services
+        now = services.clock.now()
+        self._upstream_seconds = now - self._began_at
+        self._service_deadline = now + services.timers.response_idle_s
+        self._response_started = True
+        self._held = None
+        self.status = status
+        self.keep_alive = self._request.keep_alive and not services.draining and (self._body_read or not event.end)
+        head, self._framing = client_response_head(
+            event.head,
+            self._request,
+            keep_alive=self.keep_alive,
+            request_id=self._request_id,
+            date=services.date(),
+        )
+        self.keep_alive = self.keep_alive and self._framing is not Framing.CLOSE
+        if status == 101:
+            self._switch_protocol(head, event)
+        else:
+            if self._request.upgrade and not self._request_sent:
+                self._end_request()
+            self._relay(head, event.data, event.end)
+
+    def _relay_informational(self, event: HeadReceived) -> None:
+        if self._request.minor >= 1 and not (event.head.status == 100 and self._continued):
+            self._continued = self._continued or event.head.status == 100
+            head, _ = client_response_head(
+                event.head, self._request, keep_alive=True, request_id=self._request_id, date=b""
+            )
+            self._client.write(head)
+
+    def _on_data(self, event: DataReceived) -> None:
+        if event.stream is self._stream:
+            self._service_deadline = self._services.clock.now() + self._response_wait_s()
+            self._relay(b"", event.data, event.end)
+
+    def _response_wait_s(self) -> float:
+        timers = self._services.timers
+        return timers.upgrade_idle_s if self._switched else timers.response_idle_s
+
+    def _relay(self, head: bytes, data: bytes, end: bool) -> None:
+        """Write with the framing of the client's hop; credit goes back when the client has taken it."""
+        size = len(data)
+        self._bytes_out += size
+        out = head
+        if size:
+            out = head + (encode_chunk(data) if self._framing is Framing.CHUNKED else data)
+        if end and self._framing is Framing.CHUNKED:
+            out += LAST_CHUNK
+        client = self._client
+        client.write(out)
+        self._uncredited += size
+        if end:
+            self._note_response_ended()
+        self._settle(client.unsent_bytes)
+
+    def _note_response_ended(self) -> None:
+        self._response_ended = True
+        self._service_deadline = inf
+
+    def _settle(self, unsent_bytes: int) -> None:
+        """What follows from how much the client has taken."""
+        if unsent_bytes:
+            self._client_deadline = self._services.clock.now() + self._services.timers.write_stall_s
+            return
+        if self._uncredited and self._upstream is not None and self._stream is not None:
+            self._upstream.multiplexer.consumed(self._stream, self._uncredited)
+            self._uncredited = 0
+        if self._response_ended:
+            self._end_response()
+        elif self._body_read:
+            self._client_deadline = inf
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        if event.stream is not self._stream:
+            return
+        if self._framing is Framing.CHUNKED:
+            self._client.write(last_chunk(event.block))
+        self._note_response_ended()
+        self._settle(self._client.unsent_bytes)
+
+    def _end_response(self) -> None:
+        if self._switched:
+            self._client.half_close()
+            if not self._request_sent:
+                return
+        self._finish("ok")
+
+    # A protocol other than HTTP.
+
+    def _switch_protocol(self, head: bytes, event: HeadReceived) -> None:
+        self.keep_alive = False
+        self._switched = True
+        self._client.switch_protocol()
+        self._service_deadline = self._services.clock.now() + self._services.timers.upgrade_idle_s
+        self._relay(head, event.data, event.end)
+        self._send_body()
+
+    def _end_request(self) -> None:
+        """The upgrade was not accepted: what the client sends next is not part of this request."""
+        assert self._upstream is not None
+        assert self._stream is not None
+        self._body_read = True
+        self._upstream.multiplexer.send_data(self._stream, b"", True)
+        self._request_sent = True
+
+    # What else happens.
+
+    def _on_reset(self, event: StreamReset) -> None:
+        if event.stream is not self._stream or self._response_ended:
+            return
+        again = (
+            not self._response_started
+            and len(self._tried) < self._services.attempts_max
+            and may_try_again(
+                self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
+            )
+        )
+        if again:
+            self._try_again()
+        else:
+            self._fail(failure_of(event.code, untouched=event.untouched), event.reason)
+
+    def _try_again(self) -> None:
+        assert self._held is not None
+        self._pending = b"".join(self._held) + self._pending
+        self._held, self._held_bytes = [], 0
+        self._request_sent = False
+        self._service_deadline = inf
+        self._services.metrics.retries += 1
+        self._attempt()
+
+    def _on_credit(self, event: CreditReceived) -> None:
+        if event.stream is self._stream:
+            self._send_body()
+
+    def _on_client_readable(self, _: ClientReadable) -> None:
+        waits_for_101 = self._request.upgrade and not self._switched
+        if self._stream is not None and not waits_for_101:
+            if self._switched:
+                self._service_deadline = self._services.clock.now() + self._services.timers.upgrade_idle_s
+            self._send_body()
+
+    def _on_client_drained(self, _: ClientDrained) -> None:
+        self._settle(self._client.unsent_bytes)
+        if not self._finished and not self._body_read:
+            self._client_deadline = inf
+            self._send_body()
+
+    def _on_client_ended(self, _: ClientEnded) -> None:
+        """The client half-closed: not an abort, unless it owes a body."""
+        if not self._body_read and not self._switched and not self._request.upgrade:
+            self._send_body()
+
+    def _on_client_lost(self, _: ClientLost) -> None:
+        self._cancel(Failure.CLIENT_CLOSED)
+
+    def _on_endpoint_appeared(self, _: EndpointAppeared) -> None:
+        self._service_deadline = inf
+        self._attempt()
+
+    def _on_deadline(self, message: DeadlinePassed) -> None:
+        if message.now >= self._client_deadline:
+            self._client_late()
+        elif message.now >= self._service_deadline:
+            self._service_late()
+
+    def _client_late(self) -> None:
+        if self._client.unsent_bytes:
+            self._cancel(Failure.CLIENT_STALLED)
+        else:
+            self._fail(Failure.BODY_TIMEOUT)
+
+    def _service_late(self) -> None:
+        if self._stream is None or self._stream.ended:
+            self._services.routes.stop_waiting(self._endpoint_id, self.actor_ref)
+            self._fail(Failure.ENDPOINT_NOT_FOUND)
+        else:
+            self._fail(Failure.RESPONSE_TIMEOUT)
+
+    # The outcome.
+
+    def _fail(self, failure: Failure, detail: str = "") -> None:
+        """Answer with the failure, or break the response off where one has begun."""
+        if self._response_started:
+            self.keep_alive = False
+            self._client.abort()
+        else:
+            self.status = failure.status
+            self.keep_alive = self._request.keep_alive and self._body_read and failure.status != 400
+            response = failure_response(
+                failure, detail, keep_alive=self.keep_alive, request_id=self._request_id, method=self._request.method
+            )
+            self._client.write(response)
+        self._services.metrics.request_failed(failure.code)
+        self._finish(failure.code)
+
+    def _cancel(self, failure: Failure) -> None:
+        """The client is gone: nobody is left to answer."""
+        self.status = self.status if self._response_started else failure.status
+        self.keep_alive = False
+        self._client.abort()
+        self._services.metrics.request_failed(failure.code)
+        self._finish(failure.code)
+
+    def _finish(self, outcome: str) -> None:
+        self._finished = True
+        if self._stream is not None and not self._stream.ended and self._upstream is not None:
+            self._upstream.multiplexer.reset(self._stream, ResetCode.CANCELLED)
+        self._services.request_finished(self._request, self._client, self, outcome)
+        self.stop()
+
+
+_HANDLERS: Final[dict[type[Any], Any]] = {
+    HeadReceived: ProxyRequest._on_head,
+    DataReceived: ProxyRequest._on_data,
+    TrailersReceived: ProxyRequest._on_trailers,
+    StreamReset: ProxyRequest._on_reset,
+    CreditReceived: ProxyRequest._on_credit,
+    ClientReadable: ProxyRequest._on_client_readable,
+    ClientDrained: ProxyRequest._on_client_drained,
+    ClientEnded: ProxyRequest._on_client_ended,
+    ClientLost: ProxyRequest._on_client_lost,
+    EndpointAppeared: ProxyRequest._on_endpoint_appeared,
+    DeadlinePassed: ProxyRequest._on_deadline,
+}

@@ -1,0 +1,70 @@
+"""What every proxy request of a node shares.
+
+Responsible for: being the one argument that carries it. Refuses to know: how any of it works.
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from itertools import count
+from typing import TYPE_CHECKING
+
+from pico.actors.endpoint_pool import Routes
+from pico.config import NodeConfig
+from pico.observability.access_log import AccessLog
+from pico.observability.metrics import NodeMetrics
+from pico.protocol.http import TrustedProxies
+from pico.transport.clock import Clock
+from pico.transport.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from pico.actors.proxy_request import Client, ProxyRequest
+    from pico.protocol.http import Request
+
+__all__ = ["RequestServices"]
+
+
+class RequestServices:
+    """One per node."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        clock: Clock,
+        routes: Routes,
+        metrics: NodeMetrics,
+        access_log: AccessLog,
+        *,
+        node_id: str,
+        request_id_prefix: str,
+    ) -> None:
+        self.clock = clock
+        self.routes = routes
+        self.metrics = metrics
+        self.access_log = access_log
+        self.node_id = node_id
+        self.deadlines = Deadlines(clock)
+        self.timers = config.http_timers
+        self.http_limits = config.http_limits
+        self.data_bytes_max = config.rpc_limits.data_bytes_max
+        self.attempts_max = config.attempts_max
+        self.trusted_proxies = TrustedProxies(config.trusted_proxies)
+        self.via = f"1.1 {node_id}".encode()
+        self.draining = False
+        self._request_id_prefix = request_id_prefix
+        self._request_numbers = count(1)
+        self._date_second = 0
+        self._date = b""
+
+    def new_request_id(self) -> str:
+        """A name for one request, unique over nodes and restarts."""
+        return f"{self._request_id_prefix}-{next(self._request_numbers):x}"
+
+    def date(self) -> bytes:
+        """The value of a ``Date`` field for now (RFC 9110 §5.6.7)."""
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second = second
+            self._date = formatdate(second, usegmt=True).encode()
+        return self._date

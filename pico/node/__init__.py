@@ -1,0 +1,1 @@
+"""A node: its doors and what holds them together."""

@@ -1,0 +1,240 @@
+"""The proxy door: one client connection, its requests one after the other.
+
+Responsible for: reading heads under their deadlines, running one ``ProxyRequest`` at a time in the connection's own
+greenlet, keeping or closing the connection afterwards, and answering what is not a valid request. Refuses to know:
+where a request goes and how its response comes about.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from pico.actors.messages import ClientDrained, ClientEnded, ClientLost, ClientReadable
+from pico.actors.proxy_request import ProxyRequest
+from pico.actors.request_services import RequestServices
+from pico.actors.runtime import tell
+from pico.errors import ConnectionLost
+from pico.protocol.http import Failure, Request, RequestReader, RequestRejected, failure_response
+from pico.transport.parking import Parking
+from pico.transport.stream import Stream
+
+__all__ = ["ClientConnection"]
+
+BUFFER_BYTES_MAX: Final = 128 * 1024
+"""Bytes of a client that are held before its socket is no longer read."""
+
+
+class ClientConnection:
+    """Serves one client connection; ``run`` returns when it is closed."""
+
+    def __init__(self, stream: Stream, services: RequestServices, *, scheme: str = "http", tls_version: str = "") -> None:
+        self.host = stream.peer_host
+        self.scheme = scheme
+        self.tls_version = tls_version
+        self.deadline = inf
+        self._stream = stream
+        self._services = services
+        self._reader = RequestReader(services.http_limits)
+        self._parking = Parking()
+        self._request: ProxyRequest | None = None
+        self._wants_body = False
+        self._paused = False
+        self._switched = False
+        self._raw: list[bytes] = []
+        self._raw_bytes = 0
+        self._ended = False
+        self._lost = False
+        self._late = False
+        self._head_deadline = inf
+        self._discarding = 0
+
+    def run(self) -> None:
+        """Serve requests until the connection ends; runs in the connection's greenlet."""
+        self._services.deadlines.add(self)
+        self._services.connections.add(self)
+        try:
+            self._stream.set_receiver(self)
+            while self._serve_next():
+                pass
+            self._linger()
+        finally:
+            self._services.connections.discard(self)
+            self._services.deadlines.discard(self)
+            self._stream.close()
+
+    def close_when_idle(self) -> None:
+        """Draining: end the connection now if no request is in progress; called in the hub."""
+        if self._request is None and not self._reader.started:
+            self._late = True
+            self._parking.unpark()
+
+    def _serve_next(self) -> bool:
+        try:
+            request = self._next_request()
+        except RequestRejected as rejected:
+            self._reject(rejected.failure, str(rejected))
+            return False
+        if request is None:
+            return False
+        actor = ProxyRequest(self._services, self, request)
+        self._request = actor
+        self._wants_body = False
+        try:
+            actor.run()
+        finally:
+            self._request = None
+        return actor.keep_alive and not self._lost
+
+    def _next_request(self) -> Request | None:
+        """The next head, or None when there will be none."""
+        self._head_deadline = inf
+        while True:
+            request = self._reader.next_head()
+            if request is not None:
+                self.deadline = inf
+                return request
+            if self._ended or self._lost or (self._late and not self._reader.started):
+                return None
+            if self._late:
+                raise RequestRejected(Failure.HEADER_TIMEOUT, "the request head was not complete in time")
+            self._resume_reading()
+            self.deadline = self._next_deadline()
+            self._parking.park()
+
+    def _next_deadline(self) -> float:
+        now, timers = self._services.clock.now(), self._services.timers
+        if not self._reader.started:
+            return now + timers.keep_alive_s
+        self._head_deadline = min(self._head_deadline, now + timers.request_head_s)
+        return self._head_deadline
+
+    def _reject(self, failure: Failure, detail: str) -> None:
+        self._stream.write(
+            failure_response(failure, detail, keep_alive=False, request_id=self._services.new_request_id())
+        )
+        self._services.request_rejected(self, failure)
+
+    def _linger(self) -> None:
+        """Let the client read our last response before the socket is closed under it (RFC 9112 §9.6)."""
+        if self._lost or self._stream.closed:
+            return
+        self._stream.half_close()
+        self._discarding = self._services.http_limits.discard_bytes_max
+        self._resume_reading()
+        self._late = False
+        self.deadline = self._services.clock.now() + self._services.timers.linger_s
+        while not (self._ended or self._lost or self._late or self._discarding <= 0) or self._waits_for_writing():
+            self._parking.park()
+
+    def _waits_for_writing(self) -> bool:
+        return bool(self._stream.unsent_bytes) and not self._lost and not self._late
+
+    # What a request may do with the connection (``pico.actors.proxy_request.Client``).
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the client has not taken."""
+        return self._stream.unsent_bytes
+
+    @property
+    def trailer_block(self) -> bytes:
+        """Trailers of the request."""
+        return self._reader.trailer_block
+
+    def write(self, data: bytes) -> None:
+        """Send, without blocking."""
+        self._stream.write(data)
+
+    def read_body(self) -> tuple[bytes, bool]:
+        """Body bytes that are there, and whether they are the last."""
+        data, end = self._read_raw() if self._switched else self._reader.next_body()
+        self._wants_body = not end
+        self._resume_reading()
+        return data, end
+
+    def switch_protocol(self) -> None:
+        """From now on bytes are opaque."""
+        self._switched = True
+        rest = self._reader.take_rest()
+        if rest:
+            self._raw.append(rest)
+            self._raw_bytes = len(rest)
+
+    def half_close(self) -> None:
+        """No more bytes will be written."""
+        self._stream.half_close()
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        self._lost = True
+        self._stream.abort()
+
+    def _read_raw(self) -> tuple[bytes, bool]:
+        data = b"".join(self._raw)
+        self._raw.clear()
+        self._raw_bytes = 0
+        return data, self._ended
+
+    def _resume_reading(self) -> None:
+        if self._paused and self._held_bytes() < BUFFER_BYTES_MAX:
+            self._paused = False
+            self._stream.resume_reading()
+
+    def _held_bytes(self) -> int:
+        return self._raw_bytes if self._switched else self._reader.buffered
+
+    # What the stream says; called in the hub.
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._discarding:
+            self._discarding -= len(data)
+            self._parking.unpark()
+            return
+        if self._switched:
+            self._raw.append(data)
+            self._raw_bytes += len(data)
+        else:
+            self._reader.receive_data(data)
+        if self._held_bytes() >= BUFFER_BYTES_MAX:
+            self._paused = True
+            self._stream.pause_reading()
+        self._notify_readable()
+
+    def _notify_readable(self) -> None:
+        if self._request is None:
+            self._parking.unpark()
+        elif self._wants_body:
+            self._wants_body = False
+            tell(self._request.actor_ref, ClientReadable())
+
+    def ended(self) -> None:
+        """The client half-closed; a request that is complete is still answered."""
+        self._ended = True
+        self._reader.receive_eof()
+        if self._request is None:
+            self._parking.unpark()
+        else:
+            tell(self._request.actor_ref, ClientEnded())
+
+    def lost(self, error: ConnectionLost) -> None:
+        """The connection broke."""
+        self._lost = True
+        if self._request is None:
+            self._parking.unpark()
+        else:
+            tell(self._request.actor_ref, ClientLost())
+
+    def drained(self) -> None:
+        """The client took everything."""
+        if self._request is None:
+            self._parking.unpark()
+        else:
+            tell(self._request.actor_ref, ClientDrained())
+
+    def deadline_passed(self, now: float) -> None:
+        """Idle, slow with its head, or lingering for too long."""
+        self._late = True
+        self.deadline = inf
+        self._parking.unpark()

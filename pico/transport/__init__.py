@@ -1,0 +1,1 @@
+"""Bytes: sockets, TLS, WebSocket frames, clocks, and the multiplexer that joins them to an RPC engine."""

@@ -1,0 +1,37 @@
+"""A place where one greenlet waits until a callback of the hub lets it go on.
+
+Responsible for: the switch there and back. Refuses to know: why it waits. There is no timeout here: whoever parks a
+greenlet also has a deadline that unparks it (``pico.transport.deadlines``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from gevent.hub import get_hub
+
+__all__ = ["Parking"]
+
+
+class Parking:
+    """Holds at most one greenlet."""
+
+    __slots__ = ("_greenlet",)
+
+    def __init__(self) -> None:
+        self._greenlet: Any = None
+
+    def park(self) -> None:
+        """Wait in the calling greenlet until ``unpark``."""
+        assert self._greenlet is None, "one greenlet at a time"
+        self._greenlet = gevent.getcurrent()
+        try:
+            get_hub().switch()
+        finally:
+            self._greenlet = None
+
+    def unpark(self) -> None:
+        """Let the greenlet go on, at once; called in the hub. Nothing happens when none waits."""
+        if self._greenlet is not None:
+            self._greenlet.switch()
