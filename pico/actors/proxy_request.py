@@ -498,7 +498,7 @@ class ProxyRequest(InlineActor):
         if self._stream is not None and not self._stream.ended and self._upstream is not None:
             self._upstream.multiplexer.reset(self._stream, ResetCode.CANCELLED)
         self._services.request_finished(self._request, self._client, self, outcome)
-        self.stop()
+        self.finish()
 
 
 _HANDLERS: Final[dict[type[Any], Any]] = {

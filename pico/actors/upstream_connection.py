@@ -80,7 +80,7 @@ class UpstreamConnection(GeventActor):
         """Follow what happened to the tunnel, or what the node wants of it."""
         if isinstance(message, TunnelEnded):
             self._end_reason = message.reason
-            self.stop()
+            self.finish()
         elif isinstance(message, AgentGoesAway):
             self._leave()
         elif isinstance(message, DrainUpstream):

@@ -1,0 +1,119 @@
+"""What actors tell each other, grouped by receiver.
+
+Values only: frozen, with slots. The events of a stream (``pico.protocol.rpc.events``) reach a ``ProxyRequest`` as they
+are. Messages without fields exist once, as a constant of their class would; making one is cheap enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pico.actors.endpoint_pool import Upstream
+
+__all__ = [
+    "AgentGoesAway",
+    "ClientDrained",
+    "ClientEnded",
+    "ClientLost",
+    "ClientReadable",
+    "CloseUpstream",
+    "DeadlinePassed",
+    "DrainUpstream",
+    "EndpointAppeared",
+    "PoolFailed",
+    "TunnelEnded",
+    "UpstreamJoined",
+    "UpstreamLeft",
+]
+
+
+# To Endpoints, and on to an EndpointPool.
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamJoined:
+    """A service has registered."""
+
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLeft:
+    """An upstream takes no new requests; told again, it changes nothing."""
+
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFailed:
+    """A pool ended by a fault; its upstreams are still there."""
+
+    endpoint_id: str
+
+
+# To an UpstreamConnection.
+
+
+@dataclass(frozen=True, slots=True)
+class AgentGoesAway:
+    """The agent finishes what it has and takes nothing new."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelEnded:
+    """The tunnel is over; every stream on it has had its last event."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainUpstream:
+    """The node goes away: have the agent move, finish what is in flight."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUpstream:
+    """End the tunnel with a closing handshake."""
+
+    reason: str
+
+
+# To a ProxyRequest.
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReadable:
+    """More of the request body is there, after ``read_body`` had found nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDrained:
+    """The client took everything that was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEnded:
+    """The client half-closed its connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLost:
+    """The client's connection broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointAppeared:
+    """The endpoint that the request waits for has an upstream again."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """Something was late at ``now``."""
+
+    now: float
