@@ -1,0 +1,1 @@
+"""What a node and an agent tell about themselves: metrics, access log, log set-up."""

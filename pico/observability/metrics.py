@@ -1,0 +1,369 @@
+"""Counters, gauges and histograms of a node and of an agent.
+
+Responsible for: their names, their meaning, and their text at ``/metrics``. Refuses to know: who serves that text, and
+where the things counted happen.
+
+On the hot path there are plain integers: everything runs in one thread, and a labelled counter of prometheus_client
+costs more than parsing a small request does. Families are built when somebody scrapes. Label values come from closed
+sets; what is not in the set counts as ``other`` (methods: ``OTHER``), so no visitor can add a time series.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+__all__ = [
+    "DURATION_BOUNDS_S",
+    "HANDSHAKE_RESULTS",
+    "PROTOCOLS",
+    "TUNNEL_END_REASONS",
+    "AgentMetrics",
+    "Histogram",
+    "NodeMetrics",
+    "Tally",
+]
+
+Gauge = Callable[[], float]
+"""Reads a value at scrape time from whoever owns it."""
+
+DURATION_BOUNDS_S: Final = (
+    # OpenTelemetry's advice for HTTP durations (0.005 to 10), finer below for a proxy, wider above for long polls.
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+
+HANDSHAKE_RESULTS: Final = (
+    "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "timeout", "tls", "lost",
+)  # fmt: skip
+
+PROTOCOLS: Final = ("http", "rpc", "websocket")
+
+TUNNEL_END_REASONS: Final = (
+    "connect_failed", "refused", "goaway", "closed", "lost", "silent", "protocol_error", "failed",
+)  # fmt: skip
+
+_METHODS: Final = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+}
+_ANY_METHOD: Final = "OTHER"
+_ANY_REASON: Final = "other"
+
+
+def _zero() -> float:
+    return 0.0
+
+
+class Histogram:
+    """How often a duration was at most so long."""
+
+    __slots__ = ("_counts", "_sum_s")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(DURATION_BOUNDS_S) + 1)
+        self._sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        self._counts[bisect_left(DURATION_BOUNDS_S, seconds)] += 1
+        self._sum_s += seconds
+
+    def family(self, name: str, documentation: str) -> Metric:
+        """What Prometheus gets: counts add up from bound to bound."""
+        bounds = [*(f"{bound:g}" for bound in DURATION_BOUNDS_S), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self._sum_s)
+
+
+class Tally:
+    """A counter with one label whose values are known beforehand; any other value counts as ``other``."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._counts = dict.fromkeys([*known, _ANY_REASON], 0)
+
+    def add(self, value: str, amount: int = 1) -> None:
+        """Count ``amount`` more."""
+        self._counts[value if value in self._counts else _ANY_REASON] += amount
+
+    def count(self, value: str) -> int:
+        """How many so far."""
+        return self._counts[value]
+
+    def family(self, name: str, documentation: str, label: str) -> Metric:
+        """One sample for each value, those never seen included, so that the first one shows as an increase."""
+        family = CounterMetricFamily(name, documentation, labels=[label])
+        for value, count in self._counts.items():
+            family.add_metric([value], count)
+        return family
+
+
+class _Metrics:
+    """What a node and an agent have in common."""
+
+    __slots__ = (
+        "_registry",
+        "_request_s",
+        "_upstream_s",
+        "actor_restarts",
+        "bytes_in",
+        "bytes_out",
+        "failures",
+        "hub_blocked_s",
+        "late_messages",
+        "protocol_errors",
+        "requests_in_flight",
+        "streams",
+    )
+
+    def __init__(self, failure_codes: Iterable[str], actors: Iterable[str]) -> None:
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.requests_in_flight = 0
+        self.failures = Tally(failure_codes)
+        self.protocol_errors = Tally(PROTOCOLS)
+        self.actor_restarts = Tally(actors)
+        self.late_messages = 0
+        self.hub_blocked_s = 0.0
+        self.streams: Gauge = _zero
+        self._request_s = Histogram()
+        self._upstream_s = Histogram()
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def request_started(self) -> None:
+        """A request has been read; ``request_finished`` must follow."""
+        self.requests_in_flight += 1
+
+    def request_failed(self, code: str) -> None:
+        """A request ended with this failure of our own; counted beside ``request_finished``."""
+        self.failures.add(code)
+
+    def hub_blocked(self, seconds: float) -> None:
+        """The hub ran late by so much."""
+        self.hub_blocked_s += seconds
+
+    def render(self) -> bytes:
+        """Prometheus' text format 0.0.4."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What prometheus_client asks of a collector; each kind of process adds its own."""
+        yield GaugeMetricFamily(
+            "pico_requests_in_flight", "Requests that have begun and not ended.", self.requests_in_flight
+        )
+        yield GaugeMetricFamily("pico_streams", "Streams open in all tunnels together.", self.streams())
+        yield self._bytes()
+        yield self.failures.family("pico_request_failures_total", "Requests that failed on the way.", "reason")
+        yield self.protocol_errors.family(
+            "pico_protocol_errors_total", "Connections ended because the peer broke a protocol.", "protocol"
+        )
+        yield CounterMetricFamily(
+            "pico_rpc_late_messages_total", "Messages for streams that had ended already.", self.late_messages
+        )
+        yield self.actor_restarts.family("pico_actor_restarts_total", "Restarts of parts by a supervisor.", "actor")
+        yield CounterMetricFamily(
+            "pico_hub_blocked_seconds_total", "Time by which the event loop ran late.", self.hub_blocked_s
+        )
+
+    def _bytes(self) -> Metric:
+        family = CounterMetricFamily(
+            "pico_bytes_total", "Body bytes of requests (in) and of responses (out).", labels=["direction"]
+        )
+        family.add_metric(["in"], self.bytes_in)
+        family.add_metric(["out"], self.bytes_out)
+        return family
+
+
+class NodeMetrics(_Metrics):
+    """Of one node. Integers are counted up by whoever knows; gauges are set once by their owner."""
+
+    __slots__ = (
+        "_node_id",
+        "_requests",
+        "_version",
+        "access_log_dropped",
+        "client_connections",
+        "connection_failures",
+        "connections",
+        "endpoints",
+        "handshakes",
+        "parse_rejects",
+        "retries",
+        "upstreams",
+    )
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        version: str,
+        failure_codes: Iterable[str],
+        listeners: Iterable[str] = ("proxy", "upstream"),
+        actors: Iterable[str] = (),
+    ) -> None:
+        codes, doors = tuple(failure_codes), tuple(listeners)
+        super().__init__(codes, actors)
+        self._node_id = node_id
+        self._version = version
+        self._requests: dict[tuple[bytes, int], int] = {}
+        self.retries = 0
+        self.parse_rejects = Tally(codes)
+        self.handshakes = Tally(HANDSHAKE_RESULTS)
+        self.connections = Tally(doors)
+        self.connection_failures = Tally(doors)
+        self.access_log_dropped: Gauge = _zero
+        self.client_connections: Gauge = _zero
+        self.endpoints: Gauge = _zero
+        self.upstreams: Gauge = _zero
+
+    def request_finished(
+        self, method: bytes, status: int, seconds: float, upstream_seconds: float, bytes_in: int, bytes_out: int
+    ) -> None:
+        """Count one request that ended; ``upstream_seconds`` is 0 when it reached no upstream."""
+        try:
+            self._requests[method, status] += 1
+        except KeyError:
+            self._first_of_its_kind(method, status)
+        self._request_s.observe(seconds)
+        if upstream_seconds > 0.0:
+            self._upstream_s.observe(upstream_seconds)
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+        self.requests_in_flight -= 1
+
+    def _first_of_its_kind(self, method: bytes, status: int) -> None:
+        key = (method if method in _METHODS else b"", status if 100 <= status <= 599 else 0)
+        self._requests[key] = self._requests.get(key, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything a node tells."""
+        info = GaugeMetricFamily("pico_node_info", "Always 1; who this node is.", labels=["node", "version"])
+        info.add_metric([self._node_id, self._version], 1)
+        yield info
+        yield self._requests_family()
+        yield self._request_s.family("pico_request_duration_seconds", "From the request's head to its end.")
+        yield self._upstream_s.family(
+            "pico_upstream_duration_seconds", "From sending a request into a tunnel to the response's head."
+        )
+        yield from super().collect()
+        yield CounterMetricFamily("pico_retries_total", "Requests tried again on another upstream.", self.retries)
+        yield self.parse_rejects.family("pico_parse_rejects_total", "Requests that were not valid HTTP.", "reason")
+        yield self.handshakes.family("pico_upstream_handshakes_total", "Agents at the upstream door.", "result")
+        yield self.connections.family("pico_connections_total", "Connections accepted.", "listener")
+        yield self.connection_failures.family(
+            "pico_connection_failures_total", "Connections ended by an error of our own.", "listener"
+        )
+        yield CounterMetricFamily(
+            "pico_access_log_dropped_total", "Access log lines lost to a slow writer.", self.access_log_dropped()
+        )
+        yield GaugeMetricFamily("pico_client_connections", "Client connections open.", self.client_connections())
+        yield GaugeMetricFamily("pico_endpoints", "Endpoints with an upstream here.", self.endpoints())
+        yield GaugeMetricFamily("pico_upstreams", "Tunnels registered here.", self.upstreams())
+
+    def _requests_family(self) -> Metric:
+        family = CounterMetricFamily("pico_requests_total", "Requests that ended.", labels=["method", "code"])
+        for (method, status), count in sorted(self._requests.items()):
+            family.add_metric([_METHODS.get(method, _ANY_METHOD), str(status) if status else _ANY_REASON], count)
+        return family
+
+
+class AgentMetrics(_Metrics):
+    """Of one agent. Endpoints are label values here: they are the operator's own list."""
+
+    __slots__ = (
+        "_reconnects",
+        "_requests",
+        "_tunnels",
+        "_version",
+        "service_connections",
+        "service_connections_opened",
+        "service_connections_reused",
+    )
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        endpoints: Iterable[str],
+        failure_codes: Iterable[str],
+        actors: Iterable[str] = (),
+    ) -> None:
+        super().__init__(failure_codes, actors)
+        self._version = version
+        self._requests: dict[int, int] = {}
+        self._tunnels = dict.fromkeys(endpoints, 0)
+        self._reconnects = Tally(TUNNEL_END_REASONS)
+        self.service_connections_opened = 0
+        self.service_connections_reused = 0
+        self.service_connections: Gauge = _zero
+
+    def request_finished(
+        self, status: int, seconds: float, service_seconds: float, bytes_in: int, bytes_out: int
+    ) -> None:
+        """Count one request that ended, 0 as status when it has none; ``service_seconds`` is 0 without a response."""
+        status = status if 100 <= status <= 599 else 0
+        self._requests[status] = self._requests.get(status, 0) + 1
+        self._request_s.observe(seconds)
+        if service_seconds > 0.0:
+            self._upstream_s.observe(service_seconds)
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+        self.requests_in_flight -= 1
+
+    def tunnel_up(self, endpoint_id: str) -> None:
+        """The endpoint is registered at a node."""
+        assert endpoint_id in self._tunnels, "endpoints are known from the start"
+        self._tunnels[endpoint_id] = 1
+
+    def tunnel_down(self, endpoint_id: str, reason: str) -> None:
+        """It is no longer, or an attempt to register it failed; the agent will try again."""
+        assert endpoint_id in self._tunnels, "endpoints are known from the start"
+        self._tunnels[endpoint_id] = 0
+        self._reconnects.add(reason)
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything an agent tells."""
+        info = GaugeMetricFamily("pico_agent_info", "Always 1; which agent this is.", labels=["version"])
+        info.add_metric([self._version], 1)
+        yield info
+        yield self._requests_family()
+        yield self._request_s.family("pico_agent_request_duration_seconds", "From a stream's head to its end.")
+        yield self._upstream_s.family(
+            "pico_agent_service_duration_seconds", "From the request sent to the head of the service's response."
+        )
+        yield from super().collect()
+        yield self._tunnels_family()
+        yield self._reconnects.family("pico_tunnel_reconnects_total", "Tunnels that ended or failed.", "reason")
+        yield self._service_family()
+        yield GaugeMetricFamily(
+            "pico_service_connections", "Connections open to local services.", self.service_connections()
+        )
+
+    def _requests_family(self) -> Metric:
+        family = CounterMetricFamily("pico_agent_requests_total", "Requests that ended.", labels=["code"])
+        for status, count in sorted(self._requests.items()):
+            family.add_metric([str(status) if status else _ANY_REASON], count)
+        return family
+
+    def _tunnels_family(self) -> Metric:
+        family = GaugeMetricFamily("pico_tunnel_up", "1 while the endpoint has its tunnel.", labels=["endpoint"])
+        for endpoint_id, up in self._tunnels.items():
+            family.add_metric([endpoint_id], up)
+        return family
+
+    def _service_family(self) -> Metric:
+        family = CounterMetricFamily(
+            "pico_service_connections_used_total", "Requests by the connection they took.", labels=["connection"]
+        )
+        family.add_metric(["opened"], self.service_connections_opened)
+        family.add_metric(["reused"], self.service_connections_reused)
+        return family
