@@ -1,0 +1,46 @@
+"""The agent's link to the nodes: registration, and when to dial, move and end (``spec/tunnel.md``).
+
+Responsible for: what is exported from this package. Refuses to know: everything else.
+"""
+
+from pico.protocol.tunnel.commands import Abort, Announce, Change, Close, Command, Dial, GiveUp, Goaway
+from pico.protocol.tunnel.link import Link, LinkSnapshot
+from pico.protocol.tunnel.registration import (
+    HOPELESS_STATUSES,
+    LISTENER_PATH,
+    SUBPROTOCOL,
+    Refusal,
+    Registration,
+    RegistrationRefused,
+    check_registration,
+    listener_path,
+    printable,
+    retry_after_s,
+)
+from pico.protocol.tunnel.states import LINK, LinkInput, LinkState
+
+__all__ = [
+    "HOPELESS_STATUSES",
+    "LINK",
+    "LISTENER_PATH",
+    "SUBPROTOCOL",
+    "Abort",
+    "Announce",
+    "Change",
+    "Close",
+    "Command",
+    "Dial",
+    "GiveUp",
+    "Goaway",
+    "Link",
+    "LinkInput",
+    "LinkSnapshot",
+    "LinkState",
+    "Refusal",
+    "Registration",
+    "RegistrationRefused",
+    "check_registration",
+    "listener_path",
+    "printable",
+    "retry_after_s",
+]
