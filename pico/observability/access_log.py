@@ -1,0 +1,232 @@
+"""One line for each request.
+
+Responsible for: the fields, their escaping, and bringing the lines to a writer that may be slow. Refuses to know:
+where the lines go, and what became of the request.
+
+Written are the fields named here and nothing else: of the request's header fields only ``User-Agent``, of its target
+only the path. Tokens and cookies live in what is left out. Lines are pure ASCII without a control character, so that
+a visitor can neither forge a line nor reach a terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Final
+
+import gevent
+from gevent.event import Event
+from gevent.os import tp_write
+
+if TYPE_CHECKING:
+    from pico.transport.clock import Clock
+
+__all__ = ["FIELDS", "FORMATS", "AccessLog", "cooperative_writer"]
+
+FORMATS: Final = ("json", "keyvalue", "off")
+
+FLUSH_INTERVAL_S: Final = 0.1
+FLUSH_CHARS: Final = 64 * 1024
+BACKLOG_CHARS_MAX: Final = 1024 * 1024
+"""Lines that wait for a slow writer; past it lines are dropped and counted."""
+
+VALUE_CHARS_MAX: Final = 4096
+"""What is kept of a value that the visitor chose."""
+
+FIELDS: Final = (
+    ("time", "%s"),  # RFC 3339, UTC, when the request ended
+    ("request_id", "%s"),
+    ("remote", "%s"),
+    ("scheme", "%s"),
+    ("host", "%s"),
+    ("endpoint", "%s"),
+    ("method", "%s"),
+    ("path", "%s"),
+    ("status", "%d"),
+    ("bytes_in", "%d"),
+    ("bytes_out", "%d"),
+    ("total_ms", "%.3f"),
+    ("upstream_ms", "%.3f"),
+    ("node", "%s"),
+    ("upstream", "%s"),
+    ("outcome", "%s"),
+    ("tls", "%s"),
+    ("user_agent", "%s"),
+)
+
+Write = Callable[[str], None]
+
+_JSON: Final = "{" + ",".join(f'"{name}":{form}' for name, form in FIELDS) + "}\n"
+_KEYVALUE: Final = " ".join(f"{name}={form}" for name, form in FIELDS) + "\n"
+
+_log = logging.getLogger("pico.access")
+_is_bare = re.compile(r"[!#-<>-\[\]-~]++").fullmatch  # printable, without space, quote, equals sign and backslash
+
+
+def cooperative_writer(fd: int) -> Write:
+    """A writer to a file descriptor that may be a pipe nobody reads: waits in a thread, so only its greenlet waits."""
+
+    def write(text: str) -> None:
+        rest = text.encode("ascii", "backslashreplace")
+        while rest:
+            rest = rest[tp_write(fd, rest) :]
+
+    return write
+
+
+class AccessLog:
+    """Collects lines and hands them to ``write``, at most ``FLUSH_INTERVAL_S`` after they were recorded.
+
+    ``write`` is called in a greenlet of its own, one call at a time, with whole lines; it may block that greenlet.
+    """
+
+    def __init__(
+        self,
+        format: str,
+        write: Write,
+        clock: Clock,
+        *,
+        node_id: str,
+        wall_clock: Callable[[], float] = time.time,
+        backlog_chars_max: int = BACKLOG_CHARS_MAX,
+    ) -> None:
+        assert format in FORMATS
+        self.enabled = format != "off"
+        self.dropped = 0
+        # Formatting by template and json's own C function for strings takes a third of what json.dumps would.
+        self._template = _JSON if format == "json" else _KEYVALUE
+        self._quoted = encode_basestring_ascii if format == "json" else _keyvalue
+        self._write = write
+        self._wall_clock = wall_clock
+        self._node = self._quoted(node_id)
+        self._backlog_chars_max = backlog_chars_max
+        self._lines: list[str] = []
+        self._chars = 0
+        self._timer = clock.timer(self.flush)
+        self._writing = False
+        self._written = Event()
+        self._complained = False
+        self._second = -1
+        self._second_text = ""
+
+    def record(
+        self,
+        request_id: str,
+        remote: str,
+        scheme: str,
+        host: bytes,
+        endpoint: str,
+        method: bytes,
+        target: bytes,
+        status: int,
+        bytes_in: int,
+        bytes_out: int,
+        total_s: float,
+        upstream_s: float,
+        upstream: str,
+        outcome: str,
+        tls: str,
+        user_agent: bytes,
+    ) -> None:
+        """Write one line, soon. ``upstream_s`` is 0 when no upstream answered; the query of ``target`` is left out."""
+        if not self.enabled:
+            return
+        if self._chars >= self._backlog_chars_max:
+            self.dropped += 1
+            return
+        quoted = self._quoted
+        line = self._template % (
+            quoted(self._now()),
+            quoted(request_id),
+            quoted(remote),
+            quoted(scheme),
+            quoted(_text(host)),
+            quoted(endpoint),
+            quoted(_text(method)),
+            quoted(_text(target.partition(b"?")[0])),
+            status,
+            bytes_in,
+            bytes_out,
+            total_s * 1000.0,
+            upstream_s * 1000.0,
+            self._node,
+            quoted(upstream),
+            quoted(outcome),
+            quoted(tls),
+            quoted(_text(user_agent)),
+        )
+        if "\x7f" in line:  # JSON lets the control character DEL stand as it is; a terminal need not see it
+            line = line.replace("\x7f", "\\u007f")
+        if not self._lines and not self._writing:
+            self._timer.start(FLUSH_INTERVAL_S)
+        self._lines.append(line)
+        self._chars += len(line)
+        if self._chars >= FLUSH_CHARS and not self._writing:
+            self.flush()
+
+    def flush(self) -> None:
+        """Begin to write what is there; does not wait."""
+        if self._lines and not self._writing:
+            self._timer.stop()
+            self._writing = True
+            self._written.clear()
+            gevent.spawn_raw(self._write_batch)
+
+    def close(self, timeout_s: float) -> None:
+        """Write what is there, for at most so long; nothing is recorded afterwards."""
+        self.enabled = False
+        self.flush()
+        if self._writing and not self._written.wait(timeout_s):
+            self.dropped += len(self._lines)
+
+    def _write_batch(self) -> None:
+        lines, self._lines, self._chars = self._lines, [], 0
+        try:
+            self._write_lines(lines)
+        finally:
+            self._writing = False
+            self._written.set()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """See to what was recorded meanwhile: a batch at a time, never line by line."""
+        if not self.enabled or self._chars >= FLUSH_CHARS:
+            self.flush()
+        elif self._lines:
+            self._timer.start(FLUSH_INTERVAL_S)
+
+    def _write_lines(self, lines: list[str]) -> None:
+        try:
+            self._write("".join(lines))
+            self._complained = False
+        except OSError as error:
+            self.dropped += len(lines)
+            if not self._complained:
+                self._complained = True
+                _log.error("the access log cannot be written: %s", error)
+
+    def _now(self) -> str:
+        now = self._wall_clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+
+
+def _text(value: bytes) -> str:
+    """UTF-8 where it is that, else every byte as one character."""
+    if len(value) > VALUE_CHARS_MAX:
+        value = value[:VALUE_CHARS_MAX]
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _keyvalue(value: str) -> str:
+    """Bare where nothing in it could be misread, else quoted as in JSON."""
+    return value if _is_bare(value) else encode_basestring_ascii(value)
