@@ -7,13 +7,16 @@ are. Messages without fields exist once, as a constant of their class would; mak
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pykka
+
     from pico.actors.endpoint_pool import Upstream
 
 __all__ = [
     "AgentGoesAway",
+    "ChildExited",
     "ClientDrained",
     "ClientEnded",
     "ClientLost",
@@ -22,10 +25,13 @@ __all__ = [
     "DeadlinePassed",
     "DrainUpstream",
     "EndpointAppeared",
+    "GetBoundAddress",
     "PoolFailed",
+    "StopAccepting",
     "TunnelEnded",
     "UpstreamJoined",
     "UpstreamLeft",
+    "WhenIdle",
 ]
 
 
@@ -117,3 +123,32 @@ class DeadlinePassed:
     """Something was late at ``now``."""
 
     now: float
+
+
+# To a Listener.
+
+
+@dataclass(frozen=True, slots=True)
+class GetBoundAddress:
+    """Asked; the answer is host and port, the port as the system chose it when 0 was wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAccepting:
+    """Take who is waiting already, then close the port; the connections go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class WhenIdle:
+    """Asked; the answer is a future that is set as soon as no connection is left."""
+
+
+# To a Supervisor.
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExited:
+    """A child has ended; ``reason`` is None after an orderly stop."""
+
+    ref: pykka.ActorRef[Any]
+    reason: BaseException | None

@@ -1,0 +1,263 @@
+"""One port: its listening socket, and a greenlet for each connection.
+
+Responsible for: binding, accepting within a limit, running the handler of each connection where its errors hurt nobody
+else, and closing the port before the connections. Refuses to know: what is spoken on a connection; TLS, too, is the
+handler's business, in the connection's own greenlet.
+
+At its limit the listener accepts nobody: who comes then waits in the system's queue, and that is the back-pressure.
+Connections are accepted in the hub by one watcher that lives as long as the port, which costs no greenlet and no
+message for each. The handler gets a non-blocking socket of the standard library, in a patched program, too.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import gevent
+import gevent.monkey
+import pykka
+from gevent.hub import get_hub
+
+from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
+from pico.actors.runtime import GeventActor, GeventFuture
+from pico.errors import TransportError
+
+if TYPE_CHECKING:
+    from pico.transport.clock import Clock
+
+__all__ = ["CannotListen", "Handler", "Listener"]
+
+ACCEPTS_MAX: Final = 64
+"""Connections taken in one turn of the hub; who waits longer is taken in the next."""
+
+TROUBLE_PAUSE_S: Final = 0.1
+"""Without accepting, when the system is out of descriptors or memory; the port would stay readable and spin."""
+
+STOP_WAIT_S: Final = 1.0
+"""For handlers to return after their connections were shut down."""
+
+_Socket: Final = gevent.monkey.get_original("socket", "socket")
+_OF_ONE_CONNECTION: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR})
+_MAPPED: Final = "::ffff:"  # how a dual-stack socket writes an IPv4 address
+
+Handler = Callable[[socket.socket, tuple[str, int]], None]
+"""Serves one connection: non-blocking socket, host and port of the peer.
+
+It owns the socket: it closes it or hands it on before it returns. When it raises, the listener closes it.
+"""
+
+_log = logging.getLogger("pico.listener")
+
+
+class CannotListen(TransportError):
+    """The port cannot be had; says which, by which option, and why."""
+
+
+class Listener(GeventActor):
+    """Listens on one port from ``on_start`` until it is told ``StopAccepting`` or stopped.
+
+    A failing ``on_start`` raises ``CannotListen`` (``started`` and the supervisor get it).
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        handler: Handler,
+        *,
+        clock: Clock,
+        option: str,
+        connections_max: int,
+        backlog: int = 1024,
+        accepted: Callable[[], None] = lambda: None,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        assert connections_max > 0
+        super().__init__()
+        self.address: tuple[str, int] = (host, port)
+        self._handler = handler
+        self._option = option
+        self._connections_max = connections_max
+        self._backlog = backlog
+        self._accepted = accepted
+        self._failed = failed
+        self._socket: Any = None
+        self._watcher: Any = None
+        self._pause = clock.timer(self._update_watcher)
+        self._connections: set[socket.socket] = set()
+        self._idle_waiters: list[GeventFuture[None]] = []
+
+    @property
+    def connections(self) -> int:
+        """Connections whose handlers run."""
+        return len(self._connections)
+
+    def on_start(self) -> None:
+        """Bind and listen."""
+        host, port = self.address
+        try:
+            self._socket = _listening_socket(host, port, self._backlog)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CannotListen(f"{self._option}: cannot listen on {_shown(host, port)}: {reason}") from error
+        self.address = _readable(self._socket.getsockname())
+        self._watcher = get_hub().loop.io(self._socket.fileno(), 1)
+        self._update_watcher()
+        _log.info("%s listens on %s", self._option, _shown(*self.address))
+
+    def on_receive(self, message: Any) -> Any:
+        """Answer, or close the port."""
+        if isinstance(message, GetBoundAddress):
+            return self.address
+        if isinstance(message, WhenIdle):
+            return self._when_idle()
+        if isinstance(message, StopAccepting):
+            self._accept_waiting(self._backlog)
+            self._close_port()
+        return None
+
+    def on_exit(self, reason: BaseException | None) -> None:
+        """Close the port and whatever connections are left."""
+        self._close_port()
+        for connection in self._connections:
+            _shut_down(connection)
+        try:
+            self._when_idle().get(timeout=STOP_WAIT_S)
+        except pykka.Timeout:
+            _log.warning("%s: %d connections go on after the stop", self._option, len(self._connections))
+
+    def _when_idle(self) -> GeventFuture[None]:
+        future: GeventFuture[None] = GeventFuture()
+        if self._connections:
+            self._idle_waiters.append(future)
+        else:
+            future.set(None)
+        return future
+
+    # Called in the hub.
+
+    def _update_watcher(self) -> None:
+        """Watch the port if and only if there is room for a connection."""
+        if self._watcher is None:
+            return
+        if len(self._connections) >= self._connections_max:
+            self._watcher.stop()
+        elif not self._watcher.active:
+            self._watcher.start(self._accept_waiting)
+
+    def _accept_waiting(self, accepts_max: int = ACCEPTS_MAX) -> None:
+        """Take connections until nobody waits, or the limit is reached."""
+        for _ in range(accepts_max):
+            if self._socket is None or len(self._connections) >= self._connections_max:
+                break
+            try:
+                fd, address = self._accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _OF_ONE_CONNECTION:
+                    continue  # it broke while it waited
+                self._pause_accepting(error)
+                return
+            self._begin(_Socket(self._socket.family, self._socket.type, self._socket.proto, fileno=fd), address)
+        self._update_watcher()
+
+    def _accept(self) -> tuple[int, Any]:
+        fd, address = self._socket._accept()  # accept() would wrap it in a gevent socket in a patched program
+        return fd, address
+
+    def _pause_accepting(self, error: OSError) -> None:
+        _log.warning("%s accepts nobody for a moment: %s", self._option, error.strerror)
+        self._watcher.stop()
+        self._pause.start(TROUBLE_PAUSE_S)
+
+    def _begin(self, connection: socket.socket, address: Any) -> None:
+        connection.setblocking(False)
+        self._connections.add(connection)
+        self._accepted()
+        gevent.spawn_raw(self._serve, connection, _readable(address))
+
+    # In the connection's greenlet.
+
+    def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        try:
+            self._handler(connection, address)
+        except gevent.GreenletExit:
+            connection.close()
+        except BaseException as error:
+            self._failed()
+            _log.error("%s: the handler of a connection from %s failed", self._option, address[0], exc_info=error)
+            connection.close()
+        finally:
+            self._ended(connection)
+
+    def _ended(self, connection: socket.socket) -> None:
+        self._connections.discard(connection)
+        self._update_watcher()
+        if not self._connections:
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                waiter.set(None)
+
+    def _close_port(self) -> None:
+        self._pause.stop()
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _listening_socket(host: str, port: int, backlog: int) -> Any:
+    """For an empty host on every address, of both families where the system has both."""
+    if not host:
+        try:
+            return _bound(socket.AF_INET6, ("::", port), backlog)
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            return _bound(socket.AF_INET, ("0.0.0.0", port), backlog)
+    resolver = get_hub().resolver  # waits in this greenlet only
+    found = resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+    family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+    return _bound(family, address, backlog)
+
+
+def _bound(family: int, address: Any, backlog: int) -> Any:
+    listening = _Socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
+        listening.bind(address)
+        listening.listen(backlog)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _shut_down(connection: socket.socket) -> None:
+    """Both ends see the end of the stream; closing stays with the handler, whose watcher is on the descriptor."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # closed, or never connected
+
+
+def _readable(address: Any) -> tuple[str, int]:
+    host: str = address[0]
+    if host.startswith(_MAPPED):
+        host = host[len(_MAPPED) :]
+    return host, address[1]
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host or '*'}:{port}"

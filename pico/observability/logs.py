@@ -1,0 +1,113 @@
+"""How the programs write their logs.
+
+Responsible for: one line per record, as key=value for people or as JSON for machines, and for not writing the same
+complaint a thousand times. Refuses to know: who logs what. Only the console entry points call ``configure``: a program
+that uses Pico as a library owns its logging itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final, TextIO
+
+__all__ = ["FORMATS", "JsonFormatter", "KeyValueFormatter", "RepeatFilter", "configure"]
+
+FORMATS: Final = ("keyvalue", "json")
+
+REPEATS_MAX: Final = 10
+"""Records from one place that pass in one interval."""
+
+REPEAT_INTERVAL_S: Final = 10.0
+
+PLACES_MAX: Final = 1024
+"""Places that are counted at one time; past it the count begins anew."""
+
+_is_bare = re.compile(r"[!#-<>-\[\]-~]++").fullmatch
+_control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def configure(format: str, level: str, stream: TextIO) -> None:
+    """Have every logger of the process write to ``stream``; what was set up before is replaced."""
+    formatter: logging.Formatter = JsonFormatter() if format == "json" else KeyValueFormatter()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    handler.addFilter(RepeatFilter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class RepeatFilter(logging.Filter):
+    """Lets ``REPEATS_MAX`` records from one place pass in an interval.
+
+    The first that passes in a later interval carries the number of those that did not, as ``suppressed``.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._places: dict[tuple[str, int, int], tuple[float, int]] = {}  # began at, records since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written; below WARNING every one is."""
+        if record.levelno < logging.WARNING:
+            return True
+        now = self._clock()
+        place = (record.pathname, record.lineno, record.levelno)
+        began_at, records = self._places.get(place, (now, 0))
+        if now - began_at >= REPEAT_INTERVAL_S:
+            record.suppressed = max(0, records - REPEATS_MAX)
+            began_at, records = now, 0
+        if len(self._places) >= PLACES_MAX:
+            self._places.clear()
+        self._places[place] = (began_at, records + 1)
+        return records < REPEATS_MAX
+
+
+class KeyValueFormatter(logging.Formatter):
+    """``time=... level=... logger=... message="..."``; a traceback follows on lines of its own, each marked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give one record as text."""
+        fields = _fields(record)
+        traceback = fields.pop("traceback", "")
+        line = " ".join(f"{key}={_value(value)}" for key, value in fields.items())
+        marked = "".join(f"\n  | {one}" for one in traceback.splitlines())
+        return line + _control.sub(_escaped, marked)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record; a traceback is one of its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give one record as text."""
+        return json.dumps(_fields(record), ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    fields: dict[str, Any] = {
+        "time": f"{second}.{int(record.msecs):03d}Z",
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+    suppressed = getattr(record, "suppressed", 0)
+    if suppressed:
+        fields["suppressed"] = suppressed
+    if record.exc_info:
+        fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+    return fields
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    if _is_bare(text):
+        return text
+    return _control.sub(_escaped, json.dumps(text, ensure_ascii=False))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
