@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -28,7 +28,7 @@ from pico.cli.bench.memory import (
     require_descriptors,
 )
 from pico.cli.bench.plan import FALL_OFF_CONNECTIONS, Cell, Measurement, Plan, Step, cells_of
-from pico.cli.bench.processes import BenchFailed, Children, LoadProcess, free_port
+from pico.cli.bench.processes import Children, LoadProcess, free_port
 from pico.cli.bench.report import Memory, Report, bars_of, cell_name, render, to_json
 from pico.cli.bench.targets import (
     DIRECTIONS,
@@ -41,6 +41,7 @@ from pico.cli.bench.targets import (
     start_pico,
     start_targets,
 )
+from pico.cli.command_line import UsageError
 
 __all__ = ["USAGE", "run_bench"]
 
@@ -53,6 +54,7 @@ Usage:
   pico bench (-h | --help)
 
 Options:
+  -h, --help          Print this text.
   --quick             Only what the bars need, within a minute.
   --check             Exit with 1 when a bar was missed or a request failed.
   --json=FILE         Write the figures for machines as well; - is standard output.
@@ -74,24 +76,11 @@ DESCRIPTORS = 4096
 T = TypeVar("T")
 
 
-class WrongArgument(Exception):
-    """The message names the option."""
-
-
 def run_bench(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``USAGE`` as docopt gives them, and returns the exit status."""
-    try:
-        plan = plan_of(arguments)
-        with stopped_by_signals(), progress() as announce:
-            report = measure(plan, announce)
-    except WrongArgument as error:
-        print(f"pico bench: {error}", file=sys.stderr)
-        return 2
-    except BenchFailed as error:
-        print(f"pico bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    """Runs with the arguments of ``USAGE`` and returns the exit status. Raises ``UsageError`` and ``BenchFailed``."""
+    plan = plan_of(arguments)
+    with stopped_by_signals(), progress() as announce:
+        report = measure(plan, announce)
     write(report, arguments["--json"])
     missed = any(bar.passed is False for bar in bars_of(report.measurements, report.memory))
     return 1 if arguments["--check"] and (missed or report.failures()) else 0
@@ -101,7 +90,7 @@ def run_bench(arguments: Mapping[str, Any]) -> int:
 
 
 def plan_of(arguments: Mapping[str, Any]) -> Plan:
-    """The plan that the arguments ask for, or ``WrongArgument``."""
+    """The plan that the arguments ask for, or ``UsageError``."""
     targets = _choices(arguments, "--targets", str, TARGETS)
     directions = _choices(arguments, "--directions", str, DIRECTIONS)
     sizes = _choices(arguments, "--sizes", int, SIZES)
@@ -110,7 +99,7 @@ def plan_of(arguments: Mapping[str, Any]) -> Plan:
     if arguments["--quick"]:
         cells = [cell for cell in cells if cell.decides_a_bar or cell.connections == FALL_OFF_CONNECTIONS]
     if not cells:
-        raise WrongArgument("nothing is left to measure: an empty body counts as a download")
+        raise UsageError("nothing is left to measure: an empty body counts as a download")
     memory = "pico" in targets
     return Plan(
         cells=cells,
@@ -123,14 +112,14 @@ def plan_of(arguments: Mapping[str, Any]) -> Plan:
     )
 
 
-def _choices(arguments: Mapping[str, Any], option: str, kind: Callable[[str], T], known: Any) -> list[T]:
+def _choices(arguments: Mapping[str, Any], option: str, kind: Callable[[str], T], known: Container[T]) -> list[T]:
     try:
         chosen = [kind(word.strip()) for word in arguments[option].split(",")]
     except ValueError:
-        raise WrongArgument(f"{option} takes numbers separated by commas: {arguments[option]!r}") from None
+        raise UsageError(f"{option} takes numbers separated by commas: {arguments[option]!r}") from None
     for one in chosen:
         if one not in known:
-            raise WrongArgument(f"{option} does not know {one!r}")
+            raise UsageError(f"{option} does not know {one!r}")
     return list(dict.fromkeys(chosen))
 
 
@@ -138,9 +127,9 @@ def _number(arguments: Mapping[str, Any], option: str, kind: Callable[[str], T],
     try:
         number = kind(arguments[option])
     except ValueError:
-        raise WrongArgument(f"{option} takes a number: {arguments[option]!r}") from None
+        raise UsageError(f"{option} takes a number: {arguments[option]!r}") from None
     if not number >= least:  # type: ignore[operator]
-        raise WrongArgument(f"{option} is at least {least:g}")
+        raise UsageError(f"{option} is at least {least:g}")
     return number
 
 
@@ -284,7 +273,7 @@ def _plain_progress() -> Announce:
     def announce(done: int, total: int, what: str) -> None:
         nonlocal told
         tenth = 10 * done // total
-        if tenth > told or done == total:
+        if tenth > told or done in (0, total):
             told = tenth
             print(f"pico bench: {done}/{total} {what}", file=sys.stderr, flush=True)
 

@@ -171,7 +171,11 @@ class IdleUpstream:
 
     def __init__(self, port: int, endpoint: str) -> None:
         self.sock = socket.create_connection((HOST, port), timeout=HANDSHAKE_S)
-        self._received = self._handshake(endpoint)
+        try:
+            self._received = self._handshake(endpoint)
+        except (OSError, BenchFailed):
+            self.sock.close()
+            raise
 
     def _handshake(self, endpoint: str) -> bytes:
         key = base64.b64encode(os.urandom(16)).decode()

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from pico.cli.bench.load import Job, Outcome
+from pico.errors import PicoError
 
 __all__ = ["BenchFailed", "Child", "Children", "LoadProcess", "free_port", "wait_until"]
 
@@ -32,7 +33,7 @@ START_S = 20.0
 _PR_SET_PDEATHSIG = 1
 
 
-class BenchFailed(Exception):
+class BenchFailed(PicoError):
     """The benchmark cannot go on; the message says which part failed."""
 
 
@@ -58,12 +59,14 @@ class Child:
 
     def stop(self) -> None:
         """Asks, then insists. The drain of a node is of no interest here, so it gets no long time for it."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
         for ask in (self.process.terminate, self.process.kill):
-            if self.process.poll() is not None:
-                return
-            ask()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_S)
+            if self.process.poll() is None:
+                ask()
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(STOP_S)
 
 
 class Children:
