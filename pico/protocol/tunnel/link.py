@@ -112,7 +112,7 @@ class Link:
         self._hopeless.pop(self._server, None)
         self._held_until.pop(self._server, None)
         self._announce(Change.REGISTERED)
-        for old in [old for old in self._leaving.values() if old.idle]:  # TUN-28
+        for old in [old for old in self._leaving.values() if old.idle and not old.closing]:  # TUN-28
             self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
 
     def refused(self, tunnel: int, refusal: Refusal, *, now: float) -> None:
