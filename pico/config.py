@@ -6,7 +6,7 @@ what is done with it. Field names end in their unit; a field named ``..._max`` i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = [
     "AgentConfig",
@@ -18,6 +18,7 @@ __all__ = [
     "RpcLimits",
     "TlsFiles",
     "WebSocketLimits",
+    "websocket_limits",
 ]
 
 KIB = 1024
@@ -84,6 +85,13 @@ class WebSocketLimits:
     close_s: float = 5.0  # from our close frame to the peer's
 
 
+def websocket_limits(limits: WebSocketLimits, rpc: RpcLimits, http: HttpLimits, *, streaming: bool) -> WebSocketLimits:
+    """The limits for one tunnel: a message of the base protocol holds a whole body."""
+    if streaming:
+        return limits
+    return replace(limits, message_bytes_max=rpc.base_body_bytes_max + 2 * http.head_bytes_max)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTimers:
     """How the agent keeps its tunnel (``spec/tunnel.md``, Parameters)."""
@@ -126,6 +134,8 @@ class NodeConfig:
     trusted_proxies: tuple[str, ...] = ()  # networks, CIDR
     balance: str = "least-in-flight"  # or "round-robin"
     access_log: str = "json"  # "json", "keyvalue" or "off"
+    log_format: str = "keyvalue"  # or "json"
+    log_level: str = "info"  # "debug", "info", "warning" or "error"
     client_connections_max: int = 10_000
     upstreams_max: int = 10_000
     upstreams_per_endpoint_max: int = 256
@@ -169,6 +179,8 @@ class AgentConfig:
     idle_connections_max: int = 64  # kept alive to one local service
     idle_connection_s: float = 30.0
     access_log: str = "off"
+    log_format: str = "keyvalue"
+    log_level: str = "info"
     http_limits: HttpLimits = field(default_factory=HttpLimits)
     rpc_limits: RpcLimits = field(default_factory=RpcLimits)
     websocket_limits: WebSocketLimits = field(default_factory=WebSocketLimits)

@@ -1,0 +1,80 @@
+"""``pico``: one program for people, one word for each thing it can do.
+
+Responsible for: finding the command. Refuses to know: what it does and which options it has. A command is loaded when
+it is asked for, so that none makes another slow.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from pico import __version__
+from pico.cli.command_line import Arguments, UsageError, guarded, parse
+
+__all__ = ["main"]
+
+PROGRAM = "pico"
+
+USAGE = """\
+pico: try Pico, and measure it. pico-node and pico-agent are programs of their own.
+
+Usage:
+  pico [--help | --version] [<command> [<arguments>...]]
+
+Commands:
+  demo      a node, an agent and a sample service on this machine, with requests through all of them
+  bench     what a request costs, next to nginx and to the thinnest relay there can be
+  version   the version
+
+  -h, --help     print this text; pico COMMAND --help prints that of the command
+  --version      print the version
+"""
+
+
+class Command(NamedTuple):
+    """Where a command is: a module with a ``USAGE`` text, and the function in it that takes the arguments."""
+
+    module: str
+    function: str
+
+
+COMMANDS = {
+    "demo": Command("pico.cli.demo", "run_demo"),
+    "bench": Command("pico.cli.bench", "run_bench"),
+}
+
+
+def main() -> int:
+    """The console script. Exit code: the command's; 2 misused, 130 interrupted."""
+    words = sys.argv[1:]
+    program = f"{PROGRAM} {words[0]}" if words and words[0] in COMMANDS else PROGRAM
+    return guarded(program, lambda: _run(words))
+
+
+def _run(words: Sequence[str]) -> int:
+    if words and words[0] in COMMANDS:
+        return _run_command(words[0], words[1:])
+    arguments = parse(USAGE, words, program=PROGRAM, commands=True)
+    name, rest = arguments["<command>"], arguments["<arguments>"]
+    if name is None:
+        raise UsageError(f"name a command: {', '.join([*COMMANDS, 'version'])}")
+    if name != "version":
+        raise UsageError(f"unknown command {name}: one of {', '.join([*COMMANDS, 'version'])}")
+    if rest:
+        raise UsageError("version takes no arguments")
+    print(f"{PROGRAM} {__version__}")
+    return 0
+
+
+def _run_command(name: str, words: Sequence[str]) -> int:
+    command = COMMANDS[name]
+    module = import_module(command.module)
+    run: Callable[[Arguments], int] = getattr(module, command.function)
+    return run(parse(module.USAGE, words, program=f"{PROGRAM} {name}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

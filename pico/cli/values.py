@@ -1,0 +1,187 @@
+"""Readers: from the text of one option to a typed value.
+
+Responsible for: what a port, an address, a URL, a duration or a size looks like when a person types it. Refuses to
+know: which option it is for. Every reader takes the name of the option and its text, and raises ``ConfigError`` with
+the option, the text and what was expected.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from pico.errors import ConfigError
+
+__all__ = [
+    "HostPort",
+    "Reader",
+    "bind_host",
+    "count",
+    "duration",
+    "field_value",
+    "host_port",
+    "host_port_of_url",
+    "networks",
+    "one_of",
+    "port",
+    "readable_file",
+    "server_url",
+    "size",
+]
+
+T_co = TypeVar("T_co", covariant=True)
+Reader = Callable[[str, str], T_co]
+
+_NUMBER = re.compile(r"[0-9]{1,12}")
+_QUANTITY = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([A-Za-z]*)")
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*)(?:\.[A-Za-z0-9_-]+)*\.?")
+_VISIBLE = re.compile(r"[!-~]{1,255}")
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_DURATION_MAX_S = 30 * 24 * 3600.0
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class HostPort(NamedTuple):
+    """Where to connect to. An IPv6 address stands without its brackets."""
+
+    host: str
+    port: int
+
+
+def port(field: str, text: str, *, lowest: int = 0) -> int:
+    """0 asks the system for a free port, where that makes sense."""
+    if not _NUMBER.fullmatch(text) or not lowest <= int(text) <= 65535:
+        raise ConfigError(field, text, f"a port, {lowest} to 65535")
+    return int(text)
+
+
+def count(field: str, text: str) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) < 1:
+        raise ConfigError(field, text, "a whole number, 1 or more")
+    return int(text)
+
+
+def bind_host(field: str, text: str) -> str:
+    """An address or a name to listen on; nothing stands for every address."""
+    return _host(field, text) if text else ""
+
+
+def host_port(field: str, text: str) -> HostPort:
+    """``host:port``, ``[IPv6]:port``."""
+    host, colon, number = text.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        raise ConfigError(field, text, "host:port; an IPv6 address in brackets")
+    return HostPort(_host(field, host), port(field, number, lowest=1))
+
+
+def server_url(field: str, text: str) -> str:
+    """An ``http`` or ``https`` URL that names a server and nothing on it, without a slash at its end."""
+    expected = "a URL such as http://node.example:8002"
+    parts = _split_url(field, text, expected)
+    if parts.path not in ("", "/"):
+        raise ConfigError(field, text, f"{expected}, without a path")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def host_port_of_url(field: str, text: str) -> tuple[HostPort, bool]:
+    """Where an ``http`` or ``https`` URL leads, and whether by TLS. The port of the scheme is the default."""
+    expected = "a URL such as http://localhost:3000, without a path"
+    parts = _split_url(field, text, expected)
+    if parts.path not in ("", "/"):
+        raise ConfigError(field, text, expected)
+    number = parts.port if parts.port is not None else _DEFAULT_PORTS[parts.scheme]
+    return HostPort(str(parts.hostname), number), parts.scheme == "https"
+
+
+def duration(field: str, text: str, *, zero: bool = False) -> float:
+    """Seconds, from ``500ms``, ``10s``, ``1.5m`` or ``1h``; with ``zero`` also ``0``."""
+    match = _QUANTITY.fullmatch(text)
+    if zero and match and not float(match[1]):
+        return 0.0
+    if not match or match[2] not in _SECONDS or not 0 < float(match[1]) * _SECONDS[match[2]] <= _DURATION_MAX_S:
+        raise ConfigError(field, text, f"a duration such as 500ms, 10s or 5m{', or 0' if zero else ''}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def size(field: str, text: str, *, lowest: int = 1, highest: int = 1024**5) -> int:
+    """Bytes, from ``512``, ``64KiB``, ``1.5MiB`` or ``1GiB``."""
+    match = _QUANTITY.fullmatch(text)
+    if match and match[2] in _BYTES and lowest <= (number := float(match[1]) * _BYTES[match[2]]) <= highest:
+        return int(number)
+    bounds = f", {_in_bytes(lowest)} to {_in_bytes(highest)}" if highest < 1024**5 else ""
+    raise ConfigError(field, text, f"a size such as 512, 64KiB or 10MiB{bounds}")
+
+
+def one_of(*choices: str) -> Reader[str]:
+    def read(field: str, text: str) -> str:
+        if text not in choices:
+            raise ConfigError(field, text, f"one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def networks(field: str, text: str) -> tuple[str, ...]:
+    """Networks or addresses, between commas: ``10.0.0.0/8,::1``."""
+    found = []
+    for part in filter(None, re.split(r"[,\s]+", text)):
+        try:
+            found.append(str(ipaddress.ip_network(part)))
+        except ValueError as error:
+            raise ConfigError(field, part, "a network such as 10.0.0.0/8 or an address") from error
+    return tuple(found)
+
+
+def readable_file(field: str, text: str) -> str:
+    try:
+        with Path(text).open("rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no usable name"
+        raise ConfigError(field, text, f"a file that can be read ({reason})") from error
+    return text
+
+
+def field_value(field: str, text: str) -> str:
+    """What may stand in a Host field."""
+    if not _VISIBLE.fullmatch(text):
+        raise ConfigError(field, text, "a host name, with its port if need be")
+    return text
+
+
+def _host(field: str, text: str) -> str:
+    """A name or an address; brackets around an IPv6 address are taken away."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        if bare != text or not _HOST_NAME.fullmatch(text):
+            raise ConfigError(field, text, "a host name or an address") from None
+    return bare
+
+
+def _split_url(field: str, text: str, expected: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        number = parts.port
+    except ValueError as error:
+        raise ConfigError(field, text, expected) from error
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or number == 0 or parts.netloc.endswith(":"):
+        raise ConfigError(field, text, expected)
+    if "@" in parts.netloc or parts.query or parts.fragment or text.endswith(("?", "#")):
+        raise ConfigError(field, text, f"{expected}, and nothing else in it")
+    _host(field, parts.hostname)
+    return parts
+
+
+def _in_bytes(number: int) -> str:
+    for unit in ("GiB", "MiB", "KiB"):
+        if number and number % _BYTES[unit] == 0:
+            return f"{number // _BYTES[unit]}{unit}"
+    return str(number)
