@@ -129,6 +129,7 @@ class Listener(GeventActor):
             self._when_idle().get(timeout=STOP_WAIT_S)
         except pykka.Timeout:
             _log.warning("%s: %d connections go on after the stop", self._option, len(self._connections))
+            self._release_waiters()
 
     def _when_idle(self) -> GeventFuture[None]:
         future: GeventFuture[None] = GeventFuture()
@@ -199,9 +200,12 @@ class Listener(GeventActor):
         self._connections.discard(connection)
         self._update_watcher()
         if not self._connections:
-            waiters, self._idle_waiters = self._idle_waiters, []
-            for waiter in waiters:
-                waiter.set(None)
+            self._release_waiters()
+
+    def _release_waiters(self) -> None:
+        waiters, self._idle_waiters = self._idle_waiters, []
+        for waiter in waiters:
+            waiter.set(None)
 
     def _close_port(self) -> None:
         self._pause.stop()
