@@ -1,0 +1,603 @@
+"""The RPC protocol once more, slowly: a decoder, an encoder and a model of one side, from ``spec/rpc.md`` alone.
+
+Responsible for: being obviously right. Plain integers, slicing and dictionaries; nothing is shared with
+``pico.protocol.rpc``, nothing is fast, nothing is clever. Refuses to know: the engines, time, and what a WebSocket is.
+
+A message, a head and an event are dictionaries here, in the same words and shapes as in ``spec/vectors/rpc*.json``:
+text for what is text on the wire (Latin-1), names for codes and flags. ``Broken`` carries the number of the rule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Value = dict[str, Any]
+
+TYPES = {1: "HEARTBEAT", 2: "PROXY-HTTP", 3: "HEAD", 4: "DATA", 5: "TRAILERS", 6: "RESET", 7: "WINDOW", 8: "GOAWAY"}
+CODES = {
+    1: "CANCELLED",
+    2: "REFUSED",
+    3: "NO_ENDPOINT",
+    4: "SERVICE_UNREACHABLE",
+    5: "SERVICE_TIMEOUT",
+    6: "SERVICE_MALFORMED",
+    7: "SERVICE_CLOSED",
+    8: "TOO_LARGE",
+    9: "DEADLINE",
+    10: "INTERNAL",
+    11: "NOT_WANTED",
+}
+FLAGS = {"RESPONSE": 0x8000, "UNSUPPORTED": 0x4000, "END": 0x0001}
+LIMITS = {
+    "window_bytes": 262_144,
+    "data_bytes_max": 65_536,
+    "head_bytes_max": 81_920,
+    "trailer_bytes_max": 16_384,
+    "reason_bytes_max": 256,
+    "streams_max": 1_024,
+    "control_bytes_max": 65_536,
+    "base_body_bytes_max": 4_194_304,
+    "base_streams_max": 64,
+    "heartbeat_s": 5.0,
+    "silence_s": 15.0,
+}
+HALF_TABLE = {
+    ("HEAD", "INFORMATIONAL"): "HEAD",
+    ("HEAD", "HEAD"): "BODY",
+    ("BODY", "DATA"): "BODY",
+    ("BODY", "TRAILERS"): "ENDED",
+}
+TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Fields that concern one hop only, and framing: they never travel.
+HOP_BY_HOP = ("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "content-length")
+
+
+class Broken(Exception):
+    """A violation; ``rule`` is the first rule that it breaks."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+
+def need(condition: bool, rule: str) -> None:
+    if not condition:
+        raise Broken(rule)
+
+
+# Integers and text.
+
+
+def number(octets: bytes) -> int:
+    total = 0
+    for octet in octets:
+        total = total * 256 + octet
+    return total
+
+
+def signed(octets: bytes) -> int:
+    value = number(octets)
+    return value - 256 ** len(octets) if value >= 256 ** len(octets) // 2 else value
+
+
+def octets(value: int, size: int) -> bytes:
+    if value < 0:
+        value += 256**size
+    out = []
+    for _ in range(size):
+        out.insert(0, value % 256)
+        value //= 256
+    assert value == 0, "the number does not fit its field"
+    return bytes(out)
+
+
+def text(raw: bytes) -> str:
+    return raw.decode("latin-1")
+
+
+def raw(string: str) -> bytes:
+    return string.encode("latin-1")
+
+
+def agrees(expected: Any, actual: Any) -> bool:
+    """Equality, but for what the document leaves to the speaker, which is written as null: the words of a reason."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return expected.keys() == actual.keys() and all(agrees(expected[key], actual[key]) for key in expected)
+    if isinstance(expected, list) and isinstance(actual, list):
+        return len(expected) == len(actual) and all(map(agrees, expected, actual))
+    return expected is None or bool(expected == actual)
+
+
+# What is valid by itself.
+
+
+def valid_token(string: str) -> bool:
+    return string != "" and all(character in TOKEN for character in string)
+
+
+def valid_target(string: str) -> bool:
+    return string == "*" or (string.startswith("/") and all(33 <= ord(c) != 127 for c in string))
+
+
+def valid_reason(string: str) -> bool:
+    return all(c == "\t" or (ord(c) >= 32 and ord(c) != 127) for c in string)
+
+
+def valid_block(string: str) -> bool:
+    if string == "":
+        return True
+    if not string.endswith("\r\n"):
+        return False
+    return all(valid_line(line) for line in string[:-2].split("\r\n"))
+
+
+def valid_line(line: str) -> bool:
+    name, colon, value = line.partition(":")
+    if colon == "" or not valid_token(name) or not valid_reason(value):
+        return False
+    if name.lower() == "te":
+        return value.strip(" \t").lower() == "trailers"
+    return name.lower() not in HOP_BY_HOP
+
+
+# One message.
+
+
+def decode(message: bytes, limits: dict[str, Any] | None = None) -> Value:
+    """The value of one message; raises ``Broken`` when it is not valid by itself."""
+    bounds = {**LIMITS, **(limits or {})}
+    need(len(message) >= 12, "RPC-1")
+    kind, ident, flags = number(message[0:2]), number(message[2:10]), number(message[10:12])
+    value: Value = {
+        "type": TYPES.get(kind, kind),
+        "id": ident,
+        "flags": [name for name, bit in FLAGS.items() if flags // bit % 2 == 1],
+    }
+    payload = message[12:]
+    if "UNSUPPORTED" in value["flags"]:
+        return value  # Its payload says nothing.
+    if kind == 2:
+        value["payload"] = text(payload)
+    elif kind == 3:
+        value.update(decode_head(payload, "RESPONSE" in value["flags"], bounds))
+        need(not (informational(value["head"]) and (value["body"] or "END" in value["flags"])), "RPC-30")
+    elif kind == 4:
+        need(len(payload) > 0 or "END" in value["flags"], "RPC-35")
+        need(len(payload) <= bounds["data_bytes_max"], "RPC-35")
+        value["body"] = text(payload)
+    elif kind == 5:
+        need(len(payload) <= bounds["trailer_bytes_max"], "RPC-36")
+        need(valid_block(text(payload)), "RPC-36")
+        value["block"] = text(payload)
+    elif kind == 6:
+        need(3 <= len(payload) <= 3 + bounds["reason_bytes_max"], "RPC-51")
+        value["code"] = CODES.get(number(payload[0:2]), "INTERNAL")
+        value["untouched"] = payload[2] != 0
+        value["reason"] = payload[3:].decode("utf-8", "replace")
+    elif kind == 7:
+        need(len(payload) == 4, "RPC-41")
+        value["credit"] = number(payload)
+        need(value["credit"] > 0, "RPC-41")
+    elif kind == 8:
+        need(ident == 0, "RPC-56")
+        need(len(payload) <= bounds["reason_bytes_max"], "RPC-56")
+        value["reason"] = payload.decode("utf-8", "replace")
+    return value
+
+
+def decode_head(payload: bytes, response: bool, bounds: dict[str, Any]) -> Value:
+    need(len(payload) >= 16, "RPC-27")
+    length = signed(payload[0:8])
+    need(length >= -1, "RPC-27")
+    if response:
+        status = number(payload[8:10])
+        sizes = [("reason", payload[10]), ("upgrade", payload[11]), ("block", number(payload[12:16]))]
+        head: Value = {"status": status}
+    else:
+        sizes = [
+            ("method", payload[8]),
+            ("upgrade", payload[9]),
+            ("target", number(payload[10:12])),
+            ("block", number(payload[12:16])),
+        ]
+        head = {}
+    need(16 + sum(size for _, size in sizes) <= bounds["head_bytes_max"], "RPC-28")
+    position = 16
+    for name, size in sizes:
+        need(position + size <= len(payload), "RPC-27")
+        head[name] = text(payload[position : position + size])
+        position += size
+    head["body_length"] = length
+    check_head(head)
+    return {"head": head, "body": text(payload[position:])}
+
+
+def check_head(head: Value) -> None:
+    if "status" in head:
+        need(100 <= head["status"] <= 599, "RPC-27")
+        need(valid_reason(head["reason"]), "RPC-27")
+        need(head["upgrade"] == "" or head["status"] == 101, "RPC-27")
+    else:
+        need(valid_token(head["method"]), "RPC-27")
+        need(valid_target(head["target"]), "RPC-27")
+    need(head["upgrade"] == "" or all(valid_token(part) for part in head["upgrade"].split("/")), "RPC-27")
+    need(valid_block(head["block"]), "RPC-27")
+
+
+def informational(head: Value) -> bool:
+    return head.get("status", 200) < 200 and head["status"] != 101
+
+
+def encode(value: Value) -> bytes:
+    """The bytes of one message."""
+    kinds = {name: kind for kind, name in TYPES.items()}
+    codes = {name: code for code, name in CODES.items()}
+    kind = kinds.get(value["type"], value["type"])
+    header = octets(kind, 2) + octets(value["id"], 8) + octets(sum(FLAGS[name] for name in value["flags"]), 2)
+    if "UNSUPPORTED" in value["flags"]:
+        return header
+    if kind == 2:
+        return header + raw(value["payload"])
+    if kind == 3:
+        return header + encode_head(value["head"]) + raw(value["body"])
+    if kind == 4:
+        return header + raw(value["body"])
+    if kind == 5:
+        return header + raw(value["block"])
+    if kind == 6:
+        return header + octets(codes[value["code"]], 2) + octets(value["untouched"], 1) + value["reason"].encode()
+    if kind == 7:
+        return header + octets(value["credit"], 4)
+    if kind == 8:
+        return header + value["reason"].encode()
+    return header
+
+
+def encode_head(head: Value) -> bytes:
+    length = octets(head["body_length"], 8)
+    if "status" in head:
+        fixed = octets(head["status"], 2) + octets(len(head["reason"]), 1) + octets(len(head["upgrade"]), 1)
+        names = ["reason", "upgrade", "block"]
+    else:
+        fixed = octets(len(head["method"]), 1) + octets(len(head["upgrade"]), 1) + octets(len(head["target"]), 2)
+        names = ["method", "upgrade", "target", "block"]
+    return length + fixed + octets(len(head["block"]), 4) + b"".join(raw(head[name]) for name in names)
+
+
+# One half of a stream.
+
+
+class SlowHalf:
+    """One direction of a stream: where it stands, what it may still carry, what credit is left for it."""
+
+    def __init__(self, state: str, window: int) -> None:
+        self.state = state
+        self.window = window
+        self.credit = window
+        self.left: int | None = None  # of the declared length
+
+    def step(self, given: str, end: bool) -> None:
+        """What the state table says, END included (RPC-37)."""
+        need((self.state, given) in HALF_TABLE, "RPC-37")
+        self.state = HALF_TABLE[self.state, given]
+        if end:
+            self.state = "ENDED"
+
+    def carry(self, size: int) -> None:
+        """Take account of body bytes: credit (RPC-39), then the declared length (RPC-34)."""
+        need(size <= self.credit, "RPC-39")
+        self.credit -= size
+        if self.left is not None:
+            need(size <= self.left, "RPC-34")
+            self.left -= size
+        need(self.state != "ENDED" or not self.left, "RPC-34")
+
+    def give(self, credit: int) -> None:
+        """Take account of a WINDOW (RPC-41, RPC-42)."""
+        if self.state == "ENDED":
+            return
+        need(credit > 0 and self.credit + credit <= self.window, "RPC-41")
+        self.credit += credit
+
+
+class SlowStream:
+    """Both halves of one stream, seen from one side."""
+
+    def __init__(self, name: str, request: Value, window: int) -> None:
+        self.name = name
+        self.ours = name.startswith("ours")
+        self.id = int(name.split(":")[1])
+        self.request = request
+        self.sending = SlowHalf("HEAD", window)
+        self.receiving = SlowHalf("HEAD", window)
+        self.taken = 0  # by the owner, and not yet given back
+        self.held = 0  # received, and not yet taken
+        self.head_left = False
+        self.final_head = False
+        request_half = self.sending if self.ours else self.receiving
+        request_half.left = None if request["body_length"] < 0 or request["upgrade"] else request["body_length"]
+
+    @property
+    def response_half(self) -> SlowHalf:
+        return self.receiving if self.ours else self.sending
+
+    def response_head(self, head: Value) -> None:
+        """Note what the final head says about the body that follows (RPC-32, RPC-34)."""
+        if head["status"] == 101:
+            need(self.request["upgrade"] != "", "RPC-32")
+            self.response_half.left = None
+        elif self.request["method"] == "HEAD" or head["status"] in (204, 304):
+            self.response_half.left = 0
+        elif head["body_length"] >= 0:
+            self.response_half.left = head["body_length"]
+
+
+# One side of a connection that speaks the streaming extension.
+
+
+class SlowSide:
+    """Commands and received messages in; ``events``, ``control`` and ``queues`` out, to be looked at and emptied."""
+
+    def __init__(self, limits: dict[str, Any] | None = None) -> None:
+        self.limits = {**LIMITS, **(limits or {})}
+        self.streams: dict[str, SlowStream] = {}  # those that are open
+        self.events: list[Value] = []
+        self.control: list[Value] = []
+        self.queues: dict[str, list[Value]] = {}  # what each stream has still to send
+        self.late = 0
+        self.next_id = 1
+        self.highest = 0  # of the IDs of the peer's streams
+        self.goaway_sent = False
+        self.goaway_received = False
+        self.now = 0.0
+        self.received_at = 0.0
+        self.asked_at = 0.0
+        self.asked: set[int] = set()  # heartbeats without an answer
+        self.silent = False
+
+    # Commands.
+
+    def open(self, head: Value, body: str = "", end: bool = False) -> str:
+        name = f"ours:{self.next_id}"
+        self.next_id += 1
+        stream = self.streams[name] = SlowStream(name, head, self.limits["window_bytes"])
+        self.queues[name] = []
+        stream.sending.step("HEAD", end)
+        stream.sending.carry(len(body))
+        self.say(stream, "HEAD", end, head=head, body=body)
+        return name
+
+    def head(self, name: str, head: Value, body: str = "", end: bool = False) -> None:
+        stream = self.streams[name]
+        stream.sending.step("INFORMATIONAL" if informational(head) else "HEAD", end)
+        if not informational(head):
+            stream.response_head(head)
+            stream.sending.carry(len(body))
+        self.say(stream, "HEAD", end, head=head, body=body)
+        self.end_if_complete(stream)
+
+    def data(self, name: str, body: str, end: bool = False) -> None:
+        stream = self.streams[name]
+        stream.sending.step("DATA", end)
+        stream.sending.carry(len(body))
+        while len(body) > self.limits["data_bytes_max"]:
+            self.say(stream, "DATA", False, body=body[: self.limits["data_bytes_max"]])
+            body = body[self.limits["data_bytes_max"] :]
+        self.say(stream, "DATA", end, body=body)
+        self.end_if_complete(stream)
+
+    def trailers(self, name: str, block: str) -> None:
+        stream = self.streams[name]
+        stream.sending.step("TRAILERS", False)
+        stream.sending.carry(0)
+        self.say(stream, "TRAILERS", True, block=block)
+        self.end_if_complete(stream)
+
+    def reset(self, name: str, code: str, untouched: bool = False, reason: str = "") -> None:
+        if name not in self.streams:
+            return
+        stream = self.streams.pop(name)
+        del self.queues[name]
+        if stream.head_left or not stream.ours:
+            flags = [] if stream.ours else ["RESPONSE"]
+            self.answer("RESET", stream.id, flags, code=code, untouched=untouched, reason=reason)
+
+    def consumed(self, name: str, size: int) -> None:
+        if name not in self.streams:
+            return
+        stream = self.streams[name]
+        stream.held -= size
+        assert stream.held >= 0
+        stream.taken += size
+        if stream.taken * 4 >= self.limits["window_bytes"] and stream.receiving.state != "ENDED":
+            self.answer("WINDOW", stream.id, [] if stream.ours else ["RESPONSE"], credit=stream.taken)
+            stream.receiving.credit += stream.taken
+            stream.taken = 0
+
+    def goaway(self, reason: str = "") -> None:
+        if not self.goaway_sent:
+            self.goaway_sent = True
+            self.answer("GOAWAY", 0, [], reason=reason)
+
+    def lost(self) -> None:
+        for stream in list(self.streams.values()):
+            untouched = stream.ours and not stream.head_left
+            self.event("reset", stream, code="LOST", untouched=untouched, reason="")
+            self.forget(stream)
+
+    def timer(self, now: float) -> None:
+        self.now = now
+        if now - self.received_at >= self.limits["silence_s"]:
+            if not self.silent:
+                self.events.append({"event": "silent"})
+            self.silent = True
+        elif now - max(self.received_at, self.asked_at) >= self.limits["heartbeat_s"]:
+            self.asked_at = now
+            self.asked.add(self.next_id)
+            self.answer("HEARTBEAT", self.next_id, [])
+            self.next_id += 1
+
+    def take_events(self) -> list[Value]:
+        events, self.events = self.events, []
+        return events
+
+    def take_sent(self) -> list[Value]:
+        """Everything that leaves now: control first, then one message of each stream in turn."""
+        messages, self.control = self.control, []
+        while self.queues:
+            waiting = [name for name in self.queues if self.queues[name]]
+            if not waiting:
+                break
+            messages += [self.sent(name) for name in waiting]
+        return messages
+
+    def sent(self, name: str) -> Value:
+        """The transport took the next message of a stream."""
+        message = self.queues[name].pop(0)
+        if name in self.streams:
+            self.streams[name].head_left = True
+        if name not in self.streams and not self.queues[name]:
+            del self.queues[name]
+        return message
+
+    # Messages.
+
+    def receive(self, message: bytes) -> None:
+        need(len(message) >= 12, "RPC-1")
+        self.received_at = self.now
+        kind = TYPES.get(number(message[0:2]))
+        ident = number(message[2:10])
+        response = message[10] >= 128
+        if kind in (None, "PROXY-HTTP"):
+            if response:
+                self.late += 1
+            else:
+                self.answer(number(message[0:2]), ident, ["RESPONSE", "UNSUPPORTED"])
+        elif kind == "HEARTBEAT":
+            if not response:
+                self.answer("HEARTBEAT", ident, ["RESPONSE"])
+            elif ident in self.asked:
+                self.asked.remove(ident)
+            else:
+                self.late += 1
+        elif kind == "GOAWAY":
+            value = decode(message, self.limits)
+            if not self.goaway_received:
+                self.goaway_received = True
+                self.events.append({"event": "goaway", "reason": value["reason"]})
+        elif kind == "HEAD" and not response:
+            self.receive_request(decode(message, self.limits))
+        else:
+            name = ("ours:" if response else "theirs:") + str(ident)
+            if name in self.streams:
+                self.receive_on(self.streams[name], decode(message, self.limits))
+            else:
+                self.late += 1  # Dropped without being looked at (RPC-13).
+
+    def receive_request(self, value: Value) -> None:
+        need(value["id"] > self.highest, "RPC-26")
+        self.highest = value["id"]
+        accepted = [stream for stream in self.streams.values() if not stream.ours]
+        if self.goaway_sent or len(accepted) >= self.limits["streams_max"]:
+            self.answer("RESET", value["id"], ["RESPONSE"], code="REFUSED", untouched=True, reason=None)
+            return
+        name = f"theirs:{value['id']}"
+        stream = SlowStream(name, value["head"], self.limits["window_bytes"])
+        stream.receiving.step("HEAD", "END" in value["flags"])
+        stream.receiving.carry(len(value["body"]))
+        stream.held += len(value["body"])
+        self.streams[name] = stream
+        self.queues[name] = []
+        self.event("opened", stream, head=value["head"], body=value["body"], end="END" in value["flags"])
+
+    def receive_on(self, stream: SlowStream, value: Value) -> None:
+        end = "END" in value["flags"]
+        if value["type"] == "RESET":
+            untouched = value["untouched"] and stream.ours and not stream.final_head
+            self.event("reset", stream, code=value["code"], untouched=untouched, reason=value["reason"])
+            self.forget(stream)
+            return
+        if value["type"] == "WINDOW":
+            if stream.sending.state != "ENDED":
+                stream.sending.give(value["credit"])
+                self.event("credit", stream)
+            return
+        if "UNSUPPORTED" in value["flags"]:
+            need(value["type"] == "HEAD", "RPC-37")
+            self.event("reset", stream, code="REFUSED", untouched=not stream.final_head, reason=None)
+            self.forget(stream)
+            return
+        if value["type"] == "HEAD":
+            stream.receiving.step("INFORMATIONAL" if informational(value["head"]) else "HEAD", end)
+            if not informational(value["head"]):
+                stream.response_head(value["head"])
+                stream.final_head = True
+                stream.receiving.carry(len(value["body"]))
+            self.event("head", stream, head=value["head"], body=value["body"], end=end)
+        elif value["type"] == "DATA":
+            stream.receiving.step("DATA", end)
+            stream.receiving.carry(len(value["body"]))
+            self.event("data", stream, body=value["body"], end=end)
+        else:
+            stream.receiving.step("TRAILERS", False)
+            stream.receiving.carry(0)
+            self.event("trailers", stream, block=value["block"])
+        stream.held += len(value.get("body", ""))
+        self.end_if_complete(stream)
+
+    # What both use.
+
+    def event(self, kind: str, stream: SlowStream, **more: Any) -> None:
+        self.events.append({"event": kind, "stream": stream.name, **more})
+
+    def answer(self, kind: str | int, ident: int, flags: list[str], **more: Any) -> None:
+        self.control.append({"type": TYPES.get(kind, kind), "id": ident, "flags": flags, **more})  # type: ignore[call-overload]
+
+    def say(self, stream: SlowStream, kind: str, end: bool, **more: Any) -> None:
+        flags = ([] if stream.ours else ["RESPONSE"]) + (["END"] if end else [])
+        self.queues[stream.name].append({"type": kind, "id": stream.id, "flags": flags, **more})
+
+    def forget(self, stream: SlowStream) -> None:
+        del self.streams[stream.name]
+        del self.queues[stream.name]
+
+    def end_if_complete(self, stream: SlowStream) -> None:
+        if stream.sending.state == stream.receiving.state == "ENDED":
+            del self.streams[stream.name]  # What is queued is still sent.
+            if not self.queues[stream.name]:
+                del self.queues[stream.name]
+
+
+# The payload of the base protocol.
+
+
+def split_http(payload: str) -> Value:
+    """The parts of one whole HTTP/1.1 message that is framed by Content-Length, by chunks, or has no body."""
+    head, blank, rest = payload.partition("\r\n\r\n")
+    need(blank != "", "RPC-18")
+    start, *lines = head.split("\r\n")
+    fields = [(line.partition(":")[0].lower(), line.partition(":")[2].strip(" \t")) for line in lines]
+    named = dict(fields)
+    if named.get("transfer-encoding") == "chunked":
+        body, rest = join_chunks(rest)
+    else:
+        size = int(named.get("content-length", "0"))
+        body, rest = rest[:size], rest[size:]
+        need(len(body) == size, "RPC-18")
+    need(rest == "", "RPC-18")
+    return {"start": start.split(" ", 2), "fields": fields, "body": body}
+
+
+def join_chunks(rest: str) -> tuple[str, str]:
+    body = ""
+    while True:
+        line, end, rest = rest.partition("\r\n")
+        need(end != "", "RPC-18")
+        size = int(line.partition(";")[0], 16)
+        if size == 0:
+            _, end, rest = ("\r\n" + rest).partition("\r\n\r\n")
+            need(end != "", "RPC-18")
+            return body, rest
+        body += rest[:size]
+        need(rest[size : size + 2] == "\r\n", "RPC-18")
+        rest = rest[size + 2 :]
