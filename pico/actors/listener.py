@@ -29,13 +29,15 @@ from pico.errors import TransportError
 if TYPE_CHECKING:
     from pico.transport.clock import Clock
 
-__all__ = ["CannotListen", "Handler", "Listener"]
+__all__ = ["CannotListen", "Handler", "Listener", "listening_socket", "readable", "shown"]
 
 ACCEPTS_MAX: Final = 64
 """Connections taken in one turn of the hub; who waits longer is taken in the next."""
 
 TROUBLE_PAUSE_S: Final = 0.1
 """Without accepting, when the system is out of descriptors or memory; the port would stay readable and spin."""
+
+BACKLOG: Final = 1024
 
 STOP_WAIT_S: Final = 1.0
 """For handlers to return after their connections were shut down."""
@@ -72,7 +74,7 @@ class Listener(GeventActor):
         clock: Clock,
         option: str,
         connections_max: int,
-        backlog: int = 1024,
+        backlog: int = BACKLOG,
         accepted: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -98,16 +100,11 @@ class Listener(GeventActor):
 
     def on_start(self) -> None:
         """Bind and listen."""
-        host, port = self.address
-        try:
-            self._socket = _listening_socket(host, port, self._backlog)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise CannotListen(f"{self._option}: cannot listen on {_shown(host, port)}: {reason}") from error
-        self.address = _readable(self._socket.getsockname())
+        self._socket = listening_socket(*self.address, option=self._option, backlog=self._backlog)
+        self.address = readable(self._socket.getsockname())
         self._watcher = get_hub().loop.io(self._socket.fileno(), 1)
         self._update_watcher()
-        _log.info("%s listens on %s", self._option, _shown(*self.address))
+        _log.info("%s listens on %s", self._option, shown(*self.address))
 
     def on_receive(self, message: Any) -> Any:
         """Answer, or close the port."""
@@ -180,7 +177,7 @@ class Listener(GeventActor):
         connection.setblocking(False)
         self._connections.add(connection)
         self._accepted()
-        gevent.spawn_raw(self._serve, connection, _readable(address))
+        gevent.spawn_raw(self._serve, connection, readable(address))
 
     # In the connection's greenlet.
 
@@ -218,15 +215,26 @@ class Listener(GeventActor):
             self._socket = None
 
 
-def _listening_socket(host: str, port: int, backlog: int) -> Any:
-    """For an empty host on every address, of both families where the system has both."""
-    if not host:
-        try:
-            return _bound(socket.AF_INET6, ("::", port), backlog)
-        except OSError as error:
-            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                raise
-            return _bound(socket.AF_INET, ("0.0.0.0", port), backlog)
+def listening_socket(host: str, port: int, *, option: str, backlog: int = BACKLOG) -> Any:
+    """A socket that listens, for an empty host on every address; raises ``CannotListen``."""
+    try:
+        return _any_address(port, backlog) if not host else _one_address(host, port, backlog)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotListen(f"{option}: cannot listen on {shown(host, port)}: {reason}") from error
+
+
+def _any_address(port: int, backlog: int) -> Any:
+    """Of both families where the system has both."""
+    try:
+        return _bound(socket.AF_INET6, ("::", port), backlog)
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return _bound(socket.AF_INET, ("0.0.0.0", port), backlog)
+
+
+def _one_address(host: str, port: int, backlog: int) -> Any:
     resolver = get_hub().resolver  # waits in this greenlet only
     found = resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
     family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
@@ -256,12 +264,14 @@ def _shut_down(connection: socket.socket) -> None:
         pass  # closed, or never connected
 
 
-def _readable(address: Any) -> tuple[str, int]:
+def readable(address: Any) -> tuple[str, int]:
+    """Host and port of a socket address, an IPv4 address always as one."""
     host: str = address[0]
     if host.startswith(_MAPPED):
         host = host[len(_MAPPED) :]
     return host, address[1]
 
 
-def _shown(host: str, port: int) -> str:
+def shown(host: str, port: int) -> str:
+    """An address for people."""
     return f"[{host}]:{port}" if ":" in host else f"{host or '*'}:{port}"
