@@ -51,10 +51,10 @@ def parse(usage: str, words: Sequence[str], *, program: str, commands: bool = Fa
     options = _options_of(usage)
     seen, plain = _check(options, words, commands=commands)
     if "--help" in seen:
-        print(usage.strip())
+        print(usage.strip(), flush=True)
         raise SystemExit(OK)
     if "--version" in seen:
-        print(f"{program} {__version__}")
+        print(f"{program} {__version__}", flush=True)
         raise SystemExit(OK)
     for option in options.values():
         if option.required and option.name not in seen:

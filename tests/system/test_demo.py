@@ -1,0 +1,152 @@
+"""``pico demo`` as a person runs it: it answers, it stays, and it leaves nothing behind on any way out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pico.cli import demo
+from pico.cli.demo import DemoFailed, Ports
+
+DEADLINE_S = 60.0
+
+
+class Demo:
+    """One run, whose processes carry a mark so that they are found again after it has ended."""
+
+    def __init__(self, *words: str) -> None:
+        self.mark = f"PICO_TEST_MARK={uuid.uuid4()}"
+        name, _, value = self.mark.partition("=")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pico.cli.pico", "demo", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {name: value},
+        )
+        self.said = ""
+
+    def until(self, text: str) -> None:
+        """Read what it says until ``text`` is there; its silence is ended by the timeout of the test."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            if text in line:
+                return
+        pytest.fail(f"it never said {text!r}:\n{self.said}")
+
+    def end(self) -> int:
+        rest, _ = self.process.communicate(timeout=DEADLINE_S)
+        self.said += rest
+        return self.process.returncode
+
+    def left_behind(self) -> list[str]:
+        """The command lines of processes with the mark that are still there after a moment of grace."""
+        deadline = time.monotonic() + 10
+        while (found := list(self._marked())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def _marked(self) -> Iterator[str]:
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if self.mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                    yield (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+@pytest.fixture
+def started() -> Iterator[list[Demo]]:
+    running: list[Demo] = []
+    yield running
+    for one in running:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate(timeout=DEADLINE_S)
+
+
+def test_once_shows_every_request_and_exits_well(started: list[Demo]) -> None:
+    run = Demo("--once")
+    started.append(run)
+    assert run.end() == 0, run.said
+    assert re.findall(r"^   < (\d+) ", run.said, re.MULTILINE) == ["200", "200", "200", "200", "502"]
+    assert "a body that comes back" in run.said
+    assert run.left_behind() == []
+
+
+def test_events_are_shown_when_they_come_and_not_at_the_end(started: list[Demo]) -> None:
+    run = Demo("--once")
+    started.append(run)
+    run.end()
+    times = [float(seconds) for seconds in re.findall(r"after ([0-9.]+) s  data: event", run.said)]
+    assert len(times) == 4
+    assert times[0] < 0.25 * 3 <= times[3] + 0.05
+
+
+@pytest.mark.parametrize("number,code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_it_stays_until_it_is_stopped_and_leaves_nothing_behind(
+    started: list[Demo], number: signal.Signals, code: int
+) -> None:
+    run = Demo()
+    started.append(run)
+    run.until("Ctrl-C stops everything")
+    if shutil.which("curl"):
+        assert '"time"' in the_curl_line_works(run.said)
+    assert run.process.poll() is None
+    run.process.send_signal(number)
+    assert run.end() == code, run.said
+    assert "Traceback" not in run.said
+    assert run.left_behind() == []
+
+
+def the_curl_line_works(said: str) -> str:
+    """Run the second line that it invites to type, word by word."""
+    line = re.search(r"^  curl -H '(.+)' (\S+)$", said, re.MULTILINE)
+    assert line
+    command = ["curl", "-sS", "--noproxy", "*", "--max-time", "20", "-H", line[1], line[2]]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_nothing_survives_a_demo_that_is_killed(started: list[Demo]) -> None:
+    run = Demo()
+    started.append(run)
+    run.until("Ctrl-C stops everything")
+    run.process.kill()
+    run.end()
+    assert run.left_behind() == []
+
+
+def test_a_part_that_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "agent_flags", lambda ports: ["--frob"])
+    with pytest.raises(DemoFailed, match="pico-agent ended with status 2: pico-agent: unknown option --frob"):
+        demo.run_demo({"--once": True})
+
+
+def test_an_answer_that_is_not_the_expected_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = demo.requests_of(Ports(1, 2, 3, 4, 5))[0]._replace(path="/echo")
+    monkeypatch.setattr(demo, "requests_of", lambda ports: [wanted])
+    with pytest.raises(DemoFailed, match="request 1 got another answer than 200"):
+        demo.run_demo({"--once": True})
+
+
+def test_ports_that_are_taken_are_left_alone() -> None:
+    with socket.socket() as taken:
+        with suppress(OSError):  # somebody else has it: as good
+            taken.bind(("127.0.0.1", 8000))
+        taken.listen()
+        ports = Ports.choose()
+    chosen = [ports.proxy, ports.admin, ports.upstream, ports.gossip, ports.service]
+    assert ports.proxy != 8000
+    assert len(set(chosen)) == 5
