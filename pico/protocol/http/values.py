@@ -1,17 +1,25 @@
 """The heads of requests and responses as they travel between the doors, the tunnel and the agent.
 
-Responsible for: the two value types that every floor above passes along. Refuses to know: how they were parsed and how
-they are written. They are NamedTuples because one of each is made for every request, and a NamedTuple costs a third
-of a frozen dataclass.
+Responsible for: the two value types that every floor above passes along, and what may stand in their field block.
+Refuses to know: how they were parsed and how they are written. They are NamedTuples because one of each is made for
+every request, and a NamedTuple costs a third of a frozen dataclass.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
-__all__ = ["UNKNOWN_LENGTH", "RequestHead", "ResponseHead"]
+__all__ = ["UNKNOWN_LENGTH", "RequestHead", "ResponseHead", "valid_field_block"]
 
-UNKNOWN_LENGTH = -1
+UNKNOWN_LENGTH: Final = -1
+
+_HOP = (
+    rb"connection|keep-alive|proxy-connection|transfer-encoding|content-length|upgrade|te(?!:[\t ]*+trailers[\t ]*+\r)"
+)
+_FIELD_BLOCK = re.compile(
+    rb"(?:(?!(?i:" + _HOP + rb"):)[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+\r\n)*+"
+).fullmatch
 
 
 class RequestHead(NamedTuple):
@@ -39,3 +47,11 @@ class ResponseHead(NamedTuple):
     """What ``Content-Length`` said, also where no body follows (HEAD, 304); else ``UNKNOWN_LENGTH``."""
     upgrade: bytes
     """With status 101, the protocol that was switched to; else nothing."""
+
+
+def valid_field_block(block: bytes) -> bool:
+    """Whether ``block`` is any number of whole, valid field lines of which none concerns a single hop (HTTP-38).
+
+    ``TE`` may stand in it with the one value ``trailers``.
+    """
+    return _FIELD_BLOCK(block) is not None

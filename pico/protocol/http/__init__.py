@@ -1,0 +1,46 @@
+"""HTTP/1.1 without I/O: requests, responses, and what one hop changes in them (``spec/http.md``)."""
+
+from pico.protocol.http.endpoint import InvalidEndpoint, endpoint_id, endpoint_of
+from pico.protocol.http.failures import Failure, Rejected, failure_response
+from pico.protocol.http.forwarding import TrustedProxies, client_response_head, request_head, request_id_of
+from pico.protocol.http.framing import LAST_CHUNK, Framing, encode_chunk, last_chunk
+from pico.protocol.http.request import Request, RequestReader, RequestRejected
+from pico.protocol.http.response import ResponseReader, ResponseRejected, service_request
+from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead, valid_field_block
+from pico.protocol.http.whole import (
+    encode_whole_request,
+    encode_whole_response,
+    parse_whole_request,
+    parse_whole_response,
+)
+
+__all__ = [
+    "LAST_CHUNK",
+    "UNKNOWN_LENGTH",
+    "Failure",
+    "Framing",
+    "InvalidEndpoint",
+    "Rejected",
+    "Request",
+    "RequestHead",
+    "RequestReader",
+    "RequestRejected",
+    "ResponseHead",
+    "ResponseReader",
+    "ResponseRejected",
+    "TrustedProxies",
+    "client_response_head",
+    "encode_chunk",
+    "encode_whole_request",
+    "encode_whole_response",
+    "endpoint_id",
+    "endpoint_of",
+    "failure_response",
+    "last_chunk",
+    "parse_whole_request",
+    "parse_whole_response",
+    "request_head",
+    "request_id_of",
+    "service_request",
+    "valid_field_block",
+]

@@ -1,0 +1,248 @@
+"""Responses: from the bytes of a service's connection to heads and bodies, and requests written to it.
+
+Responsible for: the grammar of a response's head, its framing, and what a service may answer (RFC 9112 §4-§7, RFC 9110
+§15); the head of a request as it is written to a service. Refuses to know: connections, pools and deadlines.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar, Final
+
+from pico.config import HttpLimits
+from pico.errors import LocalProtocolError, RemoteProtocolError
+from pico.protocol.http.failures import Failure, Rejected
+from pico.protocol.http.fields import (
+    FIELD_LINES,
+    OWS,
+    RESPONSE_KINDS,
+    Kind,
+    connection_options,
+    kind_in_response,
+    may_be_nominated,
+)
+from pico.protocol.http.framing import Framing
+from pico.protocol.http.reading import MessageReader
+from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead
+
+__all__ = ["ResponseReader", "ResponseRejected", "service_request"]
+
+_STATUS_LINE: Final = rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?"
+_HEAD = re.compile(_STATUS_LINE + rb"\r\n(" + FIELD_LINES + rb")\r\n").match
+_FIRST_LINE = re.compile(_STATUS_LINE).fullmatch
+
+_SWITCHING_PROTOCOLS: Final = 101
+_NO_CONTENT: Final = 204
+_RESET_CONTENT: Final = 205
+_NOT_MODIFIED: Final = 304
+_LENGTH_DIGITS_MAX: Final = 18
+
+_HOST_LINE = re.compile(rb"(?<![^\n])[Hh][Oo][Ss][Tt]:[^\r]*+\r\n")
+_SENDS_CONTENT: Final = frozenset((b"POST", b"PUT", b"PATCH"))
+
+
+class ResponseRejected(Rejected):
+    """The service's bytes are not an acceptable response: the client gets ``failure``."""
+
+
+class ResponseReader(MessageReader):
+    """The responses on one connection to a service; ``begin`` comes before each request."""
+
+    _rejected = ResponseRejected
+    _translated: ClassVar[dict[Failure, Failure]] = {
+        Failure.BAD_REQUEST: Failure.SERVICE_MALFORMED,
+        Failure.FIELDS_TOO_LARGE: Failure.SERVICE_MALFORMED,
+        Failure.BODY_TOO_LARGE: Failure.RESPONSE_TOO_LARGE,
+    }
+    _cut_short = Failure.SERVICE_CLOSED
+
+    def __init__(self, limits: HttpLimits) -> None:
+        super().__init__(limits)
+        self._method = b""
+        self._upgrade = b""
+        self._awaits_head = False
+        self._informational = 0
+        self._keep_alive = True
+        self._body_bytes_max = 0
+        self._empty_only = False
+
+    def begin(self, method: bytes, upgrade: bytes = b"") -> None:
+        """A request with this method, asking for this upgrade or none, is about to be written."""
+        if self._awaits_head or self._in_body or not self._keep_alive:
+            raise LocalProtocolError("the connection cannot carry another request")
+        self._method = method
+        self._upgrade = upgrade
+        self._awaits_head = True
+        self._informational = 0
+
+    @property
+    def excess(self) -> int:
+        """Bytes that came after the end of the response, or before any request: never part of a response."""
+        return 0 if self._awaits_head or self._in_body else self.buffered
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection can carry another request: nothing is left, nothing is wrong, both sides keep it."""
+        return self._keep_alive and not (
+            self._awaits_head or self._in_body or self.at_eof or self._at < len(self._buffer) or self._failed
+        )
+
+    def next_head(self) -> ResponseHead | None:
+        """The next head, informational ones too, or None when more bytes are needed; raises ``ResponseRejected``.
+
+        After a final head, 101 among them, the body is read with ``next_body`` up to its end.
+        """
+        if self._failed is not None:
+            raise self._failed
+        if not self._awaits_head:
+            raise LocalProtocolError("no response is awaited")
+        match = None if self._checked else _HEAD(self._buffer, self._at)
+        if match is not None and match.end() - self._at <= self._plain_bytes_max:
+            lines = match[4].split(b"\r\n")
+            lines.pop()
+            if len(lines) <= self._limits.fields_max:
+                self._at = match.end()
+                return self._interpret(match, lines, match[4])
+        return self._next_unusual_head()
+
+    def _next_unusual_head(self) -> ResponseHead | None:
+        head = self._read_lines(Failure.SERVICE_MALFORMED)
+        if head is None:
+            if self.at_eof:
+                self._fail(Failure.SERVICE_CLOSED, "the connection ended before the response head was complete")
+            return None
+        first, lines = head
+        match = _FIRST_LINE(first)
+        assert match is not None
+        return self._interpret(match, lines, b"\r\n".join((*lines, b"")) if lines else b"")
+
+    def _check_first_line(self, line: bytes) -> None:
+        if _FIRST_LINE(line) is None:
+            self._fail(Failure.SERVICE_MALFORMED, "the first line is not a status line of HTTP/1.1")
+
+    # What a valid head means.
+
+    def _interpret(self, match: re.Match[bytes], lines: list[bytes], block: bytes) -> ResponseHead:
+        self._checked = self._lines_checked = 0
+        status = int(match[2])
+        keep_alive = match[1] != b"0"
+        length: bytes | None = None
+        coding: bytes | None = None
+        upgrade: bytes | None = None
+        options: tuple[bytes, ...] = ()
+        dropped: list[int] = []
+        kinds = RESPONSE_KINDS
+        for index, line in enumerate(lines):
+            name, _, value = line.partition(b":")
+            kind = kinds.get(name)
+            if kind is None:
+                kind = kind_in_response(name)
+            if kind == Kind.ORDINARY:
+                continue
+            dropped.append(index)
+            value = value.strip(OWS)
+            if kind == Kind.CONTENT_LENGTH:
+                if length is not None:
+                    self._fail(Failure.SERVICE_MALFORMED, "there is more than one Content-Length field")
+                length = value
+            elif kind == Kind.CONNECTION:
+                options += self._options(value)
+            elif kind == Kind.TRANSFER_ENCODING:
+                coding = value if coding is None else coding + b"," + value
+            elif kind == Kind.UPGRADE:
+                upgrade = value if upgrade is None else upgrade + b"," + value
+        if options:
+            keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
+            dropped = _with_nominated(lines, options, dropped)
+        if dropped:
+            kept = lines.copy()
+            for index in reversed(dropped):
+                del kept[index]
+            block = b"\r\n".join((*kept, b"")) if kept else b""
+        if status < 200:
+            return self._informational_head(status, match[3] or b"", block, options, upgrade)
+        self._keep_alive = keep_alive
+        self._awaits_head = False
+        size = self._final_framing(status, length, coding, match[1] != b"0")
+        return ResponseHead(status, match[3] or b"", block, size, b"")
+
+    def _options(self, value: bytes) -> tuple[bytes, ...]:
+        if value == b"keep-alive":
+            return (value,)
+        try:
+            return connection_options(value)
+        except RemoteProtocolError as error:
+            self._fail(Failure.SERVICE_MALFORMED, str(error))
+
+    def _informational_head(
+        self, status: int, reason: bytes, block: bytes, options: tuple[bytes, ...], upgrade: bytes | None
+    ) -> ResponseHead:
+        if status == _SWITCHING_PROTOCOLS:
+            return self._switching_head(reason, block, options, upgrade)
+        self._informational += 1
+        if self._informational > self._limits.informational_max:
+            self._fail(Failure.SERVICE_MALFORMED, "there are too many informational responses")
+        return ResponseHead(status, reason, block, 0, b"")
+
+    def _switching_head(
+        self, reason: bytes, block: bytes, options: tuple[bytes, ...], upgrade: bytes | None
+    ) -> ResponseHead:
+        """HTTP-44: a switch only to what was asked for."""
+        named = upgrade is not None and upgrade.lower() == self._upgrade.lower()
+        if not self._upgrade or not named or b"upgrade" not in options:
+            self._fail(Failure.SERVICE_MALFORMED, "the service switched to a protocol that was not asked for")
+        self._awaits_head = self._keep_alive = False
+        self._begin_body(Framing.CLOSE)
+        return ResponseHead(_SWITCHING_PROTOCOLS, reason, block, UNKNOWN_LENGTH, self._upgrade)
+
+    def _final_framing(self, status: int, length: bytes | None, coding: bytes | None, version_1_1: bool) -> int:
+        """Begin the body (RFC 9112 §6.3); what ``Content-Length`` said."""
+        size = UNKNOWN_LENGTH if length is None else self._content_length(length)
+        if coding is not None and (length is not None or not version_1_1 or coding.lower() != b"chunked"):
+            self._fail(Failure.SERVICE_MALFORMED, "the framing of the response is not valid")
+        if self._method == b"HEAD" or status in (_NO_CONTENT, _NOT_MODIFIED):
+            self._begin_body(Framing.NONE)
+            return 0 if status == _NO_CONTENT else size
+        if status == _RESET_CONTENT and size > 0:
+            self._fail(Failure.SERVICE_MALFORMED, "a response with status 205 has a body")
+        if coding is not None:
+            self._begin_body(Framing.CHUNKED)
+        elif length is not None:
+            self._begin_body(Framing.LENGTH if size else Framing.NONE, size)
+        else:
+            self._keep_alive = False
+            self._begin_body(Framing.CLOSE)
+        return size
+
+    def _content_length(self, value: bytes) -> int:
+        if not value.isdigit() or len(value) > _LENGTH_DIGITS_MAX:
+            self._fail(Failure.SERVICE_MALFORMED, "the Content-Length field is not valid")
+        return int(value)
+
+
+def _with_nominated(lines: list[bytes], options: tuple[bytes, ...], dropped: list[int]) -> list[int]:
+    nominated = set(filter(may_be_nominated, options))
+    if not nominated:
+        return dropped
+    names = [line.partition(b":")[0].lower() for line in lines]
+    return [index for index, name in enumerate(names) if name in nominated or index in dropped]
+
+
+def service_request(head: RequestHead, *, host_header: bytes = b"") -> tuple[bytes, Framing]:
+    """The head as it is written to a service, and how its body is to be framed.
+
+    ``host_header`` replaces the value of Host. Where an upgrade is asked for nothing is
+    framed: bytes wait for the 101.
+    """
+    method, target, block, length, upgrade = head
+    if host_header:
+        block = b"Host: %b\r\n%b" % (host_header, _HOST_LINE.sub(b"", block))
+    if upgrade:
+        end, framing = b"Upgrade: %b\r\nConnection: upgrade\r\n\r\n" % upgrade, Framing.NONE
+    elif length > 0:
+        end, framing = b"Content-Length: %d\r\n\r\n" % length, Framing.LENGTH
+    elif length == 0:
+        end, framing = b"Content-Length: 0\r\n\r\n" if method in _SENDS_CONTENT else b"\r\n", Framing.NONE
+    else:
+        end, framing = b"Transfer-Encoding: chunked\r\n\r\n", Framing.CHUNKED
+    return b"%b %b HTTP/1.1\r\n%b%b" % (method, target, block, end), framing
