@@ -130,7 +130,7 @@ class AdminServer(WSGIServer):
             _log.info("TLS handshake with %s failed: %s", address[0], error)
             return
         with closing(wrapped):
-            self.handle(wrapped, address)
+            self.handle(wrapped, address)  # type: ignore[no-untyped-call]
 
 
 class _Handler(WSGIHandler):

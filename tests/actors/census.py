@@ -1,0 +1,37 @@
+"""What is left when something has ended: greenlets and entries in the registry.
+
+Greenlets are counted by the garbage collector, so that one which nobody can reach any more counts as well.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gevent
+import pykka
+from greenlet import greenlet
+
+
+def live_greenlets() -> int:
+    """Greenlets that have begun and not ended."""
+    gc.collect()
+    return sum(1 for thing in gc.get_objects() if isinstance(thing, greenlet) and not thing.dead)
+
+
+def let_others_run(turns: int = 10) -> None:
+    """Give everything that can run its turn; nothing is waited for."""
+    for _ in range(turns):
+        gevent.sleep(0)
+
+
+@contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """Fails when the block leaves a greenlet running or an actor registered."""
+    let_others_run()
+    registered, running = len(pykka.ActorRegistry.get_all()), live_greenlets()
+    yield
+    let_others_run()
+    assert len(pykka.ActorRegistry.get_all()) == registered
+    assert live_greenlets() == running
