@@ -201,7 +201,7 @@ def decode_head(payload: bytes, response: bool, bounds: dict[str, Any]) -> Value
             ("block", number(payload[12:16])),
         ]
         head = {}
-    need(16 + sum(size for _, size in sizes) <= bounds["head_bytes_max"], "RPC-28")
+    need(sum(size for _, size in sizes) <= bounds["head_bytes_max"], "RPC-28")
     position = 16
     for name, size in sizes:
         need(position + size <= len(payload), "RPC-27")
@@ -209,6 +209,7 @@ def decode_head(payload: bytes, response: bool, bounds: dict[str, Any]) -> Value
         position += size
     head["body_length"] = length
     check_head(head)
+    need(len(payload) - position <= bounds["data_bytes_max"], "RPC-35")
     return {"head": head, "body": text(payload[position:])}
 
 
@@ -216,7 +217,7 @@ def check_head(head: Value) -> None:
     if "status" in head:
         need(100 <= head["status"] <= 599, "RPC-27")
         need(valid_reason(head["reason"]), "RPC-27")
-        need(head["upgrade"] == "" or head["status"] == 101, "RPC-27")
+        need((head["upgrade"] != "") == (head["status"] == 101), "RPC-27")
     else:
         need(valid_token(head["method"]), "RPC-27")
         need(valid_target(head["target"]), "RPC-27")
@@ -555,7 +556,9 @@ class SlowSide:
 
     def say(self, stream: SlowStream, kind: str, end: bool, **more: Any) -> None:
         flags = ([] if stream.ours else ["RESPONSE"]) + (["END"] if end else [])
-        self.queues[stream.name].append({"type": kind, "id": stream.id, "flags": flags, **more})
+        if not self.queues[stream.name]:  # It becomes ready now, behind the others.
+            del self.queues[stream.name]
+        self.queues.setdefault(stream.name, []).append({"type": kind, "id": stream.id, "flags": flags, **more})
 
     def forget(self, stream: SlowStream) -> None:
         del self.streams[stream.name]

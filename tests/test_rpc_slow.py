@@ -81,8 +81,9 @@ def test_each_message_knows_the_rule_that_it_breaks() -> None:
     assert broken(b"\x00\x07" + header + b"\x00\x00\x00\x00") == "RPC-41"
     assert broken(b"\x00\x07" + header + b"\x00\x00\x01") == "RPC-41"
     assert broken(b"\x00\x08" + header) == "RPC-56"
-    assert broken(GET + b"GET/aHost: b.c\r\n", head_bytes_max=31) == "RPC-28"
+    assert broken(GET + b"GET/aHost: b.c\r\n", head_bytes_max=15) == "RPC-28"
     assert broken(GET + b"GET/aHost: b.c\r") == "RPC-27"
+    assert broken(GET + b"GET/aHost: b.c\r\n12345", data_bytes_max=4) == "RPC-35"
 
 
 @pytest.mark.parametrize(
