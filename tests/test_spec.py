@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.mirror import Mirror
 from tests.traceability import Tree
 
 TREE = Tree(Path(__file__).parent.parent)
@@ -33,6 +34,10 @@ def test_the_code_names_only_rules_that_exist() -> None:
 
 def test_every_stem_has_its_module_examples_properties_and_vectors() -> None:
     none_of(TREE.holes_in_stems())
+
+
+def test_every_module_of_the_protocol_floor_has_its_own_tests() -> None:
+    none_of(Mirror(TREE.root).holes())
 
 
 def test_every_vector_file_is_read_by_a_test() -> None:
