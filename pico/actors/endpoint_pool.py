@@ -104,6 +104,11 @@ class Routes:
         """Endpoints with at least one upstream."""
         return len(self._balancers)
 
+    @property
+    def streams(self) -> int:
+        """Streams open on all upstreams that may be chosen."""
+        return sum(one.in_flight for balancer in self._balancers.values() for one in balancer.candidates)
+
     def _wake(self, endpoint_id: str) -> None:
         waiters = self._waiters.pop(endpoint_id, [])
         self._waiting -= len(waiters)

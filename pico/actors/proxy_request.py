@@ -37,6 +37,7 @@ from pico.protocol.http import (
     failure_response,
     last_chunk,
     request_head,
+    request_id_of,
 )
 from pico.protocol.http.values import RequestHead
 from pico.protocol.routing import may_try_again
@@ -103,9 +104,9 @@ class ProxyRequest(InlineActor):
         self._services = services
         self._client = client
         self._request = request
-        self._request_id = services.new_request_id()
-        self._began_at = services.clock.now()
-        self._endpoint_id = ""
+        self.request_id = services.new_request_id()
+        self.began_at = services.clock.now()
+        self.endpoint_id = ""
         self._head: RequestHead | None = None
         self._upstream: Upstream | None = None
         self._stream: RpcStream | None = None
@@ -121,9 +122,9 @@ class ProxyRequest(InlineActor):
         self._response_ended = False
         self._switched = False
         self._uncredited = 0  # written to the client, and not yet given back as credit
-        self._bytes_in = 0
-        self._bytes_out = 0
-        self._upstream_seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.upstream_s = 0.0
         self._client_deadline = inf
         self._service_deadline = inf
         self._finished = False
@@ -133,24 +134,37 @@ class ProxyRequest(InlineActor):
     def on_start(self) -> None:
         """Find out where the request goes, and send it there."""
         self._services.deadlines.add(self)
+        self._services.metrics.request_started()
         request, services = self._request, self._services
+        self._read_body()
+        if self._finished:
+            return
         endpoint = endpoint_of(request)
         if isinstance(endpoint, Failure):
-            self._fail(endpoint)
+            self._give_up(endpoint)
             return
-        self._endpoint_id = endpoint
-        self._head = request_head(
+        self.endpoint_id = endpoint
+        try:
+            self._head = self._forwarded_head()
+        except RequestRejected as rejected:
+            self._give_up(rejected.failure, str(rejected))
+            return
+        if self._head.upgrade:
+            self._body_read = False  # it ends with the opaque bytes, if the service switches
+        self._attempt()
+
+    def _forwarded_head(self) -> RequestHead:
+        request, services, host = self._request, self._services, self._client.host
+        trusted = services.trusted_proxies.contains(host)
+        self.request_id = request_id_of(request, trusted=trusted, generated=self.request_id)
+        return request_head(
             request,
-            client_host=self._client.host,
+            client_host=host,
             scheme=self._client.scheme,
-            trusted=services.trusted_proxies.contains(self._client.host),
-            request_id=self._request_id,
+            trusted=trusted,
+            request_id=self.request_id,
             via=services.via,
         )
-        if not self._head.upgrade:
-            self._read_body()
-        if not self._finished:
-            self._attempt()
 
     def on_receive(self, message: Any) -> None:
         """Go on with what has happened."""
@@ -161,7 +175,12 @@ class ProxyRequest(InlineActor):
         """Leave nothing open, whatever the way out."""
         self._services.deadlines.discard(self)
         if not self._finished:
-            self._fail(Failure.INTERNAL)
+            self._give_up(Failure.INTERNAL)
+
+    @property
+    def upstream_id(self) -> str:
+        """The upstream that the request was given to last, or nothing."""
+        return self._upstream.id if self._upstream is not None else ""
 
     @property
     def deadline(self) -> float:
@@ -177,17 +196,17 @@ class ProxyRequest(InlineActor):
     def _attempt(self) -> None:
         """Send the request to an upstream that has not had it yet."""
         services = self._services
-        upstream = services.routes.choose(self._endpoint_id, self._tried)
+        upstream = services.routes.choose(self.endpoint_id, self._tried)
         if upstream is not None:
             self._open(upstream)
-        elif services.routes.knows(self._endpoint_id):
-            self._fail(Failure.OVERLOADED)
+        elif services.routes.knows(self.endpoint_id):
+            self._give_up(Failure.OVERLOADED)
         else:
-            until = services.routes.wait(self._endpoint_id, self.actor_ref)
+            until = services.routes.wait(self.endpoint_id, self.actor_ref)
             if until:
                 self._service_deadline = until
             else:
-                self._fail(Failure.ENDPOINT_NOT_FOUND)
+                self._give_up(Failure.ENDPOINT_NOT_FOUND)
 
     def _open(self, upstream: Upstream) -> None:
         assert self._head is not None
@@ -213,10 +232,10 @@ class ProxyRequest(InlineActor):
         try:
             data, self._body_read = self._client.read_body()
         except RequestRejected as rejected:
-            self._fail(rejected.failure, str(rejected))
+            self._give_up(rejected.failure, str(rejected))
             return
         if data:
-            self._bytes_in += len(data)
+            self.bytes_in += len(data)
             self._pending = self._pending + data if self._pending else data
             self._client_deadline = inf
         if not self._body_read and not self._pending:
@@ -290,7 +309,7 @@ class ProxyRequest(InlineActor):
             return
         services = self._services
         now = services.clock.now()
-        self._upstream_seconds = now - self._began_at
+        self.upstream_s = now - self.began_at
         self._service_deadline = now + services.timers.response_idle_s
         self._response_started = True
         self._held = None
@@ -300,7 +319,7 @@ class ProxyRequest(InlineActor):
             event.head,
             self._request,
             keep_alive=self.keep_alive,
-            request_id=self._request_id,
+            request_id=self.request_id,
             date=services.date(),
         )
         self.keep_alive = self.keep_alive and self._framing is not Framing.CLOSE
@@ -315,7 +334,7 @@ class ProxyRequest(InlineActor):
         if self._request.minor >= 1 and not (event.head.status == 100 and self._continued):
             self._continued = self._continued or event.head.status == 100
             head, _ = client_response_head(
-                event.head, self._request, keep_alive=True, request_id=self._request_id, date=b""
+                event.head, self._request, keep_alive=True, request_id=self.request_id, date=b""
             )
             self._client.write(head)
 
@@ -331,7 +350,7 @@ class ProxyRequest(InlineActor):
     def _relay(self, head: bytes, data: bytes, end: bool) -> None:
         """Write with the framing of the client's hop; credit goes back when the client has taken it."""
         size = len(data)
-        self._bytes_out += size
+        self.bytes_out += size
         out = head
         if size:
             out = head + (encode_chunk(data) if self._framing is Framing.CHUNKED else data)
@@ -409,7 +428,7 @@ class ProxyRequest(InlineActor):
         if again:
             self._try_again()
         else:
-            self._fail(failure_of(event.code, untouched=event.untouched), event.reason)
+            self._give_up(failure_of(event.code, untouched=event.untouched), event.reason)
 
     def _try_again(self) -> None:
         assert self._held is not None
@@ -459,18 +478,18 @@ class ProxyRequest(InlineActor):
         if self._client.unsent_bytes:
             self._cancel(Failure.CLIENT_STALLED)
         else:
-            self._fail(Failure.BODY_TIMEOUT)
+            self._give_up(Failure.BODY_TIMEOUT)
 
     def _service_late(self) -> None:
         if self._stream is None or self._stream.ended:
-            self._services.routes.stop_waiting(self._endpoint_id, self.actor_ref)
-            self._fail(Failure.ENDPOINT_NOT_FOUND)
+            self._services.routes.stop_waiting(self.endpoint_id, self.actor_ref)
+            self._give_up(Failure.ENDPOINT_NOT_FOUND)
         else:
-            self._fail(Failure.RESPONSE_TIMEOUT)
+            self._give_up(Failure.RESPONSE_TIMEOUT)
 
     # The outcome.
 
-    def _fail(self, failure: Failure, detail: str = "") -> None:
+    def _give_up(self, failure: Failure, detail: str = "") -> None:
         """Answer with the failure, or break the response off where one has begun."""
         if self._response_started:
             self.keep_alive = False
@@ -479,7 +498,7 @@ class ProxyRequest(InlineActor):
             self.status = failure.status
             self.keep_alive = self._request.keep_alive and self._body_read and failure.status != 400
             response = failure_response(
-                failure, detail, keep_alive=self.keep_alive, request_id=self._request_id, method=self._request.method
+                failure, detail, keep_alive=self.keep_alive, request_id=self.request_id, method=self._request.method
             )
             self._client.write(response)
         self._services.metrics.request_failed(failure.code)

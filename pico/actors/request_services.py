@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from email.utils import formatdate
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pico.actors.endpoint_pool import Routes
 from pico.config import NodeConfig
@@ -20,9 +20,23 @@ from pico.transport.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from pico.actors.proxy_request import Client, ProxyRequest
-    from pico.protocol.http import Request
+    from pico.protocol.http import Failure, Request
 
 __all__ = ["RequestServices"]
+
+
+class Connection(Protocol):
+    """A client connection, as far as a draining node needs to know."""
+
+    host: str
+    scheme: str
+    tls_version: str
+
+    def close_when_idle(self) -> None:
+        """End it unless a request is in progress."""
+
+    def shut_down(self) -> None:
+        """End it now."""
 
 
 class RequestServices:
@@ -52,6 +66,7 @@ class RequestServices:
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.via = f"1.1 {node_id}".encode()
         self.draining = False
+        self.connections: set[Connection] = set()
         self._request_id_prefix = request_id_prefix
         self._request_numbers = count(1)
         self._date_second = 0
@@ -60,6 +75,57 @@ class RequestServices:
     def new_request_id(self) -> str:
         """A name for one request, unique over nodes and restarts."""
         return f"{self._request_id_prefix}-{next(self._request_numbers):x}"
+
+    def request_finished(self, request: Request, client: Client, actor: ProxyRequest, outcome: str) -> None:
+        """The one place where a request is counted and logged."""
+        total_s = self.clock.now() - actor.began_at
+        self.metrics.request_finished(
+            request.method, actor.status, total_s, actor.upstream_s, actor.bytes_in, actor.bytes_out
+        )
+        if self.access_log.enabled:
+            self.access_log.record(
+                actor.request_id,
+                client.host,
+                client.scheme,
+                request.authority,
+                actor.endpoint_id,
+                request.method,
+                request.target,
+                actor.status,
+                actor.bytes_in,
+                actor.bytes_out,
+                total_s,
+                actor.upstream_s,
+                actor.upstream_id,
+                outcome,
+                client.tls_version,
+                request.user_agent,
+            )
+
+    def request_rejected(self, client: Connection, failure: Failure, request_id: str) -> None:
+        """Count and log what was not a valid request."""
+        self.metrics.request_started()
+        self.metrics.parse_rejects.add(failure.code)
+        self.metrics.request_finished(b"", failure.status, 0.0, 0.0, 0, 0)
+        if self.access_log.enabled:
+            self.access_log.record(
+                request_id,
+                client.host,
+                client.scheme,
+                b"",
+                "",
+                b"",
+                b"",
+                failure.status,
+                0,
+                0,
+                0.0,
+                0.0,
+                "",
+                failure.code,
+                client.tls_version,
+                b"",
+            )
 
     def date(self) -> bytes:
         """The value of a ``Date`` field for now (RFC 9110 §5.6.7)."""

@@ -69,6 +69,11 @@ class ClientConnection:
             self._late = True
             self._parking.unpark()
 
+    def shut_down(self) -> None:
+        """The node stops: end the connection, and with it the request that may be in progress."""
+        self._stream.abort()
+        self.lost(ConnectionLost("the node stops"))
+
     def _serve_next(self) -> bool:
         try:
             request = self._next_request()
@@ -89,6 +94,7 @@ class ClientConnection:
     def _next_request(self) -> Request | None:
         """The next head, or None when there will be none."""
         self._head_deadline = inf
+        self._late = False
         while True:
             request = self._reader.next_head()
             if request is not None:
@@ -110,10 +116,9 @@ class ClientConnection:
         return self._head_deadline
 
     def _reject(self, failure: Failure, detail: str) -> None:
-        self._stream.write(
-            failure_response(failure, detail, keep_alive=False, request_id=self._services.new_request_id())
-        )
-        self._services.request_rejected(self, failure)
+        request_id = self._services.new_request_id()
+        self._stream.write(failure_response(failure, detail, keep_alive=False, request_id=request_id))
+        self._services.request_rejected(self, failure, request_id)
 
     def _linger(self) -> None:
         """Let the client read our last response before the socket is closed under it (RFC 9112 §9.6)."""

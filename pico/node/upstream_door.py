@@ -1,8 +1,8 @@
 """The upstream door: from an accepted socket to a registered upstream, or a refusal with its reason.
 
-Responsible for: the opening handshake under a deadline, its strict check, the limits on connections, and starting the
-``UpstreamConnection`` that takes the socket over. Refuses to know: what travels on the tunnel afterwards, and which
-requests go there.
+Responsible for: the opening handshake under a deadline, the limits on connections, and starting the
+``UpstreamConnection`` that takes the socket over. Refuses to know: what makes a request a registration
+(``pico.protocol.tunnel``), what travels on the tunnel afterwards, and which requests go there.
 
 The head is read and judged by our own parser. gevent-websocket then writes the acceptance; its frame code never touches
 the connection, because it has no size limit, takes unmasked frames and does not lock its writer.
@@ -14,6 +14,8 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
 from io import BytesIO
 from itertools import count
 from types import SimpleNamespace
@@ -23,14 +25,192 @@ import pykka
 from geventwebsocket.handler import WebSocketHandler
 
 from pico.actors.endpoint_pool import Endpoints
+from pico.actors.messages import CloseUpstream, DrainUpstream
+from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
-from pico.config import NodeConfig
-from pico.errors import RemoteProtocolError, TransportError
+from pico.config import NodeConfig, websocket_limits
+from pico.errors import TransportError
 from pico.observability.metrics import NodeMetrics
-from pico.protocol.http import Failure, Request, RequestReader, RequestRejected, endpoint_id, failure_response
+from pico.protocol.http import Request, RequestReader, RequestRejected
 from pico.protocol.rpc import BaseEngine, StreamingEngine
+from pico.protocol.tunnel import SUBPROTOCOL, Registration, RegistrationRefused, check_registration, printable
 from pico.transport.clock import Clock
 from pico.transport.stream import BlockingReader, Stream
 from pico.transport.websocket import WebSocketCodec
 
 __all__ = ["UpstreamDoor"]
+
+RETRY_AFTER: Final = (("Retry-After", "2"),)
+AGENT_CHARACTERS_MAX: Final = 100
+
+_log = logging.getLogger("pico.upstream")
+
+
+class UpstreamDoor:
+    """Turns accepted connections into upstreams, and knows those that there are."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        clock: Clock,
+        endpoints: Callable[[], pykka.ActorRef[Endpoints]],
+        metrics: NodeMetrics,
+        *,
+        node_id: str,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._endpoints = endpoints
+        self._metrics = metrics
+        self._node_id = node_id
+        self._numbers = count(1)
+        self._connections: dict[str, pykka.ActorRef[UpstreamConnection]] = {}
+        self._by_endpoint: Counter[str] = Counter()
+        self._by_address: Counter[str] = Counter()
+        self.draining = False
+
+    @property
+    def upstreams(self) -> int:
+        """Registered upstreams."""
+        return len(self._connections)
+
+    def handle(self, stream: Stream) -> None:
+        """Register the connection or refuse it; runs in the connection's greenlet, which may end afterwards."""
+        reader = BlockingReader(stream)
+        try:
+            registration, request, leftover = self._read_registration(reader)
+            self._check_limits(registration.endpoint_id, stream.peer_host)
+        except RegistrationRefused as refused:
+            self._refuse(stream, refused.status, refused.code, str(refused), refused.fields)
+        except RequestRejected as rejected:
+            self._refuse(stream, rejected.failure.status, rejected.failure.code, str(rejected))
+        except TransportError as error:
+            self._metrics.handshakes.add("lost")
+            _log.debug("a handshake from %s was not completed: %s", stream.peer_host, error)
+            stream.close()
+        else:
+            self._register(stream, registration, request, leftover)
+
+    def drain(self, reason: str) -> None:
+        """Refuse new upstreams and have the agents of the others move."""
+        self.draining = True
+        for ref in self._connections.values():
+            tell(ref, DrainUpstream(reason))
+
+    def close(self, reason: str) -> None:
+        """End every upstream with a closing handshake."""
+        for ref in list(self._connections.values()):
+            tell(ref, CloseUpstream(reason))
+
+    def _read_registration(self, reader: BlockingReader) -> tuple[Registration, Request, bytes]:
+        until = self._clock.now() + self._config.handshake_s
+        heads = RequestReader(self._config.http_limits)
+        while (request := heads.next_head()) is None:
+            data = reader.receive(max(0.001, until - self._clock.now()))
+            if not data:
+                heads.receive_eof()
+            heads.receive_data(data)
+        return check_registration(request), request, heads.take_rest() + reader.detach()
+
+    def _check_limits(self, endpoint_id: str, address: str) -> None:
+        config = self._config
+        if self.draining:
+            raise RegistrationRefused(503, "draining", "this node is going away", RETRY_AFTER)
+        for held, most, what in (
+            (len(self._connections), config.upstreams_max, "on this node"),
+            (self._by_endpoint[endpoint_id], config.upstreams_per_endpoint_max, "for this endpoint"),
+            (self._by_address[address], config.upstreams_per_address_max, "from this address"),
+        ):
+            if held >= most:
+                raise RegistrationRefused(503, "too_many", f"{held} upstreams are connected {what}", RETRY_AFTER)
+
+    def _refuse(
+        self, stream: Stream, status: int, code: str, sentence: str, fields: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        self._metrics.handshakes.add(code if code in ("invalid_endpoint", "not_found", "draining", "too_many") else "bad_request")
+        _log.info("refused an upstream from %s with %d: %s", stream.peer_host, status, sentence)
+        body = json.dumps({"error": {"code": code, "message": sentence}}).encode() + b"\n"
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            f"x-pico-error: {code}",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in fields),
+        ]
+        stream.write("\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + body)
+        stream.half_close()
+        stream.close()
+
+    def _register(
+        self, stream: Stream, registration: Registration, request: Request, leftover: bytes
+    ) -> None:
+        now, config = self._clock.now(), self._config
+        engine: StreamingEngine | BaseEngine
+        if registration.streaming:
+            engine = StreamingEngine(config.rpc_limits, now=now)
+        else:
+            engine = BaseEngine(config.rpc_limits, config.http_limits, now=now)
+        limits = websocket_limits(
+            config.websocket_limits, config.rpc_limits, config.http_limits, streaming=registration.streaming
+        )
+        Acceptance(stream, registration).write_head()
+        upstream_id = f"{self._node_id}-u{next(self._numbers)}"
+        address = stream.peer_host
+        actor = UpstreamConnection(
+            stream,
+            WebSocketCodec("server", limits),
+            engine,
+            upstream_id=upstream_id,
+            endpoint_id=registration.endpoint_id,
+            agent=_agent_of(request),
+            leftover=leftover,
+            clock=self._clock,
+            endpoints=self._endpoints(),
+            on_gone=partial(self._gone, upstream_id, registration.endpoint_id, address),
+        )
+        self._metrics.handshakes.add("accepted")
+        self._by_endpoint[registration.endpoint_id] += 1
+        self._by_address[address] += 1
+        self._connections[upstream_id] = actor.launch()
+
+    def _gone(self, upstream_id: str, endpoint_id: str, address: str) -> None:
+        del self._connections[upstream_id]
+        for counter, key in ((self._by_endpoint, endpoint_id), (self._by_address, address)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+
+
+class Acceptance(WebSocketHandler):  # type: ignore[misc]  # the package has no types
+    """Has gevent-websocket answer a handshake that was found valid, on a stream in place of a socket."""
+
+    def __init__(self, stream: Stream, registration: Registration) -> None:
+        subprotocol = SUBPROTOCOL if registration.streaming else ""
+        application = SimpleNamespace(app_protocol=lambda _path: subprotocol)
+        server = SimpleNamespace(application=application, logger=_log)
+        super().__init__(SimpleNamespace(sendall=stream.write), (stream.peer_host, 0), server, BytesIO())
+        self.application = application
+        self.request_version = "HTTP/1.1"
+        self.environ: dict[str, Any] = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/",
+            "HTTP_UPGRADE": "websocket",
+            "HTTP_CONNECTION": "upgrade",
+            "HTTP_SEC_WEBSOCKET_VERSION": "13",
+            "HTTP_SEC_WEBSOCKET_KEY": registration.key.decode("ascii"),
+            "HTTP_SEC_WEBSOCKET_PROTOCOL": subprotocol,
+        }
+
+    def write_head(self) -> None:
+        """Write the 101; the WebSocket object that the package makes beside it is left without its stream."""
+        self.upgrade_websocket()
+        self.write("")
+        self.websocket.closed, self.websocket.stream = True, None  # its destructor would write to the connection
+
+
+def _agent_of(request: Request) -> str:
+    for _, lower, value in request.fields:
+        if lower == b"user-agent":
+            return printable(value.decode("latin-1"))[:AGENT_CHARACTERS_MAX]
+    return ""

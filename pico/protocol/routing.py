@@ -7,7 +7,7 @@ an upstream is beyond how much it has in flight and whether it takes more, and h
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pico.protocol.rpc import ResetCode
 
@@ -83,7 +83,7 @@ def _in_flight(candidate: Candidate) -> int:
     return candidate.in_flight
 
 
-BALANCERS: Final[dict[str, type[Balancer[Candidate]]]] = {
+BALANCERS: Final[dict[str, type[Balancer[Any]]]] = {
     "least-in-flight": LeastInFlight,
     "round-robin": RoundRobin,
 }

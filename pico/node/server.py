@@ -1,0 +1,249 @@
+"""A node: the doors, the actors behind them, and how they start and stop.
+
+Responsible for: building every part of one node, starting them in order, draining, stopping in reverse, and the signals
+of the process. Refuses to know: what the parts do. Several nodes live in one process: everything hangs on an instance
+of ``Node``.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import secrets
+import signal
+import socket
+import sys
+from ssl import SSLContext
+from typing import Any, Final
+
+import gevent
+import pykka
+from gevent import signal_handler
+from gevent.event import Event
+
+from pico import __version__
+from pico.actors.endpoint_pool import Endpoints, Routes
+from pico.actors.listener import Listener
+from pico.actors.messages import StopAccepting
+from pico.actors.request_services import RequestServices
+from pico.actors.runtime import install_registry, tell
+from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
+from pico.config import NodeConfig, TlsFiles
+from pico.errors import TransportError
+from pico.node.admin_door import AdminApp, AdminDoor
+from pico.node.proxy_door import ClientConnection
+from pico.node.upstream_door import UpstreamDoor
+from pico.observability.access_log import AccessLog, Write, cooperative_writer
+from pico.observability.hub import HubWatch
+from pico.observability.metrics import NodeMetrics
+from pico.protocol.http import Failure
+from pico.transport.clock import Clock, HubClock
+from pico.transport.stream import SocketStream, Stream
+from pico.transport.tls import TlsStream, accept_tls, server_context
+
+__all__ = ["Node", "run_node"]
+
+HANDSHAKES_MAX: Final = 1024
+"""Connections at the upstream door whose handshake is not complete."""
+
+POLL_S: Final = 0.05
+STOP_S: Final = 10.0
+
+_log = logging.getLogger("pico.node")
+
+
+class Node:
+    """One member of the cluster: ``start``, then ``drain`` and ``stop``."""
+
+    def __init__(
+        self, config: NodeConfig, *, node_id: str, write_access_log: Write, clock: Clock | None = None
+    ) -> None:
+        self.config = config
+        self.node_id = node_id
+        self.clock = clock if clock is not None else HubClock()
+        self.failed = Event()  # set when a part failed for good
+        self.metrics = NodeMetrics(
+            node_id=node_id,
+            version=__version__,
+            failure_codes=[failure.code for failure in Failure],
+            actors=NODE_ORDER,
+        )
+        self.access_log = AccessLog(config.access_log, write_access_log, self.clock, node_id=node_id)
+        self.routes = Routes(self.clock, config.endpoint_wait_s)
+        self.services = RequestServices(
+            config,
+            self.clock,
+            self.routes,
+            self.metrics,
+            self.access_log,
+            node_id=node_id,
+            request_id_prefix=secrets.token_hex(6),
+        )
+        self.upstream_door = UpstreamDoor(config, self.clock, self._endpoints, self.metrics, node_id=node_id)
+        self._proxy_tls = _context(config.proxy_tls)
+        self._upstream_tls = _context(config.upstream_tls)
+        self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
+        self._supervisor = Supervisor(
+            in_order(self._children()),
+            now=self.clock.now,
+            escalate=self._escalated,
+            restarted=self.metrics.actor_restarts.add,
+        )
+        self._listening: dict[str, Any] = {}
+        self._set_gauges()
+
+    def start(self) -> None:
+        """Open the doors; raises ``PicoError`` when a part cannot start. Blocks the calling greenlet until then."""
+        self._supervisor.launch()
+        self._supervisor.started.get()
+        self._hub_watch.start()
+
+    def address(self, door: str) -> tuple[str, int]:
+        """Where ``proxy-door``, ``upstream-door`` or ``admin-door`` listens."""
+        address: tuple[str, int] = self._listening[door].address
+        return address
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether new work is welcome here, and why not."""
+        return (False, "draining") if self.services.draining else (True, "")
+
+    def drain(self) -> None:
+        """Stop taking new work and finish what is in flight, within the grace period; blocks until then."""
+        config = self.config
+        self.services.draining = True
+        self.upstream_door.drain("the node is going away")
+        gevent.sleep(config.drain_delay_s)
+        for door in ("proxy-door", "upstream-door"):
+            ref = self._supervisor.ref(door)
+            if ref is not None:
+                tell(ref, StopAccepting())
+        for connection in tuple(self.services.connections):
+            connection.close_when_idle()
+        until = self.clock.now() + config.grace_period_s
+        while self.metrics.requests_in_flight and self.clock.now() < until:
+            gevent.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """Close everything, in reverse order; blocks until it is done."""
+        self._hub_watch.stop()
+        self.upstream_door.close("the node is going away")
+        for connection in tuple(self.services.connections):
+            connection.shut_down()
+        self._supervisor.actor_ref.stop(timeout=STOP_S)
+        self.access_log.flush()
+
+    def _children(self) -> list[Child]:
+        config = self.config
+        return [
+            Child(name="endpoints", build=self._build_endpoints),
+            Child(
+                name="upstream-door",
+                build=lambda: self._listener("upstream", self._serve_upstream, HANDSHAKES_MAX),
+            ),
+            Child(
+                name="proxy-door",
+                build=lambda: self._listener("proxy", self._serve_client, config.client_connections_max),
+            ),
+            Child(name="admin-door", build=self._build_admin_door),
+        ]
+
+    def _build_endpoints(self) -> Endpoints:
+        # Upstreams that joined an Endpoints before this one are unknown to it: their agents come back at once.
+        self.upstream_door.close("a part of the node was started anew")
+        return Endpoints(self.routes, self.config.balance)
+
+    def _endpoints(self) -> pykka.ActorRef[Endpoints]:
+        ref = self._supervisor.ref("endpoints")
+        assert ref is not None, "the upstream door is open only while there are endpoints"
+        return ref
+
+    def _listener(self, name: str, handler: Any, connections_max: int) -> Listener:
+        listener = Listener(
+            getattr(self.config, f"{name}_host"),
+            getattr(self.config, f"{name}_port"),
+            handler,
+            clock=self.clock,
+            option=f"--{name}-port",
+            connections_max=connections_max,
+            accepted=lambda: self.metrics.connections.add(name),
+            failed=lambda: self.metrics.connection_failures.add(name),
+        )
+        self._listening[f"{name}-door"] = listener
+        return listener
+
+    def _build_admin_door(self) -> AdminDoor:
+        door = AdminDoor(
+            self.config.admin_host,
+            self.config.admin_port,
+            AdminApp(self.metrics.render, self.ready),
+            tls=self.config.admin_tls,
+        )
+        self._listening["admin-door"] = door
+        return door
+
+    def _serve_client(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        stream: Stream = SocketStream(connection, peer)
+        if self._proxy_tls is None:
+            ClientConnection(stream, self.services).run()
+            return
+        secure = self._accept_tls(stream, self._proxy_tls)
+        if secure is not None:
+            ClientConnection(secure, self.services, scheme="https", tls_version=secure.version).run()
+
+    def _serve_upstream(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        stream: Stream | None = SocketStream(connection, peer)
+        if self._upstream_tls is not None and stream is not None:
+            stream = self._accept_tls(stream, self._upstream_tls)
+        if stream is not None:
+            self.upstream_door.handle(stream)
+
+    def _accept_tls(self, stream: Stream, context: SSLContext) -> TlsStream | None:
+        try:
+            return accept_tls(stream, context, self.config.http_timers.tls_handshake_s)
+        except TransportError as error:
+            _log.info("the TLS handshake with %s failed: %s", stream.peer_host, error)
+            return None
+
+    def _set_gauges(self) -> None:
+        self.metrics.upstreams = lambda: float(self.upstream_door.upstreams)
+        self.metrics.endpoints = lambda: float(self.routes.endpoints)
+        self.metrics.streams = lambda: float(self.routes.streams)
+        self.metrics.client_connections = lambda: float(len(self.services.connections))
+        self.metrics.access_log_dropped = lambda: float(self.access_log.dropped)
+
+    def _escalated(self, reason: BaseException) -> None:
+        _log.error("the node ends: %s", reason)
+        self.failed.set()
+
+
+def _context(files: TlsFiles | None) -> SSLContext | None:
+    return None if files is None else server_context(files)
+
+
+def run_node(config: NodeConfig) -> int:
+    """Run one node until it is told to stop; 0 after an orderly stop, 1 when a part failed.
+
+    SIGTERM and SIGINT drain; a second one stops at once.
+    """
+    install_registry()
+    node_id = f"{socket.gethostname().split('.')[0].lower() or 'node'}-{secrets.token_hex(3)}"
+    node = Node(config, node_id=node_id, write_access_log=cooperative_writer(sys.stdout.fileno()))
+    asked, again = Event(), Event()
+
+    def on_signal() -> None:
+        (again if asked.is_set() else asked).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal_handler(number, on_signal)
+    node.start()
+    gc.collect()
+    gc.freeze()  # what lives as long as the process need not be looked at again
+    _log.info("node %s is ready", node_id)
+    gevent.wait([asked, node.failed], count=1)
+    if not node.failed.is_set():
+        _log.info("node %s drains", node_id)
+        drained = gevent.spawn(node.drain)
+        gevent.wait([drained, again, node.failed], count=1)
+    node.stop()
+    _log.info("node %s stopped", node_id)
+    return 1 if node.failed.is_set() else 0
