@@ -49,7 +49,8 @@ _MAPPED: Final = "::ffff:"  # how a dual-stack socket writes an IPv4 address
 Handler = Callable[[socket.socket, tuple[str, int]], None]
 """Serves one connection: non-blocking socket, host and port of the peer.
 
-It owns the socket: it closes it or hands it on before it returns. When it raises, the listener closes it.
+It owns the socket: it closes it or hands it on before it returns. When it raises, the listener closes it, unless the
+handler has taken the descriptor out (``detach``), as a stream does.
 """
 
 _log = logging.getLogger("pico.listener")

@@ -1,0 +1,350 @@
+"""The listener: accepting, its limit, its errors, and the two steps of closing. Real sockets on loopback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import gevent.socket
+import pykka
+import pytest
+from gevent.event import Event
+
+from pico.actors.listener import TROUBLE_PAUSE_S, CannotListen, Listener, readable, shown
+from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
+from pico.transport.clock import HubClock, ManualClock
+from tests.actors.census import let_others_run, nothing_left_behind
+
+DEADLINE_S = 5.0
+
+
+class Door:
+    """A listener whose handler greets, then waits until it is let go."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.greeted: list[tuple[str, int]] = []
+        self.go = Event()
+        self.accepted = 0
+        self.failed = 0
+        self.clients: list[Any] = []
+        settings = {"host": "127.0.0.1", "port": 0, "handler": self.greet, "connections_max": 10} | settings
+        kind = settings.pop("kind", Listener)
+        self.listener: Listener = kind(
+            clock=settings.pop("clock", HubClock()),
+            option="--proxy-port",
+            accepted=self._count_accepted,
+            failed=self._count_failed,
+            **settings,
+        )
+        self.ref = self.listener.launch()
+
+    def greet(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        self.greeted.append(address)
+        connection.send(b"hello")
+        try:
+            self.go.wait(DEADLINE_S)
+        finally:
+            connection.close()
+
+    def open(self) -> Door:
+        self.listener.started.get(timeout=DEADLINE_S)
+        return self
+
+    def connect(self) -> Any:
+        host, port = self.ref.ask(GetBoundAddress(), timeout=DEADLINE_S)
+        client = gevent.socket.create_connection((host, port), timeout=DEADLINE_S)
+        self.clients.append(client)
+        return client
+
+    def close(self) -> None:
+        self.go.set()
+        self.ref.stop(timeout=DEADLINE_S)
+        for client in self.clients:
+            client.close()
+
+    def _count_accepted(self) -> None:
+        self.accepted += 1
+
+    def _count_failed(self) -> None:
+        self.failed += 1
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    gevent.socket.getaddrinfo("127.0.0.1", 1)  # the hub and its resolver are there before anything is counted
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with nothing_left_behind():
+        yield
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+@pytest.fixture
+def make_door() -> Iterator[Callable[..., Door]]:
+    doors: list[Door] = []
+
+    def make(**settings: Any) -> Door:
+        doors.append(Door(**settings))
+        return doors[-1].open()
+
+    yield make
+    for door in doors:
+        door.close()
+
+
+def turn_the_loop(turns: int = 5) -> None:
+    """Let the hub look for events, so that what would happen at once has happened."""
+    for _ in range(turns):
+        gevent.sleep(0.001)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    with gevent.Timeout(DEADLINE_S):
+        while not condition():
+            gevent.sleep(0.001)
+
+
+class TestAccepting:
+    def test_the_handler_gets_a_non_blocking_socket_and_the_peer(self, make_door: Callable[..., Door]) -> None:
+        kinds: list[Any] = []
+
+        def look(connection: socket.socket, address: tuple[str, int]) -> None:
+            kinds.append((type(connection), connection.getblocking(), address))
+            connection.close()
+
+        door = make_door(handler=look)
+        client = door.connect()
+        assert client.recv(1) == b""
+        assert kinds == [(socket.socket, False, client.getsockname())]
+        assert door.accepted == 1
+
+    def test_port_0_becomes_the_port_that_the_system_chose(self, make_door: Callable[..., Door]) -> None:
+        door = make_door()
+        host, port = door.ref.ask(GetBoundAddress(), timeout=DEADLINE_S)
+        assert (host, port) == door.listener.address
+        assert port > 0
+
+    def test_connections_are_served_at_the_same_time(self, make_door: Callable[..., Door]) -> None:
+        door = make_door()
+        clients = [door.connect() for _ in range(5)]
+        assert [client.recv(5) for client in clients] == [b"hello"] * 5
+        assert door.listener.connections == 5
+        door.go.set()
+        assert [client.recv(5) for client in clients] == [b""] * 5
+        wait_until(lambda: door.listener.connections == 0)
+
+    def test_at_the_limit_nobody_is_accepted_until_one_ends(self, make_door: Callable[..., Door]) -> None:
+        releases: list[Event] = []
+
+        def hold(connection: socket.socket, address: tuple[str, int]) -> None:
+            releases.append(Event())
+            releases[-1].wait(DEADLINE_S)
+            connection.close()
+
+        door = make_door(handler=hold, connections_max=2)
+        clients = [door.connect() for _ in range(4)]
+        wait_until(lambda: len(releases) == 2)
+        turn_the_loop()
+        assert door.listener.connections == 2
+        releases[0].set()
+        wait_until(lambda: len(releases) == 3)
+        assert clients[0].recv(1) == b""
+        assert door.listener.connections == 2
+        for _ in range(2):
+            for release in releases:
+                release.set()
+            wait_until(lambda: len(releases) == 4)
+        releases[-1].set()
+
+    @pytest.mark.parametrize("error", [ValueError("a bug"), gevent.Timeout(1), KeyboardInterrupt()])
+    def test_a_handler_that_fails_hurts_its_own_connection_only(
+        self, make_door: Callable[..., Door], error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(connection: socket.socket, address: tuple[str, int]) -> None:
+            raise error
+
+        door = make_door(handler=fail)
+        for expected in (1, 2):
+            assert door.connect().recv(1) == b""
+            assert door.failed == expected
+        assert door.listener.connections == 0
+        assert len([record for record in caplog.records if record.exc_info]) == 2
+
+    def test_a_handler_that_is_killed_is_no_failure(self, make_door: Callable[..., Door]) -> None:
+        def end(connection: socket.socket, address: tuple[str, int]) -> None:
+            raise gevent.GreenletExit
+
+        door = make_door(handler=end)
+        assert door.connect().recv(1) == b""
+        assert door.failed == 0
+
+    def test_a_socket_that_was_handed_on_stays_open(self, make_door: Callable[..., Door]) -> None:
+        kept: list[socket.socket] = []
+        door = make_door(handler=lambda connection, address: kept.append(connection))
+        client = door.connect()
+        wait_until(lambda: len(kept) == 1)
+        wait_until(lambda: door.listener.connections == 0)
+        door.ref.stop(timeout=DEADLINE_S)
+        kept[0].send(b"still here")
+        assert client.recv(10) == b"still here"
+        kept[0].close()
+
+    def test_every_address_is_of_both_families_and_ipv4_peers_are_written_as_such(
+        self, make_door: Callable[..., Door]
+    ) -> None:
+        door = make_door(host="")
+        port = door.listener.address[1]
+        client = gevent.socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+        door.clients.append(client)
+        assert client.recv(5) == b"hello"
+        assert door.greeted == [client.getsockname()]
+
+    def test_a_name_is_resolved(self, make_door: Callable[..., Door]) -> None:
+        assert make_door(host="localhost").listener.address[0] in ("127.0.0.1", "::1")
+
+
+class Troubled(Listener):
+    """A listener whose next accepts fail as it is told."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.errors: list[int] = []
+        self.attempts = 0
+
+    def _accept(self) -> tuple[int, Any]:
+        self.attempts += 1
+        if self.errors:
+            number = self.errors.pop(0)
+            raise OSError(number, os.strerror(number))
+        return super()._accept()
+
+
+class TestTrouble:
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EINVAL])
+    def test_out_of_descriptors_it_pauses_and_does_not_spin(self, make_door: Callable[..., Door], number: int) -> None:
+        clock = ManualClock()
+        door = make_door(kind=Troubled, clock=clock)
+        troubled: Any = door.listener
+        troubled.errors = [number, number]
+        client = door.connect()
+        wait_until(lambda: troubled.attempts == 1)
+        turn_the_loop()
+        assert troubled.attempts == 1
+        for attempts in (2, 3):
+            clock.advance(TROUBLE_PAUSE_S)
+            wait_until(lambda attempts=attempts: troubled.attempts >= attempts)
+        assert client.recv(5) == b"hello"
+
+    @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO])
+    def test_a_connection_that_broke_while_it_waited_is_skipped(
+        self, make_door: Callable[..., Door], number: int
+    ) -> None:
+        door = make_door(kind=Troubled)
+        troubled: Any = door.listener
+        troubled.errors = [number]
+        assert door.connect().recv(5) == b"hello"
+
+    def test_a_port_that_is_taken_is_one_sentence_with_address_and_option(self, make_door: Callable[..., Door]) -> None:
+        host, port = make_door().listener.address
+        second = Door(host=host, port=port)
+        with pytest.raises(CannotListen) as caught:
+            second.open()
+        assert str(caught.value) == f"--proxy-port: cannot listen on {host}:{port}: Address already in use"
+        assert not second.ref.is_alive()
+
+    @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-name.invalid"])
+    def test_an_address_that_is_not_ours(self, host: str) -> None:
+        with pytest.raises(CannotListen, match=f"--proxy-port: cannot listen on {host}:0: "):
+            Door(host=host).open()
+
+
+class TestClosing:
+    def test_stop_accepting_closes_the_port_and_the_connections_go_on(self, make_door: Callable[..., Door]) -> None:
+        door = make_door()
+        client = door.connect()
+        assert client.recv(5) == b"hello"
+        address = door.listener.address
+        door.ref.ask(StopAccepting(), timeout=DEADLINE_S)
+        with pytest.raises(ConnectionRefusedError):
+            gevent.socket.create_connection(address, timeout=DEADLINE_S)
+        assert door.listener.connections == 1
+        door.go.set()
+        assert client.recv(5) == b""
+
+    def test_who_waited_already_is_still_taken(self, make_door: Callable[..., Door]) -> None:
+        door = make_door()
+        address = door.listener.address
+        waiting = []
+        for _ in range(3):  # connected by the system; the hub has had no turn to accept them
+            client = socket.create_connection(address)
+            waiting.append(client)
+        door.listener.on_receive(StopAccepting())
+        assert door.listener.connections == 3
+        door.go.set()
+        let_others_run()
+        for client in waiting:
+            client.close()
+
+    def test_stop_accepting_again_changes_nothing(self, make_door: Callable[..., Door]) -> None:
+        door = make_door()
+        for _ in range(2):
+            door.ref.ask(StopAccepting(), timeout=DEADLINE_S)
+        assert door.ref.is_alive()
+
+    def test_when_idle_is_answered_as_soon_as_no_connection_is_left(self, make_door: Callable[..., Door]) -> None:
+        door = make_door()
+        assert door.ref.ask(WhenIdle(), timeout=DEADLINE_S).get(timeout=0) is None
+        client = door.connect()
+        assert client.recv(5) == b"hello"
+        idle = door.ref.ask(WhenIdle(), timeout=DEADLINE_S)
+        assert not idle.done()
+        door.go.set()
+        idle.get(timeout=DEADLINE_S)
+
+    def test_stop_ends_the_connections_that_are_left(self, make_door: Callable[..., Door]) -> None:
+        ended: list[bytes] = []
+
+        def read(connection: socket.socket, address: tuple[str, int]) -> None:
+            connection.send(b"hello")
+            gevent.socket.wait_read(connection.fileno(), timeout=DEADLINE_S)
+            ended.append(connection.recv(1))
+            connection.close()
+
+        door = make_door(handler=read)
+        client = door.connect()
+        assert client.recv(5) == b"hello"
+        assert door.ref.stop(timeout=DEADLINE_S)
+        assert ended == [b""]
+        assert client.recv(1) == b""
+
+    def test_a_handler_that_does_not_end_keeps_stop_for_a_moment_only(
+        self, make_door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("pico.actors.listener.STOP_WAIT_S", 0.01)
+        door = make_door()
+        assert door.connect().recv(5) == b"hello"
+        idle = door.ref.ask(WhenIdle(), timeout=DEADLINE_S)
+        assert door.ref.stop(timeout=DEADLINE_S)
+        idle.get(timeout=0)
+        assert "1 connections go on" in caplog.text
+        door.go.set()
+        wait_until(lambda: door.listener.connections == 0)
+
+    def test_a_crash_closes_the_port(self, make_door: Callable[..., Door]) -> None:
+        door = make_door()
+        address = door.listener.address
+        with pytest.raises(TypeError):
+            door.ref.ask(pykka.messages.ProxyCall(("on_receive",), (), {}), timeout=DEADLINE_S)
+        assert not door.ref.is_alive()
+        with pytest.raises(ConnectionRefusedError):
+            gevent.socket.create_connection(address, timeout=DEADLINE_S)
+
+
+def test_addresses_are_written_for_people() -> None:
+    assert shown("", 80) == "*:80"
+    assert shown("::1", 80) == "[::1]:80"
+    assert readable(("::ffff:192.0.2.1", 80, 0, 0)) == ("192.0.2.1", 80)
+    assert readable(("::1", 80, 0, 0)) == ("::1", 80)
