@@ -2,7 +2,13 @@
 
 from pico.protocol.http.endpoint import InvalidEndpoint, endpoint_id, endpoint_of
 from pico.protocol.http.failures import Failure, Rejected, failure_response
-from pico.protocol.http.forwarding import TrustedProxies, client_response_head, request_head, request_id_of
+from pico.protocol.http.forwarding import (
+    TrustedProxies,
+    client_response_head,
+    options_response,
+    request_head,
+    request_id_of,
+)
 from pico.protocol.http.framing import LAST_CHUNK, Framing, encode_chunk, last_chunk
 from pico.protocol.http.request import Request, RequestReader, RequestRejected
 from pico.protocol.http.response import ResponseReader, ResponseRejected, service_request
@@ -37,6 +43,7 @@ __all__ = [
     "endpoint_of",
     "failure_response",
     "last_chunk",
+    "options_response",
     "parse_whole_request",
     "parse_whole_response",
     "request_head",

@@ -40,7 +40,7 @@ def endpoint_id(raw: bytes | str) -> str:
 
 
 def endpoint_of(request: Request) -> str | Failure:
-    """The endpoint that ``request`` names (HTTP-17): by ``x-pico-endpoint``, else by the first label of its host."""
+    """The endpoint that ``request`` names (HTTP-18): by ``x-pico-endpoint``, else by the first label of its host."""
     if request.endpoint_field is None:
         match = _USUAL_HOST(request.authority)
         if match is not None:
@@ -57,7 +57,7 @@ def endpoint_of(request: Request) -> str | Failure:
 
 
 def _first_label(authority: bytes) -> bytes:
-    """HTTP-18: an address, and a name without a dot, has none."""
+    """HTTP-19: an address, and a name without a dot, has none."""
     if authority[:1] == b"[":
         return b""
     host = authority.partition(b":")[0]

@@ -92,8 +92,8 @@ _USUAL_IN_REQUESTS = (
     b"accept accept-encoding accept-language authorization cache-control content-encoding content-type cookie dnt "
     b"if-match if-modified-since if-none-match if-range if-unmodified-since origin pragma priority purpose "
     b"range referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site "
-    b"sec-fetch-user sec-gpc sec-websocket-extensions sec-websocket-key sec-websocket-protocol sec-websocket-version trailer "
-    b"traceparent tracestate upgrade-insecure-requests x-requested-with"
+    b"sec-fetch-user sec-gpc sec-websocket-extensions sec-websocket-key sec-websocket-protocol sec-websocket-version "
+    b"trailer traceparent tracestate upgrade-insecure-requests x-requested-with"
 ).split()
 _USUAL_IN_RESPONSES = (
     b"accept-ranges access-control-allow-origin age cache-control content-disposition content-encoding "
@@ -117,7 +117,7 @@ def kind_in_request(name: bytes) -> int:
     """The kind of a field of a request, whatever its spelling.
 
     An underscore makes no other name of a field by which Pico tells a service who is calling: to many services
-    ``X_Forwarded_For`` and ``X-Forwarded-For`` are one (HTTP-30).
+    ``X_Forwarded_For`` and ``X-Forwarded-For`` are one (HTTP-39).
     """
     lower = name.lower()
     kind = _REQUEST_NAMES.get(lower)
@@ -157,7 +157,7 @@ _NEVER_NOMINATED: Final = frozenset(
 
 
 def may_be_nominated(name: bytes) -> bool:
-    """Whether a ``Connection`` option removes the field of this lower-cased name (HTTP-28)."""
+    """Whether a ``Connection`` option removes the field of this lower-cased name (HTTP-34)."""
     return name not in _NEVER_NOMINATED and not name.startswith((_IDENTITY_PREFIX, _PICO_PREFIX))
 
 
@@ -175,6 +175,6 @@ _NEVER_TRAILERS: Final = frozenset(
 
 
 def may_be_trailer(name: bytes) -> bool:
-    """Whether a trailer field of this name is passed on (HTTP-26)."""
+    """Whether a trailer field of this name is passed on (HTTP-27)."""
     lower = name.lower().replace(b"_", b"-")
     return lower not in _NEVER_TRAILERS and not lower.startswith((_IDENTITY_PREFIX, _PICO_PREFIX))

@@ -1,6 +1,6 @@
 """What one hop changes: the heads that leave for the tunnel and for the client.
 
-Responsible for: the fields that say who is calling and by which way (HTTP-31 and following), and the framing of the
+Responsible for: the fields that say who is calling and by which way (HTTP-37 to HTTP-44), and the framing of the
 client's hop. Refuses to know: where a request goes, and clocks: the date is an argument.
 """
 
@@ -12,12 +12,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from pico.errors import ConfigError
-from pico.protocol.http.failures import Failure
+from pico.protocol.http.failures import ALLOWED_METHODS, Failure
 from pico.protocol.http.framing import Framing
 from pico.protocol.http.request import Request, RequestRejected
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead
 
-__all__ = ["TrustedProxies", "client_response_head", "request_head", "request_id_of"]
+__all__ = ["TrustedProxies", "client_response_head", "options_response", "request_head", "request_id_of"]
 
 PASSES_MAX: Final = 3
 """How often a request may have passed this node before; a service behind Pico may well call Pico again."""
@@ -117,7 +117,7 @@ def _forwarded(request: Request, host: bytes, scheme: bytes, trusted: bool, requ
 
 
 def _check_loop(request: Request, via: bytes) -> None:
-    """HTTP-36."""
+    """HTTP-40."""
     pseudonym = via[4:].lower()
     passed = 0
     for index, name in request.forwarding:
@@ -150,10 +150,8 @@ def client_response_head(
     if date and b"\ndate:" not in lower and not lower.startswith(b"date:"):
         block = b"%bDate: %b\r\n" % (block, date)
     framing = _framing(status, length, request)
-    if framing is Framing.LENGTH or (framing is Framing.NONE and length >= 0 and status != 204):
-        delimiter = b"Content-Length: %d\r\n" % (0 if status == 205 else length)
-    elif status == 205:
-        delimiter = b"Content-Length: 0\r\n"
+    if length >= 0 and status != 204:
+        delimiter = b"Content-Length: %d\r\n" % length
     else:
         delimiter = b"Transfer-Encoding: chunked\r\n" if framing is Framing.CHUNKED else b""
     if framing is Framing.CLOSE or not keep_alive:
@@ -168,7 +166,8 @@ def client_response_head(
 
 
 def _framing(status: int, length: int, request: Request) -> Framing:
-    if status in (204, 205, 304) or request.method == b"HEAD":
+    """HTTP-51, HTTP-52."""
+    if status in (204, 304) or request.method == b"HEAD":
         return Framing.NONE
     if length >= 0:
         return Framing.LENGTH
@@ -183,3 +182,10 @@ def _informational_head(head: ResponseHead, block: bytes, minor: int) -> tuple[b
     else:
         end, framing = b"", Framing.NONE
     return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.reason, block, end), framing
+
+
+def options_response(request: Request, *, keep_alive: bool, request_id: str, date: bytes = b"") -> bytes:
+    """The node's own answer to OPTIONS with ``max_forwards`` zero, which must not be passed on (HTTP-43)."""
+    fields = b"Allow: " + ALLOWED_METHODS + b"\r\n"
+    head = ResponseHead(204, b"No Content", fields, UNKNOWN_LENGTH, b"")
+    return client_response_head(head, request, keep_alive=keep_alive, request_id=request_id, date=date)[0]

@@ -44,8 +44,10 @@ def encode_chunk(data: bytes) -> bytes:
 
 
 def last_chunk(trailer_block: bytes = b"") -> bytes:
-    """The end of a chunked body, with trailers."""
-    return b"0\r\n%b\r\n" % trailer_block
+    """The end of a chunked body, with those trailers of a valid field block that may go on."""
+    lines = trailer_block.splitlines(keepends=True)
+    kept = b"".join(line for line in lines if may_be_trailer(line.partition(b":")[0]))  # HTTP-27
+    return b"0\r\n%b\r\n" % kept
 
 
 class ChunkedDecoder:

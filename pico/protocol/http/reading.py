@@ -41,6 +41,7 @@ class MessageReader:
         self._framing = Framing.NONE
         self._left = 0
         self._received = 0
+        self._must_be_empty = False
         self._decoder: ChunkedDecoder | None = None
         self._failed: Rejected | None = None
         self._plain_bytes_max = min(limits.head_bytes_max, limits.field_line_bytes_max, limits.request_line_bytes_max)
@@ -127,8 +128,9 @@ class MessageReader:
         except Rejected as rejected:
             self._fail(rejected.failure, str(rejected))
         self._received += len(data)
-        if 0 < self._limits.body_bytes_max < self._received:
+        if 0 < self._limits.body_bytes_max < self._received:  # HTTP-29
             self._fail(Failure.BODY_TOO_LARGE, f"more than {self._limits.body_bytes_max} bytes")
+        self._check_empty(data)
         if end:
             self._in_body = False
             self.trailer_block = b"".join(self._decoder.trailers)
@@ -140,8 +142,13 @@ class MessageReader:
     def _next_until_close(self) -> tuple[bytes, bool]:
         data = self._buffer[self._at :]
         self._buffer, self._at = b"", 0
+        self._check_empty(data)
         self._in_body = not self.at_eof
         return data, self.at_eof
+
+    def _check_empty(self, data: bytes) -> None:
+        if data and self._must_be_empty:
+            self._fail(Failure.BAD_REQUEST, "a response that must be empty has a body")
 
     def _check_cut_short(self, data: bytes) -> None:
         if self.at_eof and not data:

@@ -39,7 +39,7 @@ _CAN_BEGIN = re.compile(TOKEN + rb"|\r\Z").match
 _FIRST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([!-~\x80-\xff]++) HTTP/([0-9])\.([0-9])").fullmatch
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([!-~\x80-\xff]*+)").fullmatch
 _PORT: Final = rb"(?::(?:[0-5]?[0-9]{0,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
-_AUTHORITY = re.compile(rb"(?:[0-9A-Za-z\-._~]++|\[[0-9A-Fa-f:.]{2,45}\])" + _PORT).fullmatch
+_AUTHORITY = re.compile(rb"(?:[0-9A-Za-z\-._~]{1,255}+|\[[0-9A-Fa-f:.]{2,45}\])" + _PORT).fullmatch
 _PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?").fullmatch
 
 _REFUSED_METHODS: Final = frozenset((b"CONNECT", b"TRACE"))
@@ -292,7 +292,7 @@ class RequestReader(MessageReader):
             self._begin_body(Framing.NONE)
 
     def _content_length(self, value: bytes) -> int:
-        """HTTP-20: digits without a leading zero, at most 63 bits."""
+        """HTTP-23."""
         if not value.isdigit() or len(value) > _LENGTH_DIGITS_MAX or (value[0] == 0x30 and len(value) > 1):
             self._fail(Failure.BAD_REQUEST, "the Content-Length field is not valid")
         size = int(value)
@@ -347,13 +347,13 @@ class RequestReader(MessageReader):
             self._drop_nominated(request, nominated)
 
     def _drop_nominated(self, request: Request, nominated: set[bytes]) -> None:
-        """HTTP-28."""
+        """HTTP-32, HTTP-34."""
         names = (line.partition(b":")[0].lower() for line in request.lines)
         indices = (index for index, name in enumerate(names) if name in nominated)
         request.drop([index for index in indices if index not in request.dropped])
 
     def _note_upgrade(self, request: Request, upgrade: bytes, connection: bytes | None) -> None:
-        """HTTP-43: only where everything that an upgrade needs is there; else it is dropped like any hop's field."""
+        """HTTP-47: only where everything that an upgrade needs is there; else it is dropped like any hop's field."""
         if connection is None or b"upgrade" not in connection_options(connection):
             return
         if request.method != b"GET" or not request.minor or request.body_length:
@@ -365,14 +365,14 @@ class RequestReader(MessageReader):
         request.upgrade = wanted[0] if wanted and len(wanted[0]) <= _UPGRADE_BYTES_MAX else b""
 
     def _note_expectations(self, request: Request, indices: list[int]) -> None:
-        """HTTP-41: passed on where a body is announced; HTTP/1.0 knows none, and without a body there is none."""
+        """HTTP-46: passed on where a body is announced; HTTP/1.0 knows none, and without a body there is none."""
         if request.minor and any(request.value(index).lower() != b"100-continue" for index in indices):
             self._fail(Failure.EXPECTATION_FAILED, "")
         request.expect_continue = request.minor > 0 and request.body_length != 0
         request.drop(indices[1:] if request.expect_continue else indices)
 
     def _note_te(self, request: Request, indices: list[int]) -> None:
-        """HTTP-29: all that is said of it to the next hop is that trailers are welcome."""
+        """HTTP-33: all that is said of it to the next hop is that trailers are welcome."""
         values = b",".join(map(request.value, indices)).lower()
         request.te_trailers = b"trailers" in [one.strip(OWS) for one in values.split(b",")]
         if request.te_trailers:
@@ -380,7 +380,7 @@ class RequestReader(MessageReader):
             request.replace(indices[0], b"TE: trailers")
 
     def _note_max_forwards(self, request: Request, index: int, value: bytes) -> None:
-        """HTTP-37."""
+        """HTTP-43."""
         if request.method != b"OPTIONS":
             return
         if not value.isdigit() or len(value) > _LENGTH_DIGITS_MAX or request.max_forwards >= 0:

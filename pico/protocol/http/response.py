@@ -63,8 +63,6 @@ class ResponseReader(MessageReader):
         self._awaits_head = False
         self._informational = 0
         self._keep_alive = True
-        self._body_bytes_max = 0
-        self._empty_only = False
 
     def begin(self, method: bytes, upgrade: bytes = b"") -> None:
         """A request with this method, asking for this upgrade or none, is about to be written."""
@@ -187,7 +185,7 @@ class ResponseReader(MessageReader):
     def _switching_head(
         self, reason: bytes, block: bytes, options: tuple[bytes, ...], upgrade: bytes | None
     ) -> ResponseHead:
-        """HTTP-44: a switch only to what was asked for."""
+        """HTTP-48: a switch only to what was asked for."""
         named = upgrade is not None and upgrade.lower() == self._upgrade.lower()
         if not self._upgrade or not named or b"upgrade" not in options:
             self._fail(Failure.SERVICE_MALFORMED, "the service switched to a protocol that was not asked for")
@@ -203,8 +201,9 @@ class ResponseReader(MessageReader):
         if self._method == b"HEAD" or status in (_NO_CONTENT, _NOT_MODIFIED):
             self._begin_body(Framing.NONE)
             return 0 if status == _NO_CONTENT else size
-        if status == _RESET_CONTENT and size > 0:
-            self._fail(Failure.SERVICE_MALFORMED, "a response with status 205 has a body")
+        self._must_be_empty = status == _RESET_CONTENT  # HTTP-51
+        if self._must_be_empty and size > 0:
+            self._fail(Failure.SERVICE_MALFORMED, "a response that must be empty has a body")
         if coding is not None:
             self._begin_body(Framing.CHUNKED)
         elif length is not None:
@@ -237,6 +236,8 @@ def service_request(head: RequestHead, *, host_header: bytes = b"") -> tuple[byt
     method, target, block, length, upgrade = head
     if host_header:
         block = b"Host: %b\r\n%b" % (host_header, _HOST_LINE.sub(b"", block))
+    if b"TE: trailers\r\n" in block and not upgrade:
+        block += b"Connection: TE\r\n"  # RFC 9110 §10.1.4
     if upgrade:
         end, framing = b"Upgrade: %b\r\nConnection: upgrade\r\n\r\n" % upgrade, Framing.NONE
     elif length > 0:

@@ -50,7 +50,7 @@ class ResponseHead(NamedTuple):
 
 
 def valid_field_block(block: bytes) -> bool:
-    """Whether ``block`` is any number of whole, valid field lines of which none concerns a single hop (HTTP-38).
+    """Whether ``block`` is any number of whole, valid field lines of which none concerns a single hop (HTTP-36).
 
     ``TE`` may stand in it with the one value ``trailers``.
     """
