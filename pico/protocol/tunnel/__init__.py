@@ -12,9 +12,12 @@ from pico.protocol.tunnel.registration import (
     Refusal,
     Registration,
     RegistrationRefused,
+    check_acceptance,
     check_registration,
     listener_path,
     printable,
+    refusal_of,
+    registration_request,
     retry_after_s,
 )
 from pico.protocol.tunnel.states import LINK, LinkInput, LinkState
@@ -39,8 +42,11 @@ __all__ = [
     "Refusal",
     "Registration",
     "RegistrationRefused",
+    "check_acceptance",
     "check_registration",
     "listener_path",
     "printable",
+    "refusal_of",
+    "registration_request",
     "retry_after_s",
 ]

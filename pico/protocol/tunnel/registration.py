@@ -7,11 +7,15 @@ their statuses, and whether a refusal can heal. Refuses to know: how heads are p
 
 from __future__ import annotations
 
+import json
 import re
+from base64 import b64encode
+from hashlib import sha1
 from typing import Final, NamedTuple, Protocol
 
 from pico.errors import RemoteProtocolError
 from pico.protocol.http.endpoint import endpoint_id
+from pico.protocol.http.values import ResponseHead
 
 __all__ = [
     "HOPELESS_STATUSES",
@@ -20,9 +24,12 @@ __all__ = [
     "Refusal",
     "Registration",
     "RegistrationRefused",
+    "check_acceptance",
     "check_registration",
     "listener_path",
     "printable",
+    "refusal_of",
+    "registration_request",
     "retry_after_s",
 ]
 
@@ -30,6 +37,8 @@ LISTENER_PATH: Final = "/pico/v1/listener/"
 SUBPROTOCOL: Final = "pico.stream.v1"
 VERSION: Final = b"13"
 REASON_CHARACTERS_MAX: Final = 200
+ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455 §1.3."""
 
 HOPELESS_STATUSES: Final = frozenset((400, 401, 403, 404))
 """Answers to a registration that asking again does not change (TUN-26)."""
@@ -148,6 +157,68 @@ def _tokens(request: _Handshake, name: bytes) -> list[bytes]:
 
 def _lower_tokens(request: _Handshake, name: bytes) -> list[bytes]:
     return [token.lower() for token in _tokens(request, name)]
+
+
+# The agent's side.
+
+
+def registration_request(endpoint: str, *, host: str, key: bytes, agent: str) -> bytes:
+    """The head that asks for a tunnel (TUN-1, TUN-6); ``key`` is ``Sec-WebSocket-Key``, fresh and in base64."""
+    lines = (
+        f"GET {listener_path(endpoint)} HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {key.decode('ascii')}",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Protocol: {SUBPROTOCOL}",
+        f"User-Agent: {agent}",
+        "\r\n",
+    )
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def check_acceptance(head: ResponseHead, key: bytes) -> bool:
+    """Whether an answer with 101 accepts the streaming extension; raises ``RemoteProtocolError`` if it accepts nothing.
+
+    That it switches to the WebSocket protocol was checked by who read it (TUN-9).
+    """
+    expected = b64encode(sha1(key + ACCEPT_SALT, usedforsecurity=False).digest())
+    if _values_in(head.field_block, b"sec-websocket-accept") != [expected]:
+        raise RemoteProtocolError("the answer to the handshake has not the right Sec-WebSocket-Accept")
+    if _values_in(head.field_block, b"sec-websocket-extensions"):
+        raise RemoteProtocolError("the server chose an extension that was not offered")
+    chosen = _values_in(head.field_block, b"sec-websocket-protocol")
+    if chosen not in ([], [SUBPROTOCOL.encode()]):
+        raise RemoteProtocolError("the server chose a subprotocol that was not offered")
+    return bool(chosen)
+
+
+def refusal_of(head: ResponseHead, body: bytes) -> Refusal:
+    """What an answer other than 101 says; ``body`` may be cut short."""
+    retry_after = _values_in(head.field_block, b"retry-after")
+    by_node = bool(_values_in(head.field_block, b"x-pico-error"))
+    sentence = _sentence_in(body) if by_node else ""
+    return Refusal(
+        head.status,
+        printable(sentence or head.reason.decode("latin-1")),
+        retry_after_s(retry_after[0]) if len(retry_after) == 1 else None,
+        by_node,
+    )
+
+
+def _sentence_in(body: bytes) -> str:
+    """The message of an error in JSON, or nothing (TUN-8)."""
+    try:
+        sentence = json.loads(body)["error"]["message"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return sentence if isinstance(sentence, str) else ""
+
+
+def _values_in(block: bytes, name: bytes) -> list[bytes]:
+    lines = (line.partition(b":") for line in block.split(b"\r\n"))
+    return [value.strip(b" \t") for field, _, value in lines if field.lower() == name]
 
 
 def retry_after_s(value: bytes | None) -> float | None:

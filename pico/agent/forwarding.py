@@ -1,0 +1,461 @@
+"""One request from the tunnel to the local service, and its response back.
+
+Responsible for: relaying both bodies at the pace of whoever takes them, the service's deadlines, trying again where
+that is safe, and naming what went wrong. Refuses to know: how connections are made and kept (``pico.agent.service``),
+HTTP's framing and the tunnel's messages (the protocol floor), and which tunnel it is.
+
+There is no greenlet for a request. Everything here runs in callbacks of the hub: events of the stream on one side, the
+service's bytes on the other. What does not fit into the credit of the stream is held, at most one read of it, and the
+connection is not read until it has left; credit is given back only for what the service's socket took.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import Any, Final
+
+from pico.agent.service import Service, ServiceConnection
+from pico.config import AgentConfig
+from pico.errors import ConnectionLost
+from pico.observability.access_log import AccessLog
+from pico.observability.metrics import AgentMetrics
+from pico.protocol.http import (
+    LAST_CHUNK,
+    Failure,
+    Framing,
+    ResponseRejected,
+    encode_chunk,
+    last_chunk,
+    service_request,
+)
+from pico.protocol.http.values import RequestHead, ResponseHead
+from pico.protocol.rpc import (
+    CreditReceived,
+    DataReceived,
+    ResetCode,
+    RpcStream,
+    StreamEvent,
+    StreamingEngine,
+    StreamOpened,
+    StreamReset,
+    TrailersReceived,
+)
+from pico.protocol.rpc.failures import failure_of
+from pico.transport.clock import Clock
+from pico.transport.multiplexer import Multiplexer
+
+__all__ = ["Exchange", "Forwarder"]
+
+SWITCHING_PROTOCOLS: Final = 101
+
+_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
+"""RFC 9110 §9.2.2: twice has the effect of once."""
+
+_CODES: Final = {
+    Failure.SERVICE_CLOSED: ResetCode.SERVICE_CLOSED,
+    Failure.RESPONSE_TOO_LARGE: ResetCode.TOO_LARGE,
+}
+
+_log = logging.getLogger("pico.agent")
+
+
+class Forwarder:
+    """Gives each stream of an endpoint its exchange."""
+
+    def __init__(
+        self, service: Service, config: AgentConfig, clock: Clock, metrics: AgentMetrics, access_log: AccessLog
+    ) -> None:
+        self.service = service
+        self.clock = clock
+        self.metrics = metrics
+        self.access_log = access_log
+        self.endpoint_id = service.target.endpoint_id
+        self.host_header = config.host_header.encode()
+        self.response_head_s = config.response_head_s
+        self.response_idle_s = config.response_idle_s
+        self.data_bytes_max = config.rpc_limits.data_bytes_max
+
+    def forward(self, multiplexer: Multiplexer, event: StreamOpened) -> None:
+        """Serve a request that has arrived; called in the hub."""
+        exchange = Exchange(self, multiplexer, event)
+        event.stream.context = exchange.tunnel_said
+        self.metrics.request_started()
+        if event.head.upgrade and not isinstance(multiplexer.engine, StreamingEngine):  # RPC-23
+            exchange.fail(ResetCode.REFUSED, "the base protocol carries no upgrade", untouched=True)
+        else:
+            self.service.want(exchange)
+
+
+class Exchange:
+    """One request and its response: the sink of the stream's events, and the receiver of the service's bytes."""
+
+    # Defaults stand on the class: an instance sets only what differs, which is most of what making one would cost.
+    over = False
+    status = 0
+    bytes_in = 0
+    bytes_out = 0
+    service_s = 0.0
+    _connection: ServiceConnection | None = None
+    _framing = Framing.NONE
+    _request_trailers = b""
+    _response_trailers = b""
+    _uncredited = 0
+    _touched = False  # a byte of the request may have reached the service
+    _answered = False  # a byte of the response has come
+    _final = False  # the final head has come
+    _switched = False
+    _response_ended = False
+    _service_gone = False
+    _held = b""
+    _held_end = False
+    _paused = False
+
+    def __init__(self, forwarder: Forwarder, multiplexer: Multiplexer, event: StreamOpened) -> None:
+        self._forwarder = forwarder
+        self._multiplexer = multiplexer
+        self._stream: RpcStream = event.stream
+        self._head: RequestHead = event.head
+        self._body = event.data  # what the service has not been sent yet
+        self._request_ended = event.end
+        self._replayable = event.end and event.head.method in _IDEMPOTENT
+        self._opening_data = event.data
+        self.asked_at = forwarder.clock.now()
+
+    # What the service's connections say.
+
+    def connected(self, connection: ServiceConnection) -> None:
+        """Send what has come of the request."""
+        self._connection = connection
+        connection.stream.set_receiver(self)
+        connection.reader.begin(self._head.method, self._head.upgrade)
+        head, self._framing = service_request(self._head, host_header=self._forwarder.host_header)
+        body, self._body = self._body, b""
+        self._touched = True
+        self._write(head, body, self._request_ended)
+
+    def unreachable(self, reason: str) -> None:
+        """Where nothing was sent, the request may go elsewhere, whatever its method."""
+        self.fail(ResetCode.SERVICE_UNREACHABLE, reason, untouched=not self._touched)
+
+    def late(self) -> None:
+        """The service let its deadline pass."""
+        if self._response_ended:
+            self._lose_service()
+        else:
+            what = "its response stopped" if self._final else "no response"
+            self.fail(ResetCode.SERVICE_TIMEOUT, f"{what} in time")
+
+    # What the tunnel says.
+
+    def tunnel_said(self, event: StreamEvent) -> None:
+        """The sink of the stream."""
+        if not self.over:
+            _HANDLERS[type(event)](self, event)
+
+    def _on_data(self, event: DataReceived) -> None:
+        self._request_ended = event.end
+        if self._connection is not None:
+            self._write(b"", event.data, event.end)
+        elif self._service_gone:
+            self._drop(len(event.data), event.end)
+        else:  # bounded by the window: no credit is given back
+            self._body += event.data
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        self._request_trailers = event.block
+        self._request_ended = True
+        if self._connection is not None:
+            self._write(b"", b"", True)
+        elif self._service_gone:
+            self._drop(0, True)
+
+    def _on_credit(self, _: CreditReceived) -> None:
+        if self._paused:
+            self._send_held()
+
+    def _on_reset(self, event: StreamReset) -> None:
+        """The client went away, or all that was left was a request that nobody wants."""
+        if not self._response_ended:
+            self._forwarder.metrics.request_failed(failure_of(event.code).code)
+        self._abort()
+        self._finish("ok" if self._response_ended else failure_of(event.code).code)
+
+    # Towards the service.
+
+    def _write(self, head: bytes, body: bytes, end: bool) -> None:
+        connection = self._connection
+        assert connection is not None
+        stream = connection.stream
+        if body:
+            self._uncredited += len(body)
+            self.bytes_in += len(body)
+            head += encode_chunk(body) if self._framing is Framing.CHUNKED else body
+        if end and self._framing is Framing.CHUNKED:
+            head += last_chunk(self._request_trailers) if self._request_trailers else LAST_CHUNK
+        if head:
+            stream.write(head)
+        if end and self._switched:
+            stream.half_close()
+        if end and self._response_ended:
+            self._complete(reuse=False)  # it answered before it had the request: who knows where it stands
+        else:
+            self._settle(stream.unsent_bytes)
+
+    def _settle(self, unsent_bytes: int) -> None:
+        """What follows from how much the service has taken: credit, and how long it has from now."""
+        connection = self._connection
+        if connection is None:
+            return
+        if not unsent_bytes and self._uncredited:
+            taken, self._uncredited = self._uncredited, 0
+            self._multiplexer.consumed(self._stream, taken)
+        self._set_deadline(connection, unsent_bytes)
+
+    def _set_deadline(self, connection: ServiceConnection, unsent_bytes: int) -> None:
+        if self._switched or self._paused:
+            connection.deadline = inf
+        elif self._final:
+            connection.deadline = self._forwarder.clock.now() + self._forwarder.response_idle_s
+        elif unsent_bytes or self._request_ended:
+            connection.deadline = self._forwarder.clock.now() + self._forwarder.response_head_s
+        else:
+            connection.deadline = inf  # it is the client that is waited for
+
+    def drained(self) -> None:
+        """The service took everything."""
+        self._settle(0)
+
+    # Towards the tunnel.
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the response."""
+        connection = self._connection
+        assert connection is not None
+        self._answered = True
+        if self._switched:
+            self._relay(None, data, False)
+        elif not self._response_ended:  # what comes behind its end is nobody's
+            connection.reader.receive_data(data)
+            self._read_response(connection)
+
+    def _read_response(self, connection: ServiceConnection) -> None:
+        """Relay what is there of it."""
+        reader = connection.reader
+        head = None
+        try:
+            while not self._final:
+                head = reader.next_head()
+                if head is None:
+                    return
+                self._note_head(head)
+                if not self._final:
+                    self._multiplexer.send_head(self._stream, head)
+            data, end = (reader.take_rest(), False) if self._switched else reader.next_body()
+        except ResponseRejected as rejected:
+            self.fail(_CODES.get(rejected.failure, ResetCode.SERVICE_MALFORMED), str(rejected))
+            return
+        if end:
+            self._response_trailers = reader.trailer_block
+        self._relay(head, data, end)
+
+    def _note_head(self, head: ResponseHead) -> None:
+        status = head.status
+        if status >= 200 or status == SWITCHING_PROTOCOLS:
+            self._final = True
+            self._switched = status == SWITCHING_PROTOCOLS
+            self.status = status
+            self.service_s = self._forwarder.clock.now() - self.asked_at
+
+    def _relay(self, head: ResponseHead | None, data: bytes, end: bool) -> None:
+        """Send as much as there is credit for; hold the rest and read no more."""
+        stream = self._stream
+        size = len(data)
+        room = stream.credit
+        if head is not None:
+            room = min(room, self._forwarder.data_bytes_max)
+            if size <= room:
+                self._multiplexer.send_head(stream, head, data, end and not self._response_trailers)
+                self._sent(size, end)
+                return
+            self._multiplexer.send_head(stream, head)
+            room = stream.credit
+        if size <= room:
+            self._send(data, end)
+        else:
+            self._hold(data, end)
+
+    def _send(self, data: bytes, end: bool) -> None:
+        last = end and not self._response_trailers
+        if data or last:
+            self._multiplexer.send_data(self._stream, data, last)
+        self._sent(len(data), end)
+
+    def _sent(self, size: int, end: bool) -> None:
+        self.bytes_out += size
+        if end:
+            if self._response_trailers:
+                self._multiplexer.send_trailers(self._stream, self._response_trailers)
+            self._note_response_ended()
+        elif self._connection is not None:
+            self._set_deadline(self._connection, self._connection.stream.unsent_bytes)
+
+    def _hold(self, data: bytes, end: bool) -> None:
+        self._held, self._held_end = data, end
+        if self._connection is not None and not self._paused:
+            self._paused = True
+            self._connection.stream.pause_reading()
+        self._send_held()
+
+    def _send_held(self) -> None:
+        data, room = self._held, self._stream.credit
+        if len(data) > room:
+            self._held = data[room:]
+            if room:
+                self._send(data[:room], False)
+            return
+        connection, end = self._connection, self._held_end
+        self._held = b""
+        self._paused = self._held_end = False
+        self._send(data, end)
+        if connection is not None:  # also when it has gone to another exchange by now
+            connection.stream.resume_reading()
+
+    def _note_response_ended(self) -> None:
+        self._response_ended = True
+        if self._request_ended:
+            self._complete(reuse=not self._switched)
+        elif self._connection is not None:
+            self._set_deadline(self._connection, self._connection.stream.unsent_bytes)
+
+    # When a connection ends.
+
+    def crashed(self, error: BaseException) -> None:
+        """A fault of our own: the tunnel's stream must not stay open for ever."""
+        _log.error("an exchange with %s failed", self._forwarder.endpoint_id, exc_info=error)
+        self.fail(ResetCode.INTERNAL, "internal error")
+
+    def ended(self) -> None:
+        """The service will send nothing more."""
+        connection = self._connection
+        assert connection is not None
+        if self._response_ended:
+            if not self._switched:  # else the client may go on: half-close
+                self._lose_service()
+        elif self._switched:
+            self._relay(None, b"", True)
+        elif not self._answered:
+            self._cut_short("the service closed the connection without a response")
+        else:
+            connection.reader.receive_eof()
+            self._read_response(connection)
+
+    def lost(self, error: ConnectionLost) -> None:
+        """The service reset the connection."""
+        if self._response_ended and not self._switched:
+            self._lose_service()
+        else:
+            self._cut_short(str(error))
+
+    def _cut_short(self, reason: str) -> None:
+        connection = self._connection
+        assert connection is not None
+        if not connection.fresh and not self._answered and self._replayable:
+            self._try_again(connection)
+        else:
+            self.fail(ResetCode.SERVICE_CLOSED, reason)
+
+    def _try_again(self, connection: ServiceConnection) -> None:
+        """A connection that was kept alive was closed as the request reached it; a fresh one cannot be."""
+        connection.abort()
+        self._connection = None
+        self._body = self._opening_data
+        self._uncredited -= len(self._opening_data)
+        self.bytes_in = 0
+        self._forwarder.service.want_new(self)
+
+    def _lose_service(self) -> None:
+        """The response is complete and the service gone: the rest of the request goes nowhere."""
+        self._service_gone = True
+        self._abort()
+        self._drop(self._uncredited, False)
+
+    def _drop(self, size: int, end: bool) -> None:
+        if size:
+            self._multiplexer.consumed(self._stream, size)
+        if end:
+            self._finish("ok")
+        elif not self._stream.queued:  # a reset would overtake what is left of the response
+            self._multiplexer.reset(self._stream, ResetCode.NOT_WANTED)
+            self._finish("ok")
+
+    # The outcome.
+
+    def fail(self, code: ResetCode, reason: str, *, untouched: bool = False) -> None:
+        """End the stream and say why."""
+        if self.over:
+            return
+        failure = failure_of(code, untouched=untouched)
+        _log.debug("a request to %s failed: %s: %s", self._forwarder.endpoint_id, failure.code, reason)
+        self._multiplexer.reset(self._stream, code, untouched=untouched, message=reason)
+        self._forwarder.metrics.request_failed(failure.code)
+        self._abort()
+        self._finish(failure.code)
+
+    def _complete(self, *, reuse: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if reuse and connection.reader.reusable and not connection.stream.unsent_bytes:
+                self._forwarder.service.release(connection)
+            else:
+                connection.discard()
+        self._finish("ok")
+
+    def _abort(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+
+    def _finish(self, outcome: str) -> None:
+        self.over = True
+        self._held = self._body = b""
+        forwarder = self._forwarder
+        seconds = forwarder.clock.now() - self.asked_at
+        forwarder.metrics.request_finished(self.status, seconds, self.service_s, self.bytes_in, self.bytes_out)
+        if forwarder.access_log.enabled:
+            self._record(outcome, seconds)
+
+    def _record(self, outcome: str, seconds: float) -> None:
+        fields = _fields_of(self._head.field_block)
+        self._forwarder.access_log.record(
+            fields.get(b"x-request-id", b"").decode("latin-1"),
+            fields.get(b"x-forwarded-for", b"").decode("latin-1"),
+            fields.get(b"x-forwarded-proto", b"").decode("latin-1"),
+            fields.get(b"host", b""),
+            self._forwarder.endpoint_id,
+            self._head.method,
+            self._head.target,
+            self.status,
+            self.bytes_in,
+            self.bytes_out,
+            seconds,
+            self.service_s,
+            "",
+            outcome,
+            "",
+            fields.get(b"user-agent", b""),
+        )
+
+
+def _fields_of(block: bytes) -> dict[bytes, bytes]:
+    """For the access log only: the last of each name."""
+    lines = (line.partition(b":") for line in block.split(b"\r\n") if line)
+    return {name.lower(): value.strip(b" \t") for name, _, value in lines}
+
+
+_HANDLERS: Final[dict[type[Any], Any]] = {
+    DataReceived: Exchange._on_data,
+    TrailersReceived: Exchange._on_trailers,
+    CreditReceived: Exchange._on_credit,
+    StreamReset: Exchange._on_reset,
+}

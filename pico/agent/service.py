@@ -1,0 +1,242 @@
+"""The connections to one local service.
+
+Responsible for: dialling, keeping idle connections alive and bounded, and giving each exchange one. Refuses to know:
+what an exchange sends and reads (``pico.agent.forwarding``).
+
+Nothing blocks but the dials, each in a greenlet of its own and only so many at one time. The connection that was used
+last is used first: the others grow old and are closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from ssl import SSLContext
+from typing import Final, Protocol
+
+import gevent
+
+from pico.config import AgentConfig, EndpointTarget
+from pico.errors import ConnectionLost, TransportError
+from pico.observability.metrics import AgentMetrics
+from pico.protocol.http import ResponseReader
+from pico.transport.clock import Clock
+from pico.transport.deadlines import Deadlines
+from pico.transport.dial import dial
+from pico.transport.stream import Stream
+
+__all__ = ["Service", "ServiceConnection", "Waiting"]
+
+DIALS_MAX: Final = 32
+"""Dials to one service at one time."""
+
+SURPLUS_S: Final = 1.0
+"""How long an idle connection beyond ``idle_connections_max`` is kept: a burst may need it again at once."""
+
+
+class Waiting(Protocol):
+    """An exchange that wants a connection."""
+
+    @property
+    def asked_at(self) -> float:
+        """When it began to want one."""
+
+    @property
+    def over(self) -> bool:
+        """It wants none any more."""
+
+    def connected(self, connection: ServiceConnection) -> None:
+        """This connection is its own now."""
+
+    def unreachable(self, reason: str) -> None:
+        """There is none to be had."""
+
+    def late(self) -> None:
+        """``deadline`` of its connection has passed."""
+
+
+class ServiceConnection:
+    """One connection to the service; while it is idle, the receiver of its bytes."""
+
+    __slots__ = ("_service", "deadline", "exchange", "fresh", "reader", "stream")
+
+    def __init__(self, service: Service, stream: Stream, reader: ResponseReader) -> None:
+        self._service = service
+        self.stream = stream
+        self.reader = reader
+        self.exchange: Waiting | None = None
+        self.fresh = True
+        """Made for the exchange that has it: the service cannot have grown tired of it."""
+        self.deadline = inf
+
+    def deadline_passed(self, now: float) -> None:
+        """Idle for too long, or the service is late."""
+        if self.exchange is not None:
+            self.exchange.late()
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Close it; it is nobody's any more."""
+        self._service.forget(self)
+        self.stream.close()
+
+    def abort(self) -> None:
+        """Reset it; it is nobody's any more."""
+        self._service.forget(self)
+        self.stream.abort()
+
+    # While it is idle.
+
+    def received(self, data: bytes) -> None:
+        """Bytes that nobody asked for: whose response they begin cannot be told."""
+        self.discard()
+
+    def ended(self) -> None:
+        """The service closed it."""
+        self.discard()
+
+    def lost(self, error: ConnectionLost) -> None:
+        """The service reset it."""
+        self._service.forget(self)
+
+    def drained(self) -> None:
+        """The service took the end of the last request, after it had answered."""
+
+
+class Service:
+    """The service behind one endpoint."""
+
+    def __init__(
+        self,
+        target: EndpointTarget,
+        config: AgentConfig,
+        clock: Clock,
+        deadlines: Deadlines,
+        metrics: AgentMetrics,
+        tls: SSLContext | None = None,
+    ) -> None:
+        self.target = target
+        self._config = config
+        self._clock = clock
+        self._deadlines = deadlines
+        self._metrics = metrics
+        self._tls = tls
+        self._idle: list[ServiceConnection] = []
+        self._connections: set[ServiceConnection] = set()
+        self._waiting: deque[Waiting] = deque()
+        self._dials = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Connections that are open, idle ones included."""
+        return len(self._connections)
+
+    @property
+    def idle(self) -> int:
+        """Connections that nobody uses."""
+        return len(self._idle)
+
+    def want(self, exchange: Waiting) -> None:
+        """Give ``exchange`` a connection: at once when one is idle, else when one is free or made."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.stream.closed:
+                self._metrics.service_connections_reused += 1
+                self._lend(connection, exchange)
+                return
+            self.forget(connection)
+        self.want_new(exchange)
+
+    def want_new(self, exchange: Waiting) -> None:
+        """Give ``exchange`` a connection that nobody has used."""
+        self._waiting.append(exchange)
+        self._dial_for_waiting()
+
+    def release(self, connection: ServiceConnection) -> None:
+        """The exchange on this connection is complete, and the service keeps it open."""
+        connection.exchange = None
+        connection.fresh = False
+        waiting = self._next_waiting()
+        if waiting is not None:
+            self._metrics.service_connections_reused += 1
+            self._lend(connection, waiting)
+        else:
+            self._rest(connection)
+
+    def _rest(self, connection: ServiceConnection) -> None:
+        connection.fresh = False
+        if self._closed:
+            connection.discard()
+            return
+        connection.stream.set_receiver(connection)
+        self._idle.append(connection)
+        surplus = len(self._idle) > self._config.idle_connections_max
+        connection.deadline = self._clock.now() + (SURPLUS_S if surplus else self._config.idle_connection_s)
+
+    def forget(self, connection: ServiceConnection) -> None:
+        """The connection is no more."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        self._deadlines.discard(connection)
+        if connection.exchange is None and connection in self._idle:
+            self._idle.remove(connection)
+        connection.exchange = None
+
+    def close(self) -> None:
+        """Close what is idle, and what becomes idle from now on."""
+        self._closed = True
+        for connection in list(self._idle):
+            connection.discard()
+
+    # Dialling.
+
+    def _next_waiting(self) -> Waiting | None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.over:
+                return waiting
+        return None
+
+    def _dial_for_waiting(self) -> None:
+        if self._dials < min(len(self._waiting), DIALS_MAX):
+            self._dials += 1
+            gevent.spawn_raw(self._dial)
+
+    def _dial(self) -> None:
+        """Runs in a greenlet of its own."""
+        target = self.target
+        try:
+            stream = dial(target.host, target.port, timeout_s=self._config.connect_s, tls=self._tls)
+        except TransportError as error:
+            self._not_connected(str(error))
+        else:
+            self._connected(stream)
+        finally:
+            self._dials -= 1
+            self._dial_for_waiting()
+
+    def _connected(self, stream: Stream) -> None:
+        connection = ServiceConnection(self, stream, ResponseReader(self._config.http_limits))
+        self._connections.add(connection)
+        self._deadlines.add(connection)
+        self._metrics.service_connections_opened += 1
+        waiting = self._next_waiting()
+        if waiting is not None:
+            self._lend(connection, waiting)
+        else:
+            self._rest(connection)
+
+    def _not_connected(self, reason: str) -> None:
+        """The oldest bears the failure, and with it whoever has waited for as long as a dial may take."""
+        waiting = self._next_waiting()
+        too_long_ago = self._clock.now() - self._config.connect_s
+        while waiting is not None:
+            waiting.unreachable(reason)
+            more = bool(self._waiting) and self._waiting[0].asked_at <= too_long_ago
+            waiting = self._next_waiting() if more else None
+
+    def _lend(self, connection: ServiceConnection, exchange: Waiting) -> None:
+        connection.exchange = exchange
+        exchange.connected(connection)
