@@ -1,0 +1,134 @@
+"""From a host name to a connected stream.
+
+Responsible for: resolving, trying each address in turn, TLS when asked for, all under one deadline, and saying which
+step failed. Refuses to know: what is dialled for, and whether to try again.
+"""
+
+from __future__ import annotations
+
+import _socket
+import ssl
+import time
+from errno import EINPROGRESS, ETIMEDOUT
+from os import strerror
+from socket import (
+    AF_UNSPEC,
+    AI_NUMERICHOST,
+    EAI_NODATA,
+    EAI_NONAME,
+    IPPROTO_TCP,
+    SO_ERROR,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    gaierror,
+)
+from typing import Any, Final
+
+import gevent
+from gevent.hub import Waiter, get_hub
+
+from pico.errors import ConnectFailed, TransportTimeout
+from pico.transport.stream import SocketStream, Stream
+from pico.transport.tls import connect_tls
+
+__all__ = ["dial"]
+
+_WRITE: Final = 2  # event of the loop
+
+_Address = tuple[int, int, int, str, Any]
+
+
+def dial(
+    host: str,
+    port: int,
+    *,
+    timeout_s: float,
+    tls: ssl.SSLContext | None = None,
+    server_name: str = "",
+) -> Stream:
+    """A stream to ``host``, which is a name or an address; ``server_name`` is what TLS verifies, by default ``host``.
+
+    Raises ``ConnectFailed``, whose text names the step that failed, or ``TransportTimeout``. Blocks the calling
+    greenlet only.
+    """
+    deadline = time.monotonic() + timeout_s
+    stream = SocketStream(_connect(host, port, deadline))
+    if tls is None:
+        return stream
+    return connect_tls(stream, tls, server_name or host, timeout_s=deadline - time.monotonic())
+
+
+def _connect(host: str, port: int, deadline: float) -> _socket.socket:
+    """A connected socket to the first address that answers; each gets its share of the time that is left."""
+    addresses = _resolve(host, port, deadline)
+    failures = []
+    late = False
+    for position, address in enumerate(addresses):
+        left_s = deadline - time.monotonic()
+        outcome = _connect_one(address, left_s / (len(addresses) - position))
+        if not isinstance(outcome, int):
+            return outcome
+        late = outcome == ETIMEDOUT
+        failures.append(f"{address[4][0]} {strerror(outcome).lower()}")
+    sentence = f"cannot connect to {host} port {port}: {', '.join(failures)}"
+    raise (TransportTimeout if late and deadline <= time.monotonic() else ConnectFailed)(sentence)
+
+
+def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
+    try:
+        # An address needs no resolver, and so no thread.
+        return _socket.getaddrinfo(host, port, AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, AI_NUMERICHOST)
+    except (gaierror, UnicodeError):
+        pass
+    try:
+        name = host.encode("idna")  # here, because the resolver's thread would print the fault
+        with gevent.Timeout(max(0.0, deadline - time.monotonic())):
+            found = get_hub().resolver.getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP)
+            return list(found)
+    except gevent.Timeout as late:  # a BaseException, which would stop every actor there is
+        raise TransportTimeout(f"the name {host} was not resolved in time") from late
+    except gaierror as error:
+        unknown = error.errno in (EAI_NONAME, EAI_NODATA)
+        why = "the name is not known" if unknown else str(error.strerror).lower()
+        raise ConnectFailed(f"cannot resolve {host}: {why}") from error
+    except UnicodeError as error:
+        raise ConnectFailed(f"cannot resolve {host[:80]!r}: not a valid name") from error
+
+
+def _connect_one(address: _Address, timeout_s: float) -> _socket.socket | int:
+    """The connected socket, or the number of the error."""
+    family, kind, protocol, _, where = address
+    try:
+        sock = _socket.socket(family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol)
+    except OSError as error:
+        return error.errno or ETIMEDOUT
+    failed = True
+    try:
+        error_number = sock.connect_ex(where)
+        if error_number == EINPROGRESS:
+            error_number = _wait_connected(sock, timeout_s)
+        failed = error_number != 0
+        return error_number if failed else sock
+    finally:
+        if failed:
+            sock.close()
+
+
+def _wait_connected(sock: _socket.socket, timeout_s: float) -> int:
+    """Wait until the system knows; 0 or the number of the error."""
+    loop: Any = get_hub().loop
+    waiter = Waiter()
+    io = loop.io(sock.fileno(), _WRITE)
+    timer = loop.timer(max(0.0, timeout_s))
+    try:
+        io.start(waiter.switch, 0)
+        timer.start(waiter.switch, ETIMEDOUT, update=True)
+        outcome: int = waiter.get()
+    except gevent.Timeout as timeout:
+        raise TransportTimeout("the time of the caller ran out while connecting") from timeout
+    finally:
+        io.close()
+        timer.close()
+    return outcome or sock.getsockopt(SOL_SOCKET, SO_ERROR)

@@ -1,0 +1,546 @@
+"""Byte streams: what one is, and one on a socket.
+
+Responsible for: bytes in order, both ways, without ever blocking, and telling a receiver in the hub what came. Refuses
+to know: what the bytes mean, and how long anyone should wait for them.
+
+A receiver's methods run in the hub and must not block. One that raises is a bug of ours and not of the peer: the fault
+is reported, the connection is reset, and the receiver hears ``crashed(error)`` where it has such a method and ``lost``
+where it has not, so whoever waits for that connection is never left waiting.
+
+Nothing that a peer or a network does raises in the caller of a stream. A write that fails is reported later, from the
+hub, as ``lost``; before it the receiver still gets what had arrived, because a peer that refuses a request early and
+closes has often said why. A stream that is paused, or that has ended, is not watched: its loss shows at the next write
+or when reading goes on.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from collections import deque
+from itertools import islice
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
+from typing import Any, Final, Protocol
+
+import gevent
+from gevent.hub import Waiter, get_hub
+
+from pico.errors import ConnectionLost, LocalProtocolError, TransportTimeout
+from pico.transport.clock import Clock, HubClock
+
+__all__ = ["BlockingReader", "Receiver", "SocketStream", "Stream", "report_crash"]
+
+RECV_BYTES: Final = 64 * 1024
+"""Read at a time; one connection gets no more of one turn of the hub."""
+
+JOIN_BYTES_MAX: Final = 64 * 1024
+"""Up to here one copy and one ``send`` cost less than a ``sendmsg`` of many buffers."""
+
+BUFFERS_MAX: Final = 256  # of one sendmsg; the system's own limit is 1024
+LAST_READS_MAX: Final = 64  # what is left to read of a connection that was reset
+FLUSH_S: Final = 5.0
+"""How long a closed stream tries to get rid of what is unsent."""
+
+_READ: Final = 1  # events of the loop
+_WRITE: Final = 2
+_RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # struct linger: on, no time
+
+_log = logging.getLogger("pico.transport")
+
+
+class Receiver(Protocol):
+    """Who is told what comes; in the hub, and never again after ``lost`` or after the stream was closed."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes, at least one."""
+
+    def ended(self) -> None:
+        """The peer will send no more; we still may. At most once."""
+
+    def lost(self, error: ConnectionLost) -> None:
+        """The connection broke, by a reset or a failed write. At most once, and the last call."""
+
+    def drained(self) -> None:
+        """``unsent_bytes`` went to 0 after a write had left something."""
+
+
+class Stream(Protocol):
+    """A connected, ordered stream of bytes."""
+
+    @property
+    def peer_host(self) -> str:
+        """The peer's address in text; empty when there is none."""
+
+    @property
+    def peer_port(self) -> int:
+        """The peer's port, or 0."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and has not left; a writer that goes on while this grows is the only limit there is."""
+
+    @property
+    def closed(self) -> bool:
+        """Closed, aborted or lost; writing does nothing any more."""
+
+    def set_receiver(self, receiver: Receiver | None) -> None:
+        """Begin to read for ``receiver``, or stop for None.
+
+        A receiver that comes after the end or the loss of the connection is told of it soon.
+        """
+
+    def pause_reading(self) -> None:
+        """Leave what comes to the peer's flow control."""
+
+    def resume_reading(self) -> None:
+        """Go on; nothing happens when reading is not paused."""
+
+    def write(self, data: bytes) -> None:
+        """Send at once what can be sent and keep the rest; does nothing when closed.
+
+        Raises ``LocalProtocolError`` after ``half_close``: those bytes would silently be missing.
+        """
+
+    def writev(self, buffers: list[bytes]) -> None:
+        """Send several buffers as one ``write`` would send them joined."""
+
+    def half_close(self) -> None:
+        """Send no more; the peer learns it when what is unsent is out."""
+
+    def close(self) -> None:
+        """Flush what is unsent, within a bound, and close; the receiver hears nothing more."""
+
+    def abort(self) -> None:
+        """Reset the connection now; the receiver hears nothing more."""
+
+
+def report_crash(receiver: Receiver | None, error: BaseException) -> None:
+    """The receiver raised: tell it through ``crashed`` where it has that, else log the fault and say ``lost``."""
+    crashed = getattr(receiver, "crashed", None)
+    try:
+        if crashed is not None:
+            crashed(error)
+        else:
+            _log.error("a receiver of bytes failed", exc_info=error)
+            if receiver is not None:
+                receiver.lost(ConnectionLost("our side failed"))
+    except Exception:
+        _log.exception("a receiver of bytes failed again")
+
+
+class SocketStream:
+    """A stream on a connected socket, which it takes over: the object that was given is detached.
+
+    One watcher for reading lives as long as the connection and is touched only to pause; one for writing exists only
+    once something could not be sent. There are no buffers of its own.
+    """
+
+    __slots__ = (
+        "_error",
+        "_fin_wanted",
+        "_flush_timer",
+        "_loop",
+        "_paused",
+        "_peer_ended",
+        "_reader",
+        "_receiver",
+        "_shut",
+        "_sock",
+        "_unsent",
+        "_writer",
+        "closed",
+        "peer_host",
+        "peer_port",
+        "unsent_bytes",
+    )
+
+    def __init__(self, sock: Any, peer: tuple[Any, ...] | None = None) -> None:
+        """Take over ``sock``; ``peer`` is its address when the caller has it, as from ``accept``."""
+        self._loop: Any = get_hub().loop
+        # The plain C object: a gevent socket brings two watchers and a dictionary for each connection.
+        self._sock = _socket.socket(fileno=sock.detach())
+        self._sock.setblocking(False)
+        self._receiver: Receiver | None = None
+        self._reader: Any = self._loop.io(self._sock.fileno(), _READ)
+        self._writer: Any = None
+        self._flush_timer: Any = None
+        self._unsent: deque[memoryview] | None = None
+        self._error: ConnectionLost | None = None
+        self._paused = False
+        self._peer_ended = False
+        self._shut = False  # half-closed by us
+        self._fin_wanted = False  # ... once everything is out
+        self.unsent_bytes = 0
+        self.closed = False
+        self.peer_host, self.peer_port = _prepare(self._sock, peer)
+
+    # Reading.
+
+    def set_receiver(self, receiver: Receiver | None) -> None:
+        """See ``Stream``."""
+        self._receiver = receiver
+        if self._error is not None or self._peer_ended:
+            if receiver is not None:
+                self._loop.run_callback(self._tell_fate, receiver)
+        else:
+            self._regulate()
+
+    def pause_reading(self) -> None:
+        """See ``Stream``."""
+        self._paused = True
+        self._regulate()
+
+    def resume_reading(self) -> None:
+        """See ``Stream``."""
+        self._paused = False
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Watch exactly while there is someone to tell."""
+        if self._reader is None:
+            return
+        if self._receiver is None or self._paused or self._peer_ended:
+            self._reader.stop()
+        elif not self._reader.active:
+            self._reader.start(self._on_readable)
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._sock.recv(RECV_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._break(_lost(error))
+            return
+        if data:
+            try:
+                self._receiver.received(data)  # type: ignore[union-attr] # the watcher runs only for a receiver
+            except BaseException as error:
+                self._crashed(error)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        self._peer_ended = True
+        self._regulate()
+        try:
+            if self._receiver is not None:
+                self._receiver.ended()
+        except BaseException as error:
+            self._crashed(error)
+
+    def _tell_fate(self, receiver: Receiver) -> None:
+        """What a receiver missed that was set after it happened."""
+        if self._receiver is not receiver:
+            return
+        if self._error is not None:
+            self._tell_lost(self._error)
+        elif not self.closed:
+            self._end()
+
+    # Writing.
+
+    def write(self, data: bytes) -> None:
+        """See ``Stream``."""
+        if self._shut or self.closed:
+            self._refuse_write()
+        elif self._unsent:
+            self._keep(memoryview(data))
+        else:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._write_failed(error)
+                return
+            if sent < len(data):
+                self._keep(memoryview(data)[sent:])
+
+    def writev(self, buffers: list[bytes]) -> None:
+        """See ``Stream``."""
+        if self._unsent or sum(map(len, buffers)) >= JOIN_BYTES_MAX:
+            if self._shut or self.closed:
+                self._refuse_write()
+                return
+            idle = not self._unsent
+            for buffer in buffers:
+                if buffer:
+                    self._keep(memoryview(buffer), watch=False)
+            if idle:
+                self._send_unsent()
+        else:
+            self.write(b"".join(buffers))
+
+    def half_close(self) -> None:
+        """See ``Stream``."""
+        if self._shut or self.closed:
+            return
+        self._shut = True
+        if self._unsent:
+            self._fin_wanted = True
+        else:
+            self._send_fin()
+
+    def _refuse_write(self) -> None:
+        if not self.closed and self._error is None:
+            raise LocalProtocolError("write after half_close")
+
+    def _keep(self, rest: memoryview, watch: bool = True) -> None:
+        if self._unsent is None:
+            self._unsent = deque()
+        self._unsent.append(rest)
+        self.unsent_bytes += len(rest)
+        if watch:
+            self._watch_writing()
+
+    def _watch_writing(self) -> None:
+        if self._writer is None:
+            self._writer = self._loop.io(self._sock.fileno(), _WRITE)
+        if not self._writer.active:
+            self._writer.start(self._on_writable)
+
+    def _on_writable(self) -> None:
+        self._send_unsent()
+        if self._unsent or self._error is not None:
+            return
+        self._writer.stop()
+        if self.closed:
+            self._release()
+            return
+        if self._fin_wanted:
+            self._send_fin()
+        try:
+            if self._receiver is not None:
+                self._receiver.drained()
+        except BaseException as error:
+            self._crashed(error)
+
+    def _send_unsent(self) -> None:
+        """Send once from the queue, and watch for room while something is left."""
+        unsent = self._unsent
+        assert unsent is not None
+        try:
+            sent = self._sock.sendmsg(list(islice(unsent, BUFFERS_MAX)))
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._write_failed(error)
+            return
+        self.unsent_bytes -= sent
+        while unsent and sent >= len(unsent[0]):
+            sent -= len(unsent.popleft())
+        if sent:
+            unsent[0] = unsent[0][sent:]
+        if unsent:
+            self._watch_writing()
+
+    def _send_fin(self) -> None:
+        self._fin_wanted = False
+        try:
+            self._sock.shutdown(SHUT_WR)
+        except OSError as error:
+            self._write_failed(error)
+
+    def _write_failed(self, error: OSError) -> None:
+        """Nothing can be sent any more; say so from the hub, after what can still be read."""
+        if self.closed:  # was being flushed, nobody listens
+            self._release()
+            return
+        self._error = _lost(error)
+        self._shut = True
+        self._forget_unsent()
+        if self._writer is not None:
+            self._writer.stop()
+        self._loop.run_callback(self._read_the_rest)
+
+    def _read_the_rest(self) -> None:
+        for _ in range(LAST_READS_MAX):
+            if self.closed or self._paused or self._peer_ended or self._receiver is None:
+                break
+            try:
+                data = self._sock.recv(RECV_BYTES)
+            except OSError:
+                break
+            if not data:
+                self._end()
+                break
+            try:
+                self._receiver.received(data)
+            except BaseException as error:
+                self._crashed(error)
+        if not self.closed:
+            assert self._error is not None
+            self._break(self._error)
+
+    # Ending.
+
+    def close(self) -> None:
+        """See ``Stream``."""
+        self._receiver = None
+        if self.closed:
+            return
+        self.closed = True
+        if self._unsent:
+            self._regulate()
+            self._flush_timer = self._loop.timer(FLUSH_S)
+            self._flush_timer.start(self.abort, update=True)
+        else:
+            self._release()
+
+    def abort(self) -> None:
+        """See ``Stream``."""
+        self._receiver = None
+        self.closed = True
+        if self._reader is not None:
+            try:
+                self._sock.setsockopt(SOL_SOCKET, SO_LINGER, _RESET_ON_CLOSE)
+            except OSError:
+                pass
+            self._release()
+
+    def _break(self, error: ConnectionLost) -> None:
+        self._error = error
+        self.closed = True
+        self._release()
+        self._tell_lost(error)
+
+    def _tell_lost(self, error: ConnectionLost) -> None:
+        receiver, self._receiver = self._receiver, None
+        try:
+            if receiver is not None:
+                receiver.lost(error)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            _log.exception("a receiver of bytes failed when its connection was lost")
+
+    def _crashed(self, error: BaseException) -> None:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+        receiver = self._receiver
+        self.abort()
+        report_crash(receiver, error)
+
+    def _forget_unsent(self) -> None:
+        self._unsent = None
+        self.unsent_bytes = 0
+
+    def _release(self) -> None:
+        """Give everything back to the system, once; watchers first, because the descriptor's number is used again."""
+        if self._reader is None:
+            return
+        for watcher in (self._reader, self._writer, self._flush_timer):
+            if watcher is not None:
+                watcher.close()
+        self._reader = self._writer = self._flush_timer = None
+        self._forget_unsent()
+        self._sock.close()
+
+
+def _lost(error: OSError) -> ConnectionLost:
+    lost = ConnectionLost(f"the connection was lost: {error.strerror or error}")
+    lost.__cause__ = error
+    return lost
+
+
+def _prepare(sock: _socket.socket, peer: tuple[Any, ...] | None) -> tuple[str, int]:
+    """Turn off Nagle's delay and find the peer's address; a peer that is gone by now shows at the first read."""
+    try:
+        if sock.family in (AF_INET, AF_INET6):
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            host, port = (peer or sock.getpeername())[:2]
+            # An IPv4 client of a socket that serves both families.
+            return (host[7:] if host.startswith("::ffff:") and "." in host else host), port
+    except OSError:
+        pass
+    return "", 0
+
+
+class BlockingReader:
+    """Lets one greenlet read a stream piece by piece, for handshakes; it is the stream's receiver until ``detach``.
+
+    It holds at most what two reads of the socket give; the rest waits outside.
+    """
+
+    def __init__(self, stream: Stream, clock: Clock | None = None) -> None:
+        self.stream = stream
+        self._clock = clock if clock is not None else HubClock()
+        self._chunks: list[bytes] = []
+        self._chunks_bytes = 0
+        self._ended = False
+        self._error: ConnectionLost | None = None
+        self._waiter: Any = None
+        stream.set_receiver(self)
+
+    def receive(self, timeout_s: float) -> bytes:
+        """What has arrived, at least one byte; ``b""`` when the peer has ended.
+
+        Raises ``TransportTimeout`` when nothing comes in time and ``ConnectionLost`` when the connection broke. No
+        other greenlet may be waiting.
+        """
+        if not self._is_ready():
+            self._wait(timeout_s)
+        if self._chunks:
+            data = self._take()
+            self.stream.resume_reading()
+            return data
+        if self._error is not None:
+            raise self._error
+        if self._ended:
+            return b""
+        raise TransportTimeout(f"nothing arrived within {timeout_s:.1f} s")
+
+    def detach(self) -> bytes:
+        """Stop reading and give back what arrived and was not asked for; the stream has no receiver now."""
+        self.stream.set_receiver(None)
+        self.stream.resume_reading()
+        return self._take()
+
+    def _take(self) -> bytes:
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._chunks_bytes = 0
+        return data
+
+    def _is_ready(self) -> bool:
+        return bool(self._chunks) or self._ended or self._error is not None
+
+    def _wait(self, timeout_s: float) -> None:
+        assert self._waiter is None, "one greenlet at a time"
+        self._waiter = Waiter()
+        timer = self._clock.timer(self._wake)
+        timer.start(timeout_s)
+        try:
+            self._waiter.get()
+        except gevent.Timeout as timeout:  # a BaseException, which would stop every actor there is
+            raise TransportTimeout("the time of the caller ran out") from timeout
+        finally:
+            self._waiter = None
+            timer.stop()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            # From the hub itself: callbacks of a manual clock run elsewhere. A second switch is kept and not seen.
+            get_hub().loop.run_callback(self._waiter.switch, None)
+
+    def received(self, data: bytes) -> None:
+        """See ``Receiver``."""
+        self._chunks.append(data)
+        self._chunks_bytes += len(data)
+        if self._chunks_bytes >= RECV_BYTES:
+            self.stream.pause_reading()
+        self._wake()
+
+    def ended(self) -> None:
+        """See ``Receiver``."""
+        self._ended = True
+        self._wake()
+
+    def lost(self, error: ConnectionLost) -> None:
+        """See ``Receiver``."""
+        self._error = error
+        self._wake()
+
+    def drained(self) -> None:
+        """See ``Receiver``."""

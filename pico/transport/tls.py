@@ -1,0 +1,397 @@
+"""TLS over any stream.
+
+Responsible for: contexts from files, the handshake in the greenlet of whoever asks for it, and a stream whose bytes are
+records on the stream beneath. Refuses to know: which certificates are wanted, and what the bytes mean.
+
+How the ends of TLS and of TCP are told apart: ``close_notify`` is the peer's end (``ended``); an end of the stream
+beneath without it is a loss (``lost``), because anyone on the way can forge a FIN and so cut a message short.
+
+Backpressure passes through: nothing is decrypted while reading is paused, and ``unsent_bytes`` counts the records that
+the stream beneath has not sent. What is held here is at most what one read brought.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Final
+
+from pico.config import TlsFiles
+from pico.errors import ConfigError, ConnectFailed, ConnectionLost, LocalProtocolError, TransportTimeout
+from pico.transport.clock import Clock, HubClock
+from pico.transport.stream import BlockingReader, Receiver, Stream, report_crash
+
+__all__ = ["TlsStream", "accept_tls", "client_context", "connect_tls", "server_context"]
+
+RECORD_BYTES_MAX: Final = 16 * 1024
+ALPN: Final = ["http/1.1"]  # and so no HTTP/2, which we do not speak
+
+PLAIN_HTTP_ANSWER: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
+    b"This port speaks HTTPS: use an https URL.\n"
+)
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """For a door; raises ``ConfigError`` that names the file at fault."""
+    _check_readable("certificate", files.certificate)
+    _check_readable("key", files.key)
+    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=lambda: _refuse_password(files.key))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError("key", files.key, f"the private key of {files.certificate}") from error
+        raise ConfigError("certificate and key", (files.certificate, files.key), "PEM files") from error
+    return context
+
+
+def client_context(ca_file: str = "") -> ssl.SSLContext:
+    """Verifies the peer against ``ca_file``, or against the system's authorities; raises ``ConfigError``."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    if not ca_file:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        return context
+    _check_readable("ca_file", ca_file)
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise ConfigError("ca_file", ca_file, "certificates in PEM") from error
+    return context
+
+
+def _context(protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(ALPN)
+    return context
+
+
+def _check_readable(field: str, path: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigError(field, path, f"a readable file ({(error.strerror or str(error)).lower()})") from error
+
+
+def _refuse_password(key: str) -> str:
+    raise ConfigError("key", key, "a key without a passphrase")
+
+
+def accept_tls(stream: Stream, context: ssl.SSLContext, timeout_s: float, *, clock: Clock | None = None) -> TlsStream:
+    """The server's side of the handshake, in the calling greenlet.
+
+    Raises ``TransportTimeout`` or ``ConnectionLost``; the stream is closed then, and a client that spoke plain HTTP
+    was told so.
+    """
+    try:
+        return _handshake(stream, context, timeout_s, clock, server_side=True)
+    except ssl.SSLError as error:
+        if error.reason == "HTTP_REQUEST":
+            stream.write(PLAIN_HTTP_ANSWER)
+        stream.close()
+        raise ConnectionLost(f"the TLS handshake failed: {_reason(error)}") from error
+
+
+def connect_tls(
+    stream: Stream, context: ssl.SSLContext, server_name: str, timeout_s: float, *, clock: Clock | None = None
+) -> TlsStream:
+    """The client's side, which verifies that the peer is ``server_name``, in the calling greenlet.
+
+    Raises ``TransportTimeout`` or ``ConnectFailed``; the stream is closed then.
+    """
+    try:
+        return _handshake(stream, context, timeout_s, clock, server_name=server_name)
+    except ssl.SSLError as error:
+        stream.close()
+        raise ConnectFailed(f"the TLS handshake with {server_name} failed: {_reason(error)}") from error
+    except ConnectionLost as error:
+        raise ConnectFailed(f"the TLS handshake with {server_name} failed: {error}") from error
+    except ValueError as error:  # a name that no certificate can have
+        stream.close()
+        raise ConnectFailed(f"the TLS handshake with {server_name!r} failed: not a valid name") from error
+
+
+def _reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return str(error.verify_message)
+    return (error.reason or "protocol error").replace("_", " ").lower()
+
+
+def _handshake(
+    stream: Stream,
+    context: ssl.SSLContext,
+    timeout_s: float,
+    clock: Clock | None,
+    *,
+    server_side: bool = False,
+    server_name: str | None = None,
+) -> TlsStream:
+    """Shake hands, or raise and leave the stream ready to be closed (``ssl.SSLError``) or aborted."""
+    clock = clock if clock is not None else HubClock()
+    deadline = clock.now() + timeout_s
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_side, server_name)
+    reader = BlockingReader(stream, clock)
+    try:
+        while not _step(session, outgoing, stream):
+            data = reader.receive(max(0.0, deadline - clock.now()))
+            if not data:
+                raise ConnectionLost("the peer closed the connection during the TLS handshake")
+            incoming.write(data)
+    except (TransportTimeout, ConnectionLost):
+        stream.abort()
+        raise
+    incoming.write(reader.detach())
+    return TlsStream(stream, session, incoming, outgoing, clock)
+
+
+def _step(session: ssl.SSLObject, outgoing: ssl.MemoryBIO, stream: Stream) -> bool:
+    """Go as far as the bytes allow; whether the handshake is complete. An alert is sent even when it fails."""
+    try:
+        session.do_handshake()
+        return True
+    except ssl.SSLWantReadError:
+        return False
+    finally:
+        if outgoing.pending:
+            stream.write(outgoing.read())
+
+
+class TlsStream:
+    """A stream of plaintext; made by ``accept_tls`` and ``connect_tls``."""
+
+    __slots__ = (
+        "_clock",
+        "_end_told",
+        "_error",
+        "_fault",
+        "_incoming",
+        "_outgoing",
+        "_paused",
+        "_peer_ended",
+        "_plain",
+        "_raw",
+        "_receiver",
+        "_session",
+        "_shut",
+        "closed",
+    )
+
+    def __init__(
+        self, raw: Stream, session: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, clock: Clock
+    ) -> None:
+        self._raw = raw
+        self._session = session
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._clock = clock
+        self._receiver: Receiver | None = None
+        self._plain = b""  # decrypted before a half-close and not taken yet
+        self._paused = False
+        self._peer_ended = False
+        self._end_told = False
+        self._fault: ssl.SSLError | None = None
+        self._error: ConnectionLost | None = None
+        self._shut = False
+        self.closed = False
+        raw.pause_reading()
+        raw.set_receiver(self)
+
+    @property
+    def peer_host(self) -> str:
+        """See ``Stream``."""
+        return self._raw.peer_host
+
+    @property
+    def peer_port(self) -> int:
+        """See ``Stream``."""
+        return self._raw.peer_port
+
+    @property
+    def unsent_bytes(self) -> int:
+        """See ``Stream``; records, not plaintext."""
+        return self._raw.unsent_bytes
+
+    @property
+    def version(self) -> str:
+        """Of TLS, for logs."""
+        return self._session.version() or ""
+
+    # What the owner asks for.
+
+    def set_receiver(self, receiver: Receiver | None) -> None:
+        """See ``Stream``."""
+        self._receiver = receiver
+        self._end_told = False
+        self._regulate()
+        if receiver is not None:
+            self._clock.call_soon(self._catch_up)
+
+    def pause_reading(self) -> None:
+        """See ``Stream``."""
+        self._paused = True
+        self._regulate()
+
+    def resume_reading(self) -> None:
+        """See ``Stream``."""
+        if self._paused:
+            self._paused = False
+            self._regulate()
+            self._clock.call_soon(self._catch_up)
+
+    def _regulate(self) -> None:
+        if self._receiver is None or self._paused:
+            self._raw.pause_reading()
+        else:
+            self._raw.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """See ``Stream``."""
+        if self.closed or self._shut:
+            if not self.closed and self._error is None:
+                raise LocalProtocolError("write after half_close")
+            return
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._session.write(rest) :]
+        except ssl.SSLError as error:
+            self._break_soon(error)
+            return
+        self._raw.write(self._outgoing.read())
+
+    def writev(self, buffers: list[bytes]) -> None:
+        """See ``Stream``."""
+        self.write(b"".join(buffers))
+
+    def half_close(self) -> None:
+        """See ``Stream``; the peer gets ``close_notify``, and a FIN after it."""
+        if not (self._shut or self.closed):
+            self._shut = True
+            self._say_end()
+            self._raw.half_close()
+
+    def close(self) -> None:
+        """See ``Stream``."""
+        self._receiver = None
+        if not self.closed:
+            self.closed = True
+            if not self._shut:
+                self._say_end()
+            self._raw.close()
+
+    def abort(self) -> None:
+        """See ``Stream``."""
+        self._receiver = None
+        self.closed = True
+        self._raw.abort()
+
+    def _say_end(self) -> None:
+        """Send ``close_notify``. The library looks for the peer's in the same call and chokes on data: take it out."""
+        if self._error is not None:
+            return
+        try:
+            self._plain += self._decrypt()
+            self._session.unwrap()
+        except ssl.SSLError:  # the peer's is not there, as a rule
+            pass
+        if self._outgoing.pending:
+            self._raw.write(self._outgoing.read())
+
+    # What the stream beneath says.
+
+    def received(self, data: bytes) -> None:
+        """See ``Receiver``."""
+        self._incoming.write(data)
+        self._pump()
+
+    def ended(self) -> None:
+        """See ``Receiver``."""
+        self._incoming.write_eof()
+        self._pump()
+
+    def lost(self, error: ConnectionLost) -> None:
+        """See ``Receiver``."""
+        self._tell_lost(error)
+
+    def drained(self) -> None:
+        """See ``Receiver``."""
+        if self._receiver is not None and not self.closed:
+            self._receiver.drained()
+
+    def crashed(self, error: BaseException) -> None:
+        """Our receiver raised in one of its calls; the stream beneath is reset."""
+        self.closed = True
+        receiver, self._receiver = self._receiver, None
+        report_crash(receiver, error)
+
+    def _catch_up(self) -> None:
+        """Deliver what came while nobody listened."""
+        if self._receiver is None:
+            return
+        try:
+            if self._error is not None:
+                self._tell_lost(self._error)
+            elif not self.closed:
+                self._pump()
+        except Exception as error:
+            self._raw.abort()
+            self.crashed(error)
+
+    def _pump(self) -> None:
+        if self._receiver is None or self._paused or self.closed:
+            return
+        plain, self._plain = self._plain + self._decrypt(), b""
+        if self._outgoing.pending:  # an answer of the protocol's own, or the alert
+            self._raw.write(self._outgoing.read())
+        if plain:
+            self._receiver.received(plain)
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """What followed the last bytes, if the receiver still wants to know."""
+        if self._receiver is None or self._paused or self._end_told:
+            return
+        if self._fault is not None:
+            self._raw.close()
+            self._tell_lost(_lost(self._fault))
+        elif self._peer_ended:
+            self._end_told = True
+            self._receiver.ended()
+
+    def _decrypt(self) -> bytes:
+        """All plaintext that is there; notes the peer's end, or its breach of TLS."""
+        pieces = []
+        while not self._peer_ended and self._fault is None:
+            try:
+                piece = self._session.read(RECORD_BYTES_MAX)
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLError as error:
+                self._fault = error
+                break
+            self._peer_ended = not piece
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _break_soon(self, error: ssl.SSLError) -> None:
+        self._error = _lost(error)
+        self._raw.abort()
+        self._clock.call_soon(self._catch_up)
+
+    def _tell_lost(self, error: ConnectionLost) -> None:
+        self._error = error
+        self.closed = True
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.lost(error)
+
+
+def _lost(error: ssl.SSLError) -> ConnectionLost:
+    truncated = isinstance(error, ssl.SSLEOFError)
+    lost = ConnectionLost("the connection ended without close_notify" if truncated else f"TLS failed: {_reason(error)}")
+    lost.__cause__ = error
+    return lost
