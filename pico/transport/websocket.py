@@ -1,7 +1,7 @@
 """WebSocket frames (RFC 6455 §5-§7), both roles, without I/O.
 
 Responsible for: bytes to whole messages, strictly and within limits, and messages to bytes. Refuses to know: the
-opening handshake (``pico.transport.handshake``), when to answer a ping, and the states of the closing handshake: those
+opening handshake (``pico.protocol.tunnel``), when to answer a ping, and the states of the closing handshake: those
 are the owner's (``pico.transport.multiplexer``). There are no extensions, so every reserved bit is a violation.
 
 A length is judged when it is declared, before anything is kept. What is kept between two calls is one frame that has
@@ -29,8 +29,8 @@ __all__ = [
     "WebSocketCodec",
     "WebSocketViolation",
     "mask_implementation",
-    "mask_source",
     "parse_close",
+    "pooled_masks",
 ]
 
 
@@ -113,7 +113,7 @@ MaskSource = Callable[[], bytes]
 _MASK_POOL_BYTES: Final = 1024
 
 
-def mask_source(random_bytes: Callable[[int], bytes] = os.urandom) -> MaskSource:
+def pooled_masks(random_bytes: Callable[[int], bytes] = os.urandom) -> MaskSource:
     """Masks out of a pool that is filled by ``random_bytes``; one source may serve many connections."""
 
     def masks() -> Iterator[bytes]:
@@ -158,12 +158,10 @@ class WebSocketCodec:
         limits: WebSocketLimits,
         mask_source: MaskSource | None = None,
     ) -> None:
-        """A client needs a ``mask_source``; a server has no use for one."""
-        if (role == "client") != (mask_source is not None):
-            raise LocalProtocolError("a client masks and needs a mask_source, a server does not")
+        """A client takes its masks from ``mask_source``, by default from the system's randomness."""
         self.limits = limits
         self._message_bytes_max = limits.message_bytes_max
-        self._mask_source = mask_source
+        self._mask_source = (mask_source or pooled_masks()) if role == "client" else None
         # Of frames that we receive (TUN-12).
         self._mask_bit = 0x80 if role == "server" else 0
         self._header_bytes = 6 if role == "server" else 2
