@@ -188,8 +188,9 @@ class AccessLog:
             self._write_lines(lines)
         finally:
             self._writing = False
-            self._written.set()
             self._go_on()
+            if not self._writing:
+                self._written.set()
 
     def _go_on(self) -> None:
         """See to what was recorded meanwhile: a batch at a time, never line by line."""

@@ -1,0 +1,131 @@
+"""Log set-up: one line per record, nothing in it that a peer could use, and no flood."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pico.observability.logs import (
+    PLACES_MAX,
+    REPEAT_INTERVAL_S,
+    REPEATS_MAX,
+    JsonFormatter,
+    KeyValueFormatter,
+    RepeatFilter,
+    configure,
+)
+
+
+def record(
+    message: str, *args: object, level: int = logging.INFO, line: int = 1, error: bool = False
+) -> logging.LogRecord:
+    exc_info = None
+    if error:
+        try:
+            raise ValueError("first\nsecond\x1b[31m")
+        except ValueError:
+            exc_info = sys.exc_info()
+    made = logging.LogRecord("pico.test", level, "file.py", line, message, args, exc_info)
+    made.created, made.msecs = 1_700_000_000.123, 123.9
+    return made
+
+
+class TestFormats:
+    def test_key_value(self) -> None:
+        line = KeyValueFormatter().format(record("%s listens on %s", "--proxy-port", "*:8000"))
+        assert line == (
+            'time=2023-11-14T22:13:20.123Z level=info logger=pico.test message="--proxy-port listens on *:8000"'
+        )
+
+    def test_json(self) -> None:
+        assert json.loads(JsonFormatter().format(record('a "quoted" %s', "thing"))) == {
+            "time": "2023-11-14T22:13:20.123Z",
+            "level": "info",
+            "logger": "pico.test",
+            "message": 'a "quoted" thing',
+        }
+
+    def test_a_traceback_follows_on_marked_lines_or_is_a_field(self) -> None:
+        lines = KeyValueFormatter().format(record("failed", error=True)).split("\n")
+        assert lines[0].endswith("message=failed")
+        assert len(lines) > 3
+        assert all(line.startswith("  | ") for line in lines[1:])
+        assert "\x1b" not in "".join(lines)
+        found = json.loads(JsonFormatter().format(record("failed", error=True)))
+        assert found["traceback"].startswith("Traceback")
+        assert "first\nsecond" in found["traceback"]
+
+    @given(st.text(st.characters(codec="utf-8"), max_size=40))
+    def test_no_message_forges_a_line_or_reaches_a_terminal(self, message: str) -> None:
+        for formatter in (KeyValueFormatter(), JsonFormatter()):
+            line = formatter.format(record("%s", message))
+            assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", line)
+        assert json.loads(JsonFormatter().format(record("%s", message)))["message"] == message
+        text = KeyValueFormatter().format(record("%s", message)).split(" message=", 1)[1]
+        assert (json.loads(text) if text.startswith('"') else text) == message
+
+
+class TestRepeats:
+    def test_the_same_complaint_is_written_a_few_times_and_then_counted(self) -> None:
+        now = [0.0]
+        repeats = RepeatFilter(lambda: now[0])
+        passed = [repeats.filter(record("trouble", level=logging.ERROR)) for _ in range(REPEATS_MAX + 5)]
+        assert passed == [True] * REPEATS_MAX + [False] * 5
+        now[0] = REPEAT_INTERVAL_S
+        later = record("trouble", level=logging.ERROR)
+        assert repeats.filter(later)
+        assert "suppressed=5" in KeyValueFormatter().format(later)
+        again = record("trouble", level=logging.ERROR)
+        assert repeats.filter(again)
+        assert "suppressed" not in KeyValueFormatter().format(again)
+
+    def test_other_places_and_mere_information_pass(self) -> None:
+        repeats = RepeatFilter(lambda: 0.0)
+        for _ in range(REPEATS_MAX + 1):
+            repeats.filter(record("trouble", level=logging.ERROR))
+        assert repeats.filter(record("trouble", level=logging.ERROR, line=2))
+        assert all(repeats.filter(record("news")) for _ in range(REPEATS_MAX + 1))
+
+    def test_the_memory_of_places_is_bounded(self) -> None:
+        repeats = RepeatFilter(lambda: 0.0)
+        for line in range(3 * PLACES_MAX):
+            repeats.filter(record("trouble", level=logging.ERROR, line=line))
+        assert len(repeats._places) <= PLACES_MAX
+
+
+@pytest.fixture
+def own_root() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_root")
+class TestConfigure:
+    @pytest.mark.parametrize("format", ["keyvalue", "json"])
+    def test_every_logger_writes_to_the_stream_from_the_level_on(self, format: str) -> None:
+        stream = io.StringIO()
+        configure(format, "info", stream)
+        logging.getLogger("pico.anything").info("hello")
+        logging.getLogger("someone.else").debug("too quiet")
+        assert stream.getvalue().count("\n") == 1
+        assert "hello" in stream.getvalue()
+
+    def test_it_replaces_what_was_set_up_before(self) -> None:
+        first, second = io.StringIO(), io.StringIO()
+        configure("json", "info", first)
+        configure("json", "warning", second)
+        logging.getLogger("pico").warning("hello")
+        assert first.getvalue() == ""
+        assert second.getvalue().count("hello") == 1
