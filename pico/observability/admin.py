@@ -123,13 +123,13 @@ class AdminServer(WSGIServer):
 
     def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
         """Make the TLS handshake in the connection's greenlet, in time."""
-        try:
-            with gevent.Timeout(TLS_HANDSHAKE_S):
-                wrapped = self.wrap_socket(client_socket, **self.ssl_args)
-        except (OSError, gevent.Timeout) as error:
-            _log.info("TLS handshake with %s failed: %s", address[0], error)
-            return
-        with closing(wrapped):
+        with closing(self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args)) as wrapped:
+            try:
+                with gevent.Timeout(TLS_HANDSHAKE_S):
+                    wrapped.do_handshake()
+            except (OSError, gevent.Timeout) as error:
+                _log.info("the TLS handshake with %s failed: %s", address[0], error)
+                return
             self.handle(wrapped, address)  # type: ignore[no-untyped-call]
 
 

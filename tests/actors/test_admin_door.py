@@ -1,0 +1,280 @@
+"""The admin door over real sockets, with ``requests`` as the client."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import gevent
+import gevent.socket
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from pico.actors.admin_door import AdminDoor
+from pico.actors.listener import CannotListen
+from pico.actors.messages import GetBoundAddress
+from pico.config import TlsFiles
+from pico.observability import admin
+from pico.observability.admin import AdminApp
+from pico.observability.metrics import NodeMetrics
+from tests.actors.census import nothing_left_behind
+
+DEADLINE_S = 5.0
+
+
+class Operator:
+    """Asks the admin door from a thread of its own, as the outside does."""
+
+    def __init__(self, url: str, verify: str | bool = True) -> None:
+        self.url = url
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.verify = verify
+
+    def ask(self, path: str, method: str = "GET", **settings: Any) -> requests.Response:
+        def call() -> requests.Response:
+            return self.session.request(method, self.url + path, timeout=DEADLINE_S, **settings)
+
+        answer: requests.Response = gevent.get_hub().threadpool.apply(call)
+        return answer
+
+
+class Process:
+    """What stands behind the door."""
+
+    def __init__(self) -> None:
+        self.ready = (True, "")
+        self.metrics = NodeMetrics(node_id="n1", version="0.1.0", failure_codes=())
+        self.render: Callable[[], bytes] = self.metrics.render
+
+    def app(self) -> AdminApp:
+        return AdminApp(self._render, lambda: self.ready)
+
+    def _render(self) -> bytes:
+        return self.render()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def worker_threads() -> None:
+    """The hub's threads are there before anything is counted."""
+    gevent.get_hub().threadpool.apply(time.monotonic)
+    gevent.socket.getaddrinfo("127.0.0.1", 1)
+
+
+@pytest.fixture
+def process() -> Process:
+    return Process()
+
+
+@pytest.fixture
+def address(process: Process) -> Iterator[tuple[str, int]]:
+    with nothing_left_behind():
+        ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
+        yield ref.ask(GetBoundAddress(), timeout=DEADLINE_S)
+        assert ref.stop(timeout=DEADLINE_S)
+
+
+@pytest.fixture
+def operator(address: tuple[str, int]) -> Iterator[Operator]:
+    operator = Operator(f"http://{address[0]}:{address[1]}")
+    yield operator
+    operator.session.close()
+
+
+def test_metrics_are_prometheus_text(operator: Operator) -> None:
+    answer = operator.ask("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert 'pico_node_info{node="n1",version="0.1.0"} 1.0' in answer.text
+
+
+@pytest.mark.parametrize("path", ["/livez", "/health"])
+def test_a_process_that_answers_is_live_even_when_it_is_not_ready(
+    operator: Operator, process: Process, path: str
+) -> None:
+    process.ready = (False, "draining")
+    answer = operator.ask(path)
+    assert (answer.status_code, answer.json()) == (200, {"status": "live"})
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/ready"])
+def test_readiness_says_why_not(operator: Operator, process: Process, path: str) -> None:
+    answer = operator.ask(path)
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+    process.ready = (False, "draining")
+    answer = operator.ask(path)
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "reason": "draining"})
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/LIVEZ", "/%2e%2e/etc/passwd", "/debug"])
+def test_anything_else_is_not_there(operator: Operator, path: str) -> None:
+    answer = operator.ask(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+def test_a_query_changes_nothing(operator: Operator) -> None:
+    assert operator.ask("/livez?verbose=1").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+def test_only_reading_is_allowed(operator: Operator, method: str) -> None:
+    answer = operator.ask("/metrics", method)
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "GET, HEAD"
+
+
+def test_head_is_get_without_the_body(operator: Operator) -> None:
+    answer = operator.ask("/livez", "HEAD")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["Content-Length"]) == len(operator.ask("/livez").content)
+
+
+def test_a_request_with_a_body_is_answered_and_ends_the_connection(operator: Operator) -> None:
+    answer = operator.ask("/livez", data=b"x" * 1000)
+    assert answer.status_code == 200
+    assert answer.headers["Connection"] == "close"
+
+
+def test_a_failing_answer_is_500_without_internals_and_the_log_has_more(
+    operator: Operator, process: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> bytes:
+        raise ValueError("secret inside")
+
+    process.render = fail
+    answer = operator.ask("/metrics")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "secret inside" in caplog.text
+    assert operator.ask("/livez").status_code == 200
+
+
+def test_a_connection_is_kept_and_answers_do_not_wait_for_acknowledgements(operator: Operator) -> None:
+    operator.ask("/livez")
+    best = float("inf")
+    for _ in range(5):
+        began = time.monotonic()
+        operator.ask("/livez")
+        best = min(best, time.monotonic() - began)
+    assert best < 0.035  # a delayed acknowledgement takes 0.04
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\n\r\n",
+        b"GET " + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\r\n",
+    ],
+    ids=["no-request", "version", "long", "tls"],
+)
+def test_what_is_not_http_is_turned_away(address: tuple[str, int], nonsense: bytes) -> None:
+    client = gevent.socket.create_connection(address, timeout=DEADLINE_S)
+    client.sendall(nonsense)
+    answer = client.recv(100)
+    assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.0 414", b"HTTP/1.1 414", b"HTTP/1.0 400"))
+    client.close()
+
+
+def test_a_client_that_does_not_finish_its_request_is_let_go(
+    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "REQUEST_S", 0.02)
+    client = gevent.socket.create_connection(address, timeout=DEADLINE_S)
+    client.sendall(b"GET /livez HTTP/1.1\r\nHost:")
+    while client.recv(100):
+        pass  # an answer, or none: the end is what counts
+    client.close()
+
+
+def test_an_idle_connection_does_not_delay_the_stop(process: Process) -> None:
+    with nothing_left_behind():
+        ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
+        client = gevent.socket.create_connection(ref.ask(GetBoundAddress(), timeout=DEADLINE_S), timeout=DEADLINE_S)
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+        began = time.monotonic()
+        assert ref.stop(timeout=DEADLINE_S)
+        assert time.monotonic() - began < 0.5
+        client.close()
+
+
+def test_a_port_that_is_taken_is_one_sentence(address: tuple[str, int], process: Process) -> None:
+    door = AdminDoor(*address, process.app())
+    door.launch()
+    with pytest.raises(CannotListen, match=f"--admin-port: cannot listen on 127.0.0.1:{address[1]}: Address already"):
+        door.started.get(timeout=DEADLINE_S)
+
+
+@pytest.fixture(scope="module")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    """A certificate for localhost, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    directory: Path = tmp_path_factory.mktemp("tls")
+    (directory / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return TlsFiles(certificate=str(directory / "cert.pem"), key=str(directory / "key.pem"))
+
+
+class TestTls:
+    @pytest.fixture
+    def port(self, process: Process, tls_files: TlsFiles) -> Iterator[int]:
+        with nothing_left_behind():
+            ref = AdminDoor("127.0.0.1", 0, process.app(), tls=tls_files).launch()
+            yield ref.ask(GetBoundAddress(), timeout=DEADLINE_S)[1]
+            assert ref.stop(timeout=DEADLINE_S)
+
+    def test_it_serves_over_tls(self, port: int, tls_files: TlsFiles) -> None:
+        operator = Operator(f"https://localhost:{port}", verify=tls_files.certificate)
+        assert operator.ask("/readyz").json() == {"status": "ready"}
+        operator.session.close()
+
+    def test_who_speaks_no_tls_or_nothing_hurts_nobody(
+        self, port: int, tls_files: TlsFiles, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(admin, "TLS_HANDSHAKE_S", 0.02)
+        for first in (b"GET / HTTP/1.1\r\n\r\n", b""):
+            client = gevent.socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+            client.sendall(first)
+            with suppress(ConnectionResetError):
+                while client.recv(100):
+                    pass
+            client.close()
+        assert capfd.readouterr().err == ""
+        operator = Operator(f"https://localhost:{port}", verify=tls_files.certificate)
+        assert operator.ask("/livez").status_code == 200
+        operator.session.close()
+
+
+def test_the_certificate_must_be_there(process: Process) -> None:
+    door = AdminDoor("127.0.0.1", 0, process.app(), tls=TlsFiles(certificate="/nowhere/c.pem", key="/nowhere/k.pem"))
+    door.launch()
+    with pytest.raises(OSError):
+        door.started.get(timeout=DEADLINE_S)
