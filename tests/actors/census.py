@@ -34,4 +34,5 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     let_others_run()
     assert len(pykka.ActorRegistry.get_all()) == registered
-    assert live_greenlets() == running
+    # Fewer is no leak: the worker threads of the hub have greenlets, too, and end when they are idle.
+    assert live_greenlets() <= running
