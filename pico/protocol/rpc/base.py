@@ -26,7 +26,7 @@ from pico.protocol.rpc.events import HeadReceived, StreamOpened, StreamReset, Tr
 from pico.protocol.rpc.failures import failure_of
 from pico.protocol.rpc.messages import HEADER_BYTES, RESPONSE, MessageType, ResetCode, encode_header
 from pico.protocol.rpc.states import HALF, HalfState, Input
-from pico.protocol.rpc.stream import RpcStream
+from pico.protocol.rpc.stream import UNBOUNDED, RpcStream, body_bytes_of
 
 __all__ = ["BaseEngine"]
 
@@ -70,12 +70,17 @@ class BaseEngine(RpcConnection):
         stream.method = head.method
         stream.head = head
         stream.sending = HalfState.BODY
+        stream.send_left = head.body_length
         if head.upgrade:  # RPC-23
             self._refuse(stream, ResetCode.REFUSED, "the base protocol carries no upgrade")
         elif head.body_length > self.limits.base_body_bytes_max:  # RPC-20
             self._refuse(stream, ResetCode.TOO_LARGE, "the body is too large for the base protocol")
         else:
-            self._gather(stream, data, end)
+            try:
+                self._gather(stream, data, end)
+            except LocalProtocolError:
+                self._end(stream)
+                raise
         return stream
 
     def send_head(self, stream: RpcStream, head: ResponseHead, data: bytes = b"", end: bool = False) -> None:
@@ -89,6 +94,7 @@ class BaseEngine(RpcConnection):
         assert isinstance(stream, BaseStream)
         self._step_sending(stream, Input.HEAD)
         stream.head = head
+        stream.send_left = body_bytes_of(stream, head)
         self._gather(stream, data, end)
 
     def send_data(self, stream: RpcStream, data: bytes, end: bool = False) -> None:
@@ -153,6 +159,8 @@ class BaseEngine(RpcConnection):
         self._events.append(StreamReset(stream, code, True, reason))
 
     def _complete(self, stream: BaseStream, trailers: bytes) -> None:
+        if stream.send_left not in (UNBOUNDED, len(stream.body)):  # RPC-34, RPC-38
+            raise LocalProtocolError("the body is not as long as its head declared")
         head, body = stream.head, bytes(stream.body)
         stream.body = bytearray()
         stream.sending = HalfState.ENDED
@@ -199,18 +207,23 @@ class BaseEngine(RpcConnection):
     def _receive_request(self, id_: int, payload: bytes) -> None:
         if id_ in self._accepted:  # RPC-19
             raise RemoteProtocolError(f"PROXY-HTTP: a second request with the ID {id_}")
-        stream = BaseStream(id_, opened_here=False, window_bytes=self.limits.base_body_bytes_max + 1)
-        if self.goaway_sent or len(self._accepted) >= self.streams_max:  # RPC-25
-            self._answer(stream, failure_response(Failure.OVERLOADED, "too many calls are open"))
+        if not self._may_accept:  # RPC-25, RPC-54
+            self._refuse_request(id_, failure_response(Failure.OVERLOADED, "too many calls are open"))
             return
         try:
             head, body, trailers = parse_whole_request(payload, self._http_limits, self.limits.base_body_bytes_max)
         except RemoteProtocolError as violation:  # RPC-22
-            self._answer(stream, failure_response(Failure.BAD_REQUEST, str(violation)))
+            self._refuse_request(id_, failure_response(Failure.BAD_REQUEST, str(violation)))
             return
+        stream = BaseStream(id_, opened_here=False, window_bytes=self.limits.base_body_bytes_max + 1)
         stream.method = head.method
+        stream.is_head_request = head.method == b"HEAD"
         stream.receiving = HalfState.ENDED
         self._accepted[id_] = stream
         self._events.append(StreamOpened(stream, head, body, not trailers))
         if trailers:
             self._events.append(TrailersReceived(stream, trailers))
+
+    def _refuse_request(self, id_: int, payload: bytes) -> None:
+        """Answer a request that never became a call; as control, so that a peer cannot pile these up (RPC-47)."""
+        self._send_control(encode_header(MessageType.PROXY_HTTP, id_, RESPONSE) + payload)

@@ -62,6 +62,8 @@ class RpcConnection:
         self.round_trip_s: float | None = None
         self._opened: dict[int, RpcStream] = {}
         self._accepted: dict[int, RpcStream] = {}
+        self._opened_leaving = 0  # complete, but their last message has not left
+        self._accepted_leaving = 0
         self._events: list[Event] = []
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
@@ -109,7 +111,7 @@ class RpcConnection:
     def _receive_heartbeat(self, id_: int, flags: int, message: bytes) -> None:
         if not flags & RESPONSE:  # RPC-8
             self._send_control(encode_header(MessageType.HEARTBEAT, id_, RESPONSE))
-        elif id_ == self._heartbeat_id:
+        elif id_ == self._heartbeat_id and id_ != 0:  # IDs of ours begin with 1; zero is: none is asked
             self._heartbeat_id = 0
             self.round_trip_s = self._received_at - self._heartbeat_sent_at
         else:  # RPC-11
@@ -120,6 +122,7 @@ class RpcConnection:
         if flags & RESPONSE and stream is not None and kind == self._opening_type():  # RPC-16
             untouched = stream.receiving is HalfState.HEAD
             self._end(stream)
+            self._discard(stream)
             self._events.append(StreamReset(stream, ResetCode.REFUSED, untouched, "not supported by the peer"))
         else:
             self.late_messages += 1
@@ -156,12 +159,21 @@ class RpcConnection:
     @property
     def may_open(self) -> bool:
         """Whether ``open`` is allowed now."""
-        return len(self._opened) < self.streams_max and not self.goaway_received
+        return len(self._opened) + self._opened_leaving < self.streams_max and not self.goaway_received
 
     @property
     def open_streams(self) -> int:
         """Streams that have not ended, of both sides."""
         return len(self._opened) + len(self._accepted)
+
+    @property
+    def _may_accept(self) -> bool:
+        """Whether one stream more of the peer is within the limits.
+
+        A stream counts until its last message has left: else a peer that asks much and reads nothing would make us hold
+        its responses without end.
+        """
+        return len(self._accepted) + self._accepted_leaving < self.streams_max and not self.goaway_sent
 
     def lost(self) -> None:
         """The connection is gone: every stream ends, and each owner hears of it (RPC-15)."""
@@ -193,17 +205,29 @@ class RpcConnection:
         stream.ended = True
         streams = self._opened if stream.opened_here else self._accepted
         streams.pop(stream.id, None)
+        if stream.queued:
+            self._count_leaving(stream, 1)
+
+    def _count_leaving(self, stream: RpcStream, change: int) -> None:
+        if stream.opened_here:
+            self._opened_leaving += change
+        else:
+            self._accepted_leaving += change
 
     def _end_if_complete(self, stream: RpcStream) -> None:
         if stream.sending is HalfState.ENDED and stream.receiving is HalfState.ENDED:
             self._end(stream)
 
     def _discard(self, stream: RpcStream) -> None:
-        """Nothing that is queued for the stream may leave any more (RPC-49)."""
-        stream.discarded = True
-        if stream.backlog:
-            self._queued_bytes -= sum(map(len, stream.backlog))
-            stream.backlog = None
+        """Nothing that is queued for the stream, which has ended, may leave any more (RPC-49)."""
+        if not stream.queued:
+            return
+        place = next(place for place, entry in enumerate(self._ring) if entry[0] is stream)
+        self._queued_bytes -= len(self._ring[place][1]) + sum(map(len, stream.backlog or ()))
+        del self._ring[place]
+        stream.backlog = None
+        stream.queued = False
+        self._count_leaving(stream, -1)
 
     # What is sent next.
 
@@ -220,14 +244,14 @@ class RpcConnection:
             stream, message = ring.popleft()
             size += len(message)
             self._queued_bytes -= len(message)
-            if stream.discarded:
-                continue
             stream.head_left = True
             messages.append(message)
             if stream.backlog:  # RPC-45, RPC-46
                 ring.append((stream, stream.backlog.popleft()))
             else:
                 stream.queued = False
+                if stream.ended:
+                    self._count_leaving(stream, -1)
         return messages
 
     @property

@@ -1,6 +1,6 @@
 """What a client is told when a stream was reset: from the tunnel's codes to the table of failures.
 
-Responsible for: this one mapping. Refuses to know: statuses and sentences, which are in ``pico.protocol.http.failures``.
+Responsible for: this one mapping. Refuses to know: statuses and sentences (``pico.protocol.http.failures`` has those).
 """
 
 from __future__ import annotations

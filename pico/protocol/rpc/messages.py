@@ -196,7 +196,14 @@ def _check_block(block: bytes) -> None:
 def encode_reset(id_: int, flags: int, code: ResetCode, untouched: bool, reason: str, limits: RpcLimits) -> bytes:
     """One RESET message; the reason is cut to the limit."""
     text = reason.encode("utf-8", "replace")[: limits.reason_bytes_max]
-    return HEADER.pack(MessageType.RESET, id_, flags) + RESET.pack(code, untouched, ) + text
+    return (
+        HEADER.pack(MessageType.RESET, id_, flags)
+        + RESET.pack(
+            code,
+            untouched,
+        )
+        + text
+    )
 
 
 def decode_reset(message: bytes, limits: RpcLimits) -> Reset:

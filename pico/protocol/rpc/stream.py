@@ -1,20 +1,23 @@
 """One stream of an RPC connection: its two halves, its credit, and what is queued for it.
 
 Responsible for: being the handle that owners hold and engines keep their state in. Refuses to know: bytes on the wire
-and the other streams. Only ``id``, ``credit``, ``context``, ``ended``, ``sending`` and ``receiving`` are for owners, and
-of these only ``context`` is theirs to change.
+and the other streams. Only ``id``, ``credit``, ``context``, ``ended``, ``sending`` and ``receiving`` are for owners,
+and of these only ``context`` is theirs to change.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
+from pico.protocol.http.values import ResponseHead
 from pico.protocol.rpc.states import HalfState
 
-__all__ = ["UNBOUNDED", "RpcStream"]
+__all__ = ["SWITCHING_PROTOCOLS", "UNBOUNDED", "RpcStream", "body_bytes_of"]
 
-UNBOUNDED = -1
+UNBOUNDED: Final = -1
+SWITCHING_PROTOCOLS: Final = 101
+_BODILESS: Final = frozenset((204, 304))
 
 
 class RpcStream:
@@ -24,7 +27,6 @@ class RpcStream:
         "backlog",
         "context",
         "credit",
-        "discarded",
         "ended",
         "head_left",
         "held_bytes",
@@ -58,9 +60,15 @@ class RpcStream:
         self.upgrade_asked = False
         self.queued = False  # has a message in the ring of the connection
         self.head_left = False  # its first message was handed to the transport
-        self.discarded = False  # what is queued must not be sent any more
         self.backlog: deque[bytes] | None = None  # queued behind the message in the ring
 
     def __repr__(self) -> str:
         who = "ours" if self.opened_here else "theirs"
         return f"<RpcStream {self.id} {who} sending={self.sending.name} receiving={self.receiving.name}>"
+
+
+def body_bytes_of(stream: RpcStream, head: ResponseHead) -> int:
+    """How many body bytes must follow this final head, or ``UNBOUNDED`` (RPC-34)."""
+    if stream.is_head_request or head.status in _BODILESS:
+        return 0
+    return UNBOUNDED if head.status == SWITCHING_PROTOCOLS else head.body_length

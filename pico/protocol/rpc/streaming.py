@@ -9,7 +9,7 @@ such a call does nothing. Any other misuse raises ``LocalProtocolError``.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
@@ -40,12 +40,9 @@ from pico.protocol.rpc.messages import (
     encode_window,
 )
 from pico.protocol.rpc.states import HALF, HalfState, Input
-from pico.protocol.rpc.stream import UNBOUNDED, RpcStream
+from pico.protocol.rpc.stream import SWITCHING_PROTOCOLS, UNBOUNDED, RpcStream, body_bytes_of
 
 __all__ = ["StreamingEngine"]
-
-SWITCHING_PROTOCOLS: Final = 101
-_BODILESS: Final = frozenset((204, 304))
 
 
 class StreamingEngine(RpcConnection):
@@ -82,7 +79,11 @@ class StreamingEngine(RpcConnection):
         stream.send_left = head.body_length
         stream.sending = HalfState.BODY
         if data or end:
-            self._account_sent(stream, data, end)
+            try:
+                self._account_first(stream, data, end)
+            except LocalProtocolError:
+                self._end(stream)
+                raise
         self._send_on(stream, encode_request_head(stream.id, head, data, end))
         return stream
 
@@ -98,7 +99,9 @@ class StreamingEngine(RpcConnection):
         self._step_sending(stream, Input.INFORMATIONAL if informational else Input.HEAD)
         if not informational:
             stream.send_left = body_bytes_of(stream, head)
-            self._account_sent(stream, data, end)
+            self._account_first(stream, data, end)
+        if head.status == SWITCHING_PROTOCOLS:  # RPC-32
+            stream.receive_left = UNBOUNDED
         self._send_on(stream, encode_response_head(stream.id, head, data, end))
         self._end_if_complete(stream)
 
@@ -131,8 +134,18 @@ class StreamingEngine(RpcConnection):
         self._end_if_complete(stream)
 
     def reset(self, stream: RpcStream, code: ResetCode, *, untouched: bool = False, message: str = "") -> None:
-        """End the stream now; nothing happens when it has ended already."""
+        """End the stream now; nothing happens when it has ended already.
+
+        A response that has been given whole stands: the reset leaves behind it, and says that the rest of the request
+        is not wanted (RPC-53).
+        """
+        if code is ResetCode.LOST:
+            raise LocalProtocolError("LOST is never sent")
         if stream.ended:
+            return
+        if stream.queued and not stream.opened_here and stream.sending is HalfState.ENDED:  # RPC-53
+            self._send_on(stream, encode_reset(stream.id, RESPONSE, code, untouched, message, self.limits))
+            self._end(stream)
             return
         self._end(stream)
         self._discard(stream)
@@ -166,6 +179,12 @@ class StreamingEngine(RpcConnection):
             raise LocalProtocolError(f"{given.name} may not be sent on {stream!r}")
         stream.sending = state
 
+    def _account_first(self, stream: RpcStream, data: bytes, end: bool) -> None:
+        """Take account of the body bytes that go with a head, which are not cut into pieces."""
+        if len(data) > self.limits.data_bytes_max:  # RPC-35
+            raise LocalProtocolError(f"{len(data)} body bytes with a head, at most {self.limits.data_bytes_max}")
+        self._account_sent(stream, data, end)
+
     def _account_sent(self, stream: RpcStream, data: bytes, end: bool) -> None:
         size = len(data)
         if size > stream.credit:  # RPC-39
@@ -195,7 +214,7 @@ class StreamingEngine(RpcConnection):
         self._highest_accepted = id_
         head, data = decode_request_head(message, self.limits)
         end = bool(flags & END)
-        if self.goaway_sent or len(self._accepted) >= self.streams_max:  # RPC-31, RPC-54
+        if not self._may_accept:  # RPC-31, RPC-54
             reason = "going away" if self.goaway_sent else "too many open streams"
             self._send_reset(id_, RESPONSE, ResetCode.REFUSED, True, reason)
             return
@@ -224,6 +243,8 @@ class StreamingEngine(RpcConnection):
             self._step_receiving(stream, Input.HEAD)
             stream.receive_left = body_bytes_of(stream, head)
             self._account_received(stream, data, end)
+            if head.status == SWITCHING_PROTOCOLS:
+                stream.send_left = UNBOUNDED
         self._events.append(HeadReceived(stream, head, data, end))
         self._end_if_complete(stream)
 
@@ -306,10 +327,3 @@ class StreamingEngine(RpcConnection):
                 raise RemoteProtocolError("the body is not as long as its head declared")
         if end:
             stream.receiving = HalfState.ENDED
-
-
-def body_bytes_of(stream: RpcStream, head: ResponseHead) -> int:
-    """How many body bytes must follow this final head, or ``UNBOUNDED`` (RPC-34)."""
-    if stream.is_head_request or head.status in _BODILESS:
-        return 0
-    return UNBOUNDED if head.status == SWITCHING_PROTOCOLS else head.body_length
