@@ -47,6 +47,16 @@ def response_head(
     return {"status": status, "reason": reason, "block": block, "body_length": body_length, "upgrade": upgrade}
 
 
+def message(type_: str | int, ident: int, *flags: str, **more: Any) -> Value:
+    """A message in the words of the slow decoder."""
+    return {"type": type_, "id": ident, "flags": list(flags), **more}
+
+
+def head_message(ident: int, head: Value, body: str = "", *flags: str) -> Value:
+    """A HEAD; RESPONSE follows from the head, END is to be given."""
+    return message("HEAD", ident, *(["RESPONSE"] if "status" in head else []), *flags, head=head, body=body)
+
+
 def engine_head(head: Value) -> Any:
     """The head as the engine takes it."""
     block, upgrade = rpc_slow.raw(head["block"]), rpc_slow.raw(head["upgrade"])
@@ -111,14 +121,20 @@ class EngineSide:
         self.now = now
         self.engine.handle_timer(now=now)
 
-    def receive(self, message: bytes) -> None:
-        self.engine.receive_message(message, now=self.now)
+    def receive(self, received: bytes) -> None:
+        self.engine.receive_message(received, now=self.now)
+
+    def hear(self, *messages: Value) -> list[Value]:
+        """Receive messages given as values; what is reported of them."""
+        for value in messages:
+            self.receive(rpc_slow.encode(value))
+        return self.take_events()
 
     # What came of it.
 
     def take_sent(self, bytes_max: int = EVERYTHING) -> list[Value]:
         """Messages that leave now, decoded by the slow decoder."""
-        return [rpc_slow.decode(message) for message in self.engine.outgoing(bytes_max)]
+        return [rpc_slow.decode(sent) for sent in self.engine.outgoing(bytes_max)]
 
     def take_events(self) -> list[Value]:
         return [self._plain(event) for event in self.engine.events()]
@@ -185,7 +201,7 @@ class Pair:
                 side.lost()
 
     def in_flight(self, towards: int) -> list[Value]:
-        return [rpc_slow.decode(message) for message in self.wires[towards]]
+        return [rpc_slow.decode(sent) for sent in self.wires[towards]]
 
 
 __all__ = [
@@ -194,6 +210,8 @@ __all__ = [
     "Pair",
     "base_side",
     "engine_head",
+    "head_message",
+    "message",
     "name_of",
     "plain_head",
     "request_head",

@@ -316,7 +316,11 @@ class SlowStream:
         self.head_left = False
         self.final_head = False
         request_half = self.sending if self.ours else self.receiving
-        request_half.left = None if request["body_length"] < 0 or request["upgrade"] else request["body_length"]
+        request_half.left = None if request["body_length"] < 0 else request["body_length"]
+
+    @property
+    def request_half(self) -> SlowHalf:
+        return self.sending if self.ours else self.receiving
 
     @property
     def response_half(self) -> SlowHalf:
@@ -326,7 +330,7 @@ class SlowStream:
         """Note what the final head says about the body that follows (RPC-32, RPC-34)."""
         if head["status"] == 101:
             need(self.request["upgrade"] != "", "RPC-32")
-            self.response_half.left = None
+            self.response_half.left = self.request_half.left = None
         elif self.request["method"] == "HEAD" or head["status"] in (204, 304):
             self.response_half.left = 0
         elif head["body_length"] >= 0:
@@ -353,7 +357,7 @@ class SlowSide:
         self.now = 0.0
         self.received_at = 0.0
         self.asked_at = 0.0
-        self.asked: set[int] = set()  # heartbeats without an answer
+        self.asked: int | None = None  # the last heartbeat, until it is answered
         self.silent = False
 
     # Commands.
@@ -398,6 +402,9 @@ class SlowSide:
         if name not in self.streams:
             return
         stream = self.streams.pop(name)
+        if not stream.ours and stream.sending.state == "ENDED" and self.queues[name]:
+            self.say(stream, "RESET", False, code=code, untouched=untouched, reason=reason)  # RPC-53
+            return
         del self.queues[name]
         if stream.head_left or not stream.ours:
             flags = [] if stream.ours else ["RESPONSE"]
@@ -434,7 +441,7 @@ class SlowSide:
             self.silent = True
         elif now - max(self.received_at, self.asked_at) >= self.limits["heartbeat_s"]:
             self.asked_at = now
-            self.asked.add(self.next_id)
+            self.asked = self.next_id
             self.answer("HEARTBEAT", self.next_id, [])
             self.next_id += 1
 
@@ -477,8 +484,8 @@ class SlowSide:
         elif kind == "HEARTBEAT":
             if not response:
                 self.answer("HEARTBEAT", ident, ["RESPONSE"])
-            elif ident in self.asked:
-                self.asked.remove(ident)
+            elif ident == self.asked:
+                self.asked = None
             else:
                 self.late += 1
         elif kind == "GOAWAY":
@@ -490,15 +497,18 @@ class SlowSide:
             self.receive_request(decode(message, self.limits))
         else:
             name = ("ours:" if response else "theirs:") + str(ident)
+            if kind in ("RESET", "WINDOW"):
+                decode(message, self.limits)
+            need(ident < self.next_id if response else ident <= self.highest, "RPC-37")
             if name in self.streams:
                 self.receive_on(self.streams[name], decode(message, self.limits))
             else:
-                self.late += 1  # Dropped without being looked at (RPC-13).
+                self.late += 1  # Dropped without its body being looked at (RPC-13).
 
     def receive_request(self, value: Value) -> None:
         need(value["id"] > self.highest, "RPC-26")
         self.highest = value["id"]
-        accepted = [stream for stream in self.streams.values() if not stream.ours]
+        accepted = {name for name in [*self.streams, *self.queues] if name.startswith("theirs")}
         if self.goaway_sent or len(accepted) >= self.limits["streams_max"]:
             self.answer("RESET", value["id"], ["RESPONSE"], code="REFUSED", untouched=True, reason=None)
             return

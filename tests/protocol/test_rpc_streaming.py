@@ -1,0 +1,1215 @@
+"""The streaming engine rule by rule: this goes in, this comes out, in order."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from pico.config import RpcLimits
+from pico.errors import LocalProtocolError, RemoteProtocolError
+from pico.protocol.rpc import StreamingEngine
+from tests.rpc_side import EngineSide, Pair, head_message, message, request_head, response_head, streaming_side
+from tests.rpc_slow import Value, encode, octets
+from tests.rules import covers
+
+ASKED = request_head()
+ANSWER = response_head()
+UPGRADE = request_head(upgrade="websocket")
+SWITCHED = response_head(101, "Switching Protocols", upgrade="websocket")
+
+
+def acceptor(head: Value = ASKED, body: str = "", *flags: str, **limits: int) -> EngineSide:
+    """A side whose peer has opened stream 1."""
+    side = streaming_side(**limits)
+    side.hear(head_message(1, head, body, *flags))
+    return side
+
+
+def opener(head: Value = ASKED, body: str = "", end: bool = False, **limits: int) -> EngineSide:
+    """A side that has opened stream 1, and its head has left."""
+    side = streaming_side(**limits)
+    side.open(head, body, end)
+    side.take_sent()
+    return side
+
+
+def reset_message(ident: int, code: str, *flags: str, untouched: bool = False, reason: str = "") -> Value:
+    return message("RESET", ident, *flags, code=code, untouched=untouched, reason=reason)
+
+
+# Messages.
+
+
+@covers("RPC-1", "RPC-2")
+@pytest.mark.parametrize("size", range(12))
+def test_a_message_shorter_than_the_header_is_a_violation(size: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        streaming_side().receive(encode(message("HEARTBEAT", 1))[:size])
+
+
+@covers("RPC-2")
+def test_a_violation_is_raised_by_receiving_and_by_nothing_else() -> None:
+    side = acceptor()
+    with pytest.raises(RemoteProtocolError):
+        side.hear(message("GOAWAY", 1, reason=""))
+    side.timer(100.0)
+    side.take_sent()
+    side.lost()
+    assert [event["event"] for event in side.take_events()] == ["silent", "reset"]
+
+
+@covers("RPC-3")
+@pytest.mark.parametrize("kind", [0, 2, 9, 255, 256, 65535])
+def test_an_unknown_type_is_answered_as_unsupported(kind: int) -> None:
+    side = acceptor()
+    side.receive(octets(kind, 2) + octets(2**63, 8) + octets(0, 2) + b"whatever")
+    assert [bytes(sent) for sent in side.engine.outgoing(1)] == [octets(kind, 2) + octets(2**63, 8) + b"\xc0\x00"]
+    assert side.hear(message("DATA", 1, body="on")) == [
+        {"event": "data", "stream": "theirs:1", "body": "on", "end": False}
+    ]
+
+
+@covers("RPC-4")
+@pytest.mark.parametrize("flags", [["RESPONSE"], ["RESPONSE", "UNSUPPORTED"]])
+def test_an_answer_of_an_unknown_type_is_never_answered(flags: list[str]) -> None:
+    side = streaming_side()
+    assert side.hear(message(9, 1, *flags)) == []
+    assert side.take_sent() == []
+    assert side.engine.late_messages == 1
+
+
+@covers("RPC-5")
+@pytest.mark.parametrize("bit", range(1, 14))
+def test_flag_bits_without_a_name_change_nothing(bit: int) -> None:
+    spoiled = bytearray(encode(head_message(1, ASKED, "body")))
+    spoiled[10:12] = octets(1 << bit, 2)
+    side = streaming_side()
+    side.receive(bytes(spoiled))
+    assert side.take_events() == [
+        {"event": "opened", "stream": "theirs:1", "head": ASKED, "body": "body", "end": False}
+    ]
+
+
+@covers("RPC-5")
+def test_only_named_flag_bits_are_sent() -> None:
+    side = acceptor(UPGRADE, "abc")
+    side.open(ASKED, end=True)
+    side.head("theirs:1", SWITCHED, "x")
+    side.data("theirs:1", "y", True)
+    side.consumed("theirs:1", 3)
+    side.reset("theirs:1", "INTERNAL")
+    side.goaway()
+    side.timer(5.0)
+    for sent in side.engine.outgoing(1 << 30):
+        assert int.from_bytes(sent[10:12], "big") & ~0xC001 == 0
+
+
+@covers("RPC-6")
+def test_a_response_carries_the_type_and_the_id_of_its_request() -> None:
+    side = streaming_side()
+    for ident in (3, 900, 2**64 - 1):
+        side.hear(head_message(ident, ASKED))
+        side.head(f"theirs:{ident}", ANSWER, end=True)
+        assert side.take_sent() == [head_message(ident, ANSWER, "", "END")]
+
+
+@covers("RPC-7")
+def test_ids_grow_over_heads_and_heartbeats() -> None:
+    side, idents = streaming_side(), []
+    for turn in range(1, 5):
+        side.open(ASKED)
+        side.timer(5.0 * turn - 0.1)
+        side.timer(5.0 * turn)
+        side.hear(message("HEARTBEAT", 7))  # A sign of life, so that it is not given up.
+        idents += sorted(sent["id"] for sent in side.take_sent() if "RESPONSE" not in sent["flags"])
+    assert idents == sorted(set(idents))
+    assert len(idents) > 4
+
+
+@covers("RPC-7", "RPC-49")
+def test_the_id_of_a_head_that_never_left_is_not_used_again() -> None:
+    side = streaming_side()
+    first = side.open(ASKED)
+    side.reset(first, "CANCELLED")
+    assert side.open(ASKED) != first
+
+
+# Heartbeats.
+
+
+@covers("RPC-8", "RPC-44")
+def test_a_heartbeat_is_answered_ahead_of_body_bytes_and_its_payload_ignored() -> None:
+    side = opener()
+    side.data("ours:1", "x" * 200_000)
+    side.receive(encode(message("HEARTBEAT", 2**64 - 1)) + b"noise")
+    assert side.take_sent(1)[0] == message("HEARTBEAT", 2**64 - 1, "RESPONSE")
+
+
+@covers("RPC-8")
+def test_each_heartbeat_is_answered_by_itself() -> None:
+    side = streaming_side()
+    side.hear(message("HEARTBEAT", 4), message("HEARTBEAT", 4), message("HEARTBEAT", 2))
+    assert [sent["id"] for sent in side.take_sent()] == [4, 4, 2]
+
+
+@covers("RPC-9")
+def test_a_quiet_side_asks_at_each_interval() -> None:
+    side = streaming_side(heartbeat_s=2.0, silence_s=7.0)
+    beats = []
+    for tenth in range(70):
+        side.timer(tenth / 10)
+        beats += [tenth / 10 for _ in side.take_sent()]
+    assert beats == [2.0, 4.0, 6.0]
+
+
+@covers("RPC-9")
+def test_what_is_received_puts_the_heartbeat_off() -> None:
+    side = streaming_side(heartbeat_s=2.0, silence_s=7.0)
+    side.timer(1.5)
+    side.hear(message("HEARTBEAT", 1, "RESPONSE"))
+    side.timer(3.4)
+    assert side.take_sent() == []
+    side.timer(3.5)
+    assert [sent["type"] for sent in side.take_sent()] == ["HEARTBEAT"]
+
+
+@covers("RPC-9", "RPC-10")
+def test_whoever_obeys_next_timer_misses_nothing() -> None:
+    side = streaming_side(heartbeat_s=2.0, silence_s=7.0)
+    told, wakes = [], 0
+    while (at := side.engine.next_timer()) is not None and wakes < 50:
+        assert at >= side.now
+        wakes += 1
+        side.timer(at)
+        told += [(at, sent["type"]) for sent in side.take_sent()]
+        told += [(at, event["event"]) for event in side.take_events()]
+    assert told == [(2.0, "HEARTBEAT"), (4.0, "HEARTBEAT"), (6.0, "HEARTBEAT"), (7.0, "silent")]
+    assert wakes < 10
+
+
+@covers("RPC-10")
+@pytest.mark.parametrize(
+    "sign",
+    [
+        message("HEARTBEAT", 1),
+        message("HEARTBEAT", 1, "RESPONSE"),
+        message(99, 1, "RESPONSE"),
+        head_message(1, ASKED),
+        message("GOAWAY", 0, reason=""),
+    ],
+)
+def test_any_message_is_a_sign_of_life(sign: Value) -> None:
+    side = streaming_side()
+    side.timer(14.0)
+    side.hear(sign)
+    side.timer(28.9)
+    assert {"event": "silent"} not in side.take_events()
+    side.timer(29.0)
+    assert {"event": "silent"} in side.take_events()
+
+
+@covers("RPC-10")
+def test_silence_is_reported_once() -> None:
+    side = streaming_side()
+    side.timer(15.0)
+    side.timer(15.1)
+    side.timer(1000.0)
+    assert side.take_events() == [{"event": "silent"}]
+    assert side.engine.next_timer() is None
+
+
+@covers("RPC-11")
+def test_an_answer_is_taken_once_and_only_when_asked() -> None:
+    side = streaming_side()
+    side.timer(5.0)
+    [beat] = side.take_sent()
+    side.hear(message("HEARTBEAT", beat["id"] + 1, "RESPONSE"))
+    assert side.engine.late_messages == 1
+    side.hear(message("HEARTBEAT", beat["id"], "RESPONSE"))
+    assert side.engine.late_messages == 1
+    side.hear(message("HEARTBEAT", beat["id"], "RESPONSE"))
+    assert side.engine.late_messages == 2
+
+
+@covers("RPC-11")
+@pytest.mark.parametrize("ident", [0, 1, 2**64 - 1])
+def test_an_answer_is_not_taken_before_anything_was_asked(ident: int) -> None:
+    side = streaming_side()
+    side.hear(message("HEARTBEAT", ident, "RESPONSE"))
+    assert side.engine.late_messages == 1
+    assert side.engine.snapshot().round_trip_s is None
+
+
+@covers("RPC-11")
+def test_the_round_trip_is_measured_by_the_answer() -> None:
+    side = streaming_side()
+    side.timer(5.0)
+    [beat] = side.take_sent()
+    side.now = 5.25
+    side.hear(message("HEARTBEAT", beat["id"], "RESPONSE"))
+    assert side.engine.snapshot().round_trip_s == 0.25
+
+
+# Calls.
+
+
+@covers("RPC-12", "RPC-29")
+def test_a_small_call_is_one_message_each_way_and_ends_once_for_both() -> None:
+    pair = Pair(streaming_side(), streaming_side())
+    left, right = pair.sides
+    left.open(request_head(body_length=2), "hi", True)
+    assert len(pair.post(0)) == 1
+    pair.deliver(1)
+    assert [event["event"] for event in right.take_events()] == ["opened"]
+    right.head("theirs:1", response_head(body_length=2), "ho", True)
+    assert len(pair.post(1)) == 1
+    pair.deliver(0)
+    assert (left.engine.open_streams, right.engine.open_streams) == (0, 0)
+    assert left.streams["ours:1"].ended
+    assert [event["event"] for event in left.take_events()] == ["head"]
+    pair.lose()
+    assert left.take_events() == []
+
+
+@covers("RPC-13")
+@pytest.mark.parametrize(
+    "late",
+    [
+        message("DATA", 1, "RESPONSE", body="x"),
+        message("DATA", 1, "RESPONSE", "END", body=""),
+        message("TRAILERS", 1, "RESPONSE", "END", block=""),
+        reset_message(1, "INTERNAL", "RESPONSE"),
+        message("WINDOW", 1, "RESPONSE", credit=1),
+        head_message(1, ANSWER),
+        message("HEAD", 1, "RESPONSE", "UNSUPPORTED"),
+    ],
+)
+def test_a_message_for_a_call_that_has_ended_is_dropped_and_counted(late: Value) -> None:
+    side = opener(body="x")
+    side.reset("ours:1", "CANCELLED")
+    side.take_sent()
+    assert side.hear(late) == []
+    assert side.take_sent() == []
+    assert side.engine.late_messages == 1
+
+
+@covers("RPC-13")
+@pytest.mark.parametrize("size", [12, 13])
+def test_what_is_dropped_is_not_looked_at(size: int) -> None:
+    """It may well be against a rule that no longer concerns the call, such as credit after a reset."""
+    side = opener()
+    side.reset("ours:1", "CANCELLED")
+    for kind in (3, 4, 5):
+        side.receive((octets(kind, 2) + octets(1, 8) + octets(0x8000, 2) + b"?" * 100)[:size])
+    assert side.engine.late_messages == 3
+
+
+@covers("RPC-37")
+@pytest.mark.parametrize(
+    "stray",
+    [
+        message("DATA", 2, body="x"),
+        message("DATA", 1, "RESPONSE", body="x"),
+        message("TRAILERS", 2, "END", block=""),
+        head_message(1, ANSWER),
+        message("WINDOW", 2, credit=1),
+        reset_message(2, "CANCELLED"),
+        reset_message(1, "CANCELLED", "RESPONSE"),
+    ],
+)
+def test_a_message_for_a_stream_that_was_never_opened_is_a_violation(stray: Value) -> None:
+    side = acceptor()
+    with pytest.raises(RemoteProtocolError):
+        side.hear(stray)
+
+
+@covers("RPC-14")
+def test_a_side_and_an_id_together_name_a_stream() -> None:
+    side = opener()
+    side.hear(head_message(1, ASKED))
+    events = side.hear(
+        head_message(1, ANSWER, "to ours"),
+        message("DATA", 1, body="to theirs"),
+        message("DATA", 1, "RESPONSE", body="o"),
+    )
+    assert [(event["stream"], event["body"]) for event in events] == [
+        ("ours:1", "to ours"),
+        ("theirs:1", "to theirs"),
+        ("ours:1", "o"),
+    ]
+
+
+@covers("RPC-15")
+def test_a_lost_connection_ends_every_call_and_says_what_may_be_tried_again() -> None:
+    side = opener()
+    side.open(ASKED)
+    side.hear(head_message(9, ASKED))
+    side.lost()
+    assert {(event["stream"], event["code"], event["untouched"]) for event in side.take_events()} == {
+        ("ours:1", "LOST", False),
+        ("ours:2", "LOST", True),
+        ("theirs:9", "LOST", False),
+    }
+    side.lost()
+    assert side.take_events() == []
+    assert side.engine.open_streams == 0
+
+
+@covers("RPC-15")
+def test_a_call_behind_others_in_the_queue_is_untouched() -> None:
+    side = streaming_side()
+    for _ in range(3):
+        side.open(ASKED, "x" * 60_000)
+    assert len(side.take_sent(1)) == 1
+    side.lost()
+    assert [event["untouched"] for event in side.take_events()] == [False, True, True]
+
+
+@covers("RPC-15")
+def test_nothing_leaves_after_the_connection_is_lost() -> None:
+    side = opener()
+    side.data("ours:1", "x")
+    side.hear(message("HEARTBEAT", 1))
+    side.lost()
+    side.take_events()
+    side.data("ours:1", "y")
+    side.reset("ours:1", "CANCELLED")
+    assert [sent for sent in side.take_sent() if sent["type"] != "HEARTBEAT"] == []
+
+
+@covers("RPC-16")
+def test_an_opener_that_is_not_understood_is_refused_untouched() -> None:
+    side = opener(body="x")
+    side.data("ours:1", "never leaves")
+    assert [
+        (event["event"], event["code"], event["untouched"])
+        for event in side.hear(message("HEAD", 1, "RESPONSE", "UNSUPPORTED"))
+    ] == [("reset", "REFUSED", True)]
+    assert side.engine.open_streams == 0
+    assert side.take_sent() == []
+
+
+@covers("RPC-16")
+@pytest.mark.parametrize(
+    "other",
+    [
+        message("HEAD", 1, "UNSUPPORTED"),
+        message("DATA", 1, "RESPONSE", "UNSUPPORTED"),
+        message("HEAD", 2, "RESPONSE", "UNSUPPORTED"),
+        message("PROXY-HTTP", 1, "RESPONSE", "UNSUPPORTED"),
+    ],
+)
+def test_unsupported_about_anything_else_is_dropped_and_counted(other: Value) -> None:
+    side = opener()
+    assert side.hear(other) == []
+    assert side.take_sent() == []
+    assert side.engine.late_messages == 1
+    assert side.engine.open_streams == 1
+
+
+@covers("RPC-17", "RPC-31")
+def test_one_stream_more_than_the_limit_is_the_callers_fault() -> None:
+    side = streaming_side(streams_max=2)
+    side.open(ASKED)
+    assert side.engine.may_open
+    side.open(ASKED)
+    assert not side.engine.may_open
+    with pytest.raises(LocalProtocolError):
+        side.open(ASKED)
+    side.reset("ours:1", "CANCELLED")
+    assert side.engine.may_open
+    side.open(ASKED)
+
+
+@covers("RPC-17", "RPC-31")
+def test_a_complete_stream_counts_until_its_last_message_has_left() -> None:
+    """Else whoever asks much and reads nothing would make the other side hold its responses without end."""
+    side = acceptor(ASKED, "", "END", streams_max=1)
+    side.head("theirs:1", ANSWER, "whole", True)
+    assert side.engine.open_streams == 0
+    assert side.hear(head_message(2, ASKED)) == []
+    assert [sent["type"] for sent in side.take_sent()] == ["RESET", "HEAD"]
+    assert len(side.hear(head_message(3, ASKED))) == 1
+    opening = opener(streams_max=1)
+    opening.data("ours:1", "", True)
+    opening.hear(head_message(1, ANSWER, "", "END"))
+    assert not opening.engine.may_open
+    opening.take_sent()
+    assert opening.engine.may_open
+
+
+@covers("RPC-17", "RPC-49")
+def test_opening_and_cancelling_for_ever_holds_nothing() -> None:
+    side = streaming_side(streams_max=1)
+    for _ in range(100):
+        side.reset(side.open(ASKED, "x" * 1000), "CANCELLED")
+    assert side.engine.snapshot().queued_bytes == 0
+    assert not side.engine.has_outgoing
+    other = opener(streams_max=1)
+    other.data("ours:1", "x" * 200_000)
+    other.reset("ours:1", "CANCELLED")
+    assert other.engine.may_open
+    assert other.engine.snapshot().queued_bytes == 0
+
+
+@covers("RPC-17")
+def test_the_streams_of_the_peer_do_not_count_as_ours() -> None:
+    side = acceptor(streams_max=1)
+    assert side.engine.may_open
+    side.open(ASKED)
+    assert side.engine.open_streams == 2
+
+
+# Heads.
+
+
+@covers("RPC-26")
+def test_ids_may_leave_gaps_but_never_go_back() -> None:
+    side = streaming_side()
+    assert len(side.hear(head_message(5, ASKED), head_message(6, ASKED), head_message(2**64 - 1, ASKED))) == 3
+    for ident in (0, 1, 6, 2**64 - 1):
+        with pytest.raises(RemoteProtocolError):
+            side.hear(head_message(ident, ASKED))
+
+
+@covers("RPC-26")
+def test_a_refused_stream_uses_its_id_up() -> None:
+    side = acceptor(streams_max=1)
+    side.hear(head_message(7, ASKED))
+    with pytest.raises(RemoteProtocolError):
+        side.hear(head_message(7, ASKED))
+
+
+@covers("RPC-27", "RPC-28")
+def test_sizes_that_promise_gigabytes_allocate_nothing() -> None:
+    side = streaming_side()
+    promise = octets(3, 2) + octets(1, 8) + octets(0, 2) + octets(-1, 8) + b"\xff\xff\xff\xff" + b"\xff\xff\xff\xff"
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            side.receive(promise + b"x" * 100)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@covers("RPC-28")
+@pytest.mark.parametrize("response", [False, True])
+def test_a_head_may_be_as_large_as_the_limit_and_no_larger(response: bool) -> None:
+    line = "A: " + "b" * (1024 - 3 - 2)
+    for size, good in ((1024, True), (1025, False)):
+        head = response_head(reason="") if response else request_head("G", "/")
+        block = line + "\r\n"
+        head["block"] = block[: size - (0 if response else 2) - 2] + "\r\n" if good else "A: " + "b" * 2000 + "\r\n"
+        if not good:
+            head["block"] = "A: " + "b" * (size - 5 - (0 if response else 2)) + "\r\n"
+        side = opener(head_bytes_max=1024)
+        if good:
+            assert len(side.hear(head_message(1, head))) == 1
+        else:
+            with pytest.raises(RemoteProtocolError):
+                side.hear(head_message(1, head))
+
+
+@covers("RPC-28")
+def test_the_body_does_not_count_as_head() -> None:
+    side = streaming_side(head_bytes_max=1024)
+    assert len(side.hear(head_message(1, ASKED, "x" * 60_000))) == 1
+
+
+@covers("RPC-30")
+@pytest.mark.parametrize("body, end", [("x", False), ("", True), ("x", True)])
+def test_an_informational_head_with_anything_more_is_the_callers_fault(body: str, end: bool) -> None:
+    side = acceptor()
+    with pytest.raises(LocalProtocolError):
+        side.head("theirs:1", response_head(103), body, end)
+    assert side.take_sent() == []
+
+
+@covers("RPC-30")
+def test_informational_heads_pass_in_order_before_the_final_one() -> None:
+    side = acceptor()
+    for status in (100, 103, 199, 200):
+        side.head("theirs:1", response_head(status))
+    assert [sent["head"]["status"] for sent in side.take_sent()] == [100, 103, 199, 200]
+    with pytest.raises(LocalProtocolError):
+        side.head("theirs:1", response_head(103))
+
+
+@covers("RPC-31", "RPC-50")
+def test_streams_over_the_limit_are_refused_untouched_and_nobody_hears_of_them() -> None:
+    side = acceptor(streams_max=1)
+    assert side.hear(head_message(2, ASKED, "body"), head_message(3, ASKED, "", "END")) == []
+    refusals = side.take_sent()
+    assert [(sent["type"], sent["id"], sent["code"], sent["untouched"]) for sent in refusals] == [
+        ("RESET", 2, "REFUSED", True),
+        ("RESET", 3, "REFUSED", True),
+    ]
+    assert all(sent["flags"] == ["RESPONSE"] for sent in refusals)
+    assert side.engine.open_streams == 1
+
+
+@covers("RPC-32")
+def test_opaque_bytes_flow_both_ways_after_101_and_each_half_ends_by_itself() -> None:
+    side = acceptor(UPGRADE)
+    side.head("theirs:1", SWITCHED, "hello")
+    side.data("theirs:1", "more", True)
+    assert side.take_sent() == [
+        head_message(1, SWITCHED, "hello"),
+        message("DATA", 1, "RESPONSE", "END", body="more"),
+    ]
+    assert side.hear(message("DATA", 1, body="up"), message("DATA", 1, "END", body="")) == [
+        {"event": "data", "stream": "theirs:1", "body": "up", "end": False},
+        {"event": "data", "stream": "theirs:1", "body": "", "end": True},
+    ]
+    assert side.engine.open_streams == 0
+
+
+@covers("RPC-32")
+def test_after_101_the_declared_length_of_the_request_no_longer_binds() -> None:
+    pair = Pair(streaming_side(), streaming_side())
+    left, right = pair.sides
+    left.open(request_head(upgrade="websocket", body_length=0))
+    pair.post(0)
+    pair.deliver(1)
+    right.take_events()
+    right.head("theirs:1", SWITCHED)
+    pair.post(1)
+    pair.deliver(0)
+    left.data("ours:1", "opaque", True)
+    pair.post(0)
+    pair.deliver(1)
+    assert right.take_events() == [{"event": "data", "stream": "theirs:1", "body": "opaque", "end": True}]
+
+
+@covers("RPC-32")
+def test_101_that_was_not_asked_for_is_a_fault_of_whoever_sends_it() -> None:
+    with pytest.raises(LocalProtocolError):
+        acceptor().head("theirs:1", SWITCHED)
+    with pytest.raises(RemoteProtocolError):
+        opener().hear(head_message(1, SWITCHED))
+
+
+@covers("RPC-32")
+def test_101_is_final() -> None:
+    side = opener(UPGRADE)
+    side.hear(head_message(1, SWITCHED))
+    with pytest.raises(RemoteProtocolError):
+        side.hear(head_message(1, ANSWER))
+
+
+# Bodies.
+
+
+@covers("RPC-33", "RPC-46")
+def test_body_bytes_arrive_in_the_order_in_which_they_were_sent() -> None:
+    pair = Pair(streaming_side(data_bytes_max=3), streaming_side())
+    left, right = pair.sides
+    name = left.open(ASKED, "012")
+    for piece in ("3", "456789", "abcdefgh"):
+        left.data(name, piece)
+    left.trailers(name, "X: y\r\n")
+    pair.post(0)
+    while pair.deliver(1):
+        pass
+    events = right.take_events()
+    assert "".join(event.get("body", "") for event in events) == "0123456789abcdefgh"
+    assert events[-1]["event"] == "trailers"
+
+
+@covers("RPC-34")
+@pytest.mark.parametrize(
+    "head, answer, good",
+    [
+        (ASKED, response_head(body_length=2), "ab"),
+        (ASKED, response_head(body_length=0), ""),
+        (ASKED, response_head(), "any"),
+        (ASKED, response_head(204), ""),
+        (ASKED, response_head(304, body_length=7), ""),
+        (request_head("HEAD"), response_head(body_length=7), ""),
+        (request_head("HEAD"), response_head(), ""),
+        (ASKED, response_head(205, body_length=1), "x"),
+        (request_head("head"), response_head(body_length=1), "x"),
+    ],
+)
+def test_a_response_carries_exactly_what_its_head_promises(head: Value, answer: Value, good: str) -> None:
+    assert len(opener(head).hear(head_message(1, answer, good, "END"))) == 1
+    assert len(opener(head).hear(head_message(1, answer), message("DATA", 1, "RESPONSE", "END", body=good))) == 2
+    acceptor(head).head("theirs:1", answer, good, True)
+    if good != "any":
+        with pytest.raises(RemoteProtocolError):
+            opener(head).hear(head_message(1, answer, good + "x"))
+        with pytest.raises(RemoteProtocolError):
+            opener(head).hear(head_message(1, answer), message("DATA", 1, "RESPONSE", body=good + "x"))
+        with pytest.raises(LocalProtocolError):
+            acceptor(head).head("theirs:1", answer, good + "x")
+    if answer["body_length"] > 0 and good:
+        with pytest.raises(RemoteProtocolError):
+            opener(head).hear(head_message(1, answer, good[1:], "END"))
+        with pytest.raises(RemoteProtocolError):
+            opener(head).hear(head_message(1, answer), message("TRAILERS", 1, "RESPONSE", "END", block=""))
+
+
+@covers("RPC-34", "RPC-38")
+def test_an_incomplete_body_cannot_be_ended_only_reset() -> None:
+    side = acceptor()
+    side.head("theirs:1", response_head(body_length=5), "abc")
+    with pytest.raises(LocalProtocolError):
+        side.data("theirs:1", "d", True)
+    with pytest.raises(LocalProtocolError):
+        side.trailers("theirs:1", "")
+    side.reset("theirs:1", "SERVICE_CLOSED")
+    assert not any("END" in sent["flags"] for sent in side.take_sent())
+
+
+@covers("RPC-38")
+def test_a_body_that_is_cut_short_is_never_taken_for_a_whole_one() -> None:
+    side = opener()
+    events = side.hear(head_message(1, ANSWER, "half"), reset_message(1, "SERVICE_CLOSED", "RESPONSE"))
+    assert [(event["event"], event.get("end")) for event in events] == [("head", False), ("reset", None)]
+
+
+@covers("RPC-34")
+def test_a_declared_request_body_is_counted() -> None:
+    side = acceptor(request_head("PUT", body_length=4), "ab")
+    with pytest.raises(RemoteProtocolError):
+        side.hear(message("DATA", 1, "END", body="c"))
+    sender = opener(request_head("PUT", body_length=4), "ab")
+    with pytest.raises(LocalProtocolError):
+        sender.data("ours:1", "cde")
+
+
+@covers("RPC-35")
+def test_nothing_to_say_is_not_said() -> None:
+    side = opener()
+    side.data("ours:1", "")
+    assert side.take_sent() == []
+    side.data("ours:1", "", True)
+    assert side.take_sent() == [message("DATA", 1, "END", body="")]
+
+
+@covers("RPC-35")
+def test_data_is_cut_to_the_size_that_a_message_may_have() -> None:
+    side = opener(data_bytes_max=4)
+    side.data("ours:1", "abcdefghi", True)
+    assert side.take_sent() == [
+        message("DATA", 1, body="abcd"),
+        message("DATA", 1, body="efgh"),
+        message("DATA", 1, "END", body="i"),
+    ]
+    with pytest.raises(RemoteProtocolError):
+        acceptor(data_bytes_max=4).hear(message("DATA", 1, body="abcde"))
+
+
+@covers("RPC-35")
+def test_a_head_with_more_body_than_a_message_may_have_is_a_fault() -> None:
+    with pytest.raises(LocalProtocolError):
+        streaming_side(data_bytes_max=4).open(ASKED, "abcde")
+    with pytest.raises(LocalProtocolError):
+        acceptor(data_bytes_max=4).head("theirs:1", ANSWER, "abcde")
+    with pytest.raises(RemoteProtocolError):
+        streaming_side(data_bytes_max=4).hear(head_message(1, ASKED, "abcde"))
+
+
+@covers("RPC-36")
+def test_trailers_end_their_half() -> None:
+    side = acceptor()
+    side.head("theirs:1", ANSWER, "body")
+    side.trailers("theirs:1", "Server-Timing: db;dur=5\r\n")
+    assert side.take_sent() == [
+        head_message(1, ANSWER, "body"),
+        message("TRAILERS", 1, "RESPONSE", "END", block="Server-Timing: db;dur=5\r\n"),
+    ]
+    with pytest.raises(LocalProtocolError):
+        side.data("theirs:1", "x")
+    assert side.hear(message("TRAILERS", 1, "END", block="A: b\r\n")) == [
+        {"event": "trailers", "stream": "theirs:1", "block": "A: b\r\n"}
+    ]
+    assert side.engine.open_streams == 0
+
+
+@covers("RPC-36")
+@pytest.mark.parametrize("block", ["no colon\r\n", "A: b", "Content-Length: 4\r\n", "A: " + "b" * 20 + "\r\n"])
+def test_trailers_that_are_not_valid_are_a_violation(block: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        acceptor(trailer_bytes_max=20).hear(message("TRAILERS", 1, "END", block=block))
+
+
+@covers("RPC-36")
+def test_trailers_over_the_limit_are_the_callers_fault() -> None:
+    side = opener(trailer_bytes_max=20)
+    with pytest.raises(LocalProtocolError):
+        side.trailers("ours:1", "A: " + "b" * 16 + "\r\n")
+    assert side.take_sent() == []
+
+
+@covers("RPC-36")
+def test_trailers_may_be_as_large_as_the_limit() -> None:
+    block = "A: " + "b" * 15 + "\r\n"
+    assert len(acceptor(trailer_bytes_max=20).hear(message("TRAILERS", 1, "END", block=block))) == 1
+    opener(trailer_bytes_max=20).trailers("ours:1", block)
+
+
+@covers("RPC-37")
+def test_what_the_state_does_not_admit_is_the_callers_fault_when_sending() -> None:
+    side = acceptor()
+    with pytest.raises(LocalProtocolError):
+        side.data("theirs:1", "x")
+    with pytest.raises(LocalProtocolError):
+        side.trailers("theirs:1", "")
+    side.head("theirs:1", ANSWER)
+    with pytest.raises(LocalProtocolError):
+        side.head("theirs:1", ANSWER)
+    side.data("theirs:1", "", True)
+    for again in (lambda: side.data("theirs:1", "x"), lambda: side.trailers("theirs:1", "")):
+        with pytest.raises(LocalProtocolError):
+            again()
+    with pytest.raises(LocalProtocolError):
+        opener().head("ours:1", ANSWER)
+
+
+# Credit.
+
+
+@covers("RPC-39")
+def test_credit_starts_as_the_window_and_bytes_in_the_head_count() -> None:
+    side = opener(body="abcd", window_bytes=10)
+    assert side.streams["ours:1"].credit == 6
+    with pytest.raises(LocalProtocolError):
+        side.data("ours:1", "1234567")
+    side.data("ours:1", "123456")
+    assert side.streams["ours:1"].credit == 0
+    with pytest.raises(LocalProtocolError):
+        side.data("ours:1", "1")
+    side.data("ours:1", "", True)
+
+
+@covers("RPC-39")
+def test_the_head_may_carry_the_window_and_no_more() -> None:
+    streaming_side(window_bytes=4).open(ASKED, "abcd")
+    with pytest.raises(LocalProtocolError):
+        streaming_side(window_bytes=4).open(ASKED, "abcde")
+    with pytest.raises(RemoteProtocolError):
+        streaming_side(window_bytes=4).hear(head_message(1, ASKED, "abcde"))
+    with pytest.raises(LocalProtocolError):
+        acceptor(window_bytes=4).head("theirs:1", ANSWER, "abcde")
+    acceptor(window_bytes=4).head("theirs:1", ANSWER, "abcd")
+
+
+@covers("RPC-17", "RPC-39")
+@pytest.mark.parametrize("body, end", [("abcde", False), ("abcdefghi", False), ("abc", True)])
+def test_an_open_that_is_refused_to_the_caller_leaves_nothing_behind(body: str, end: bool) -> None:
+    side = streaming_side(window_bytes=4, data_bytes_max=8)
+    with pytest.raises(LocalProtocolError):
+        side.open(request_head(body_length=4), body, end)
+    assert side.engine.open_streams == 0
+    assert not side.engine.has_outgoing
+
+
+@covers("RPC-39")
+def test_the_default_window_is_that_of_the_document() -> None:
+    side = acceptor()
+    for _ in range(4):
+        side.hear(message("DATA", 1, body="x" * 65_536))
+    with pytest.raises(RemoteProtocolError):
+        side.hear(message("DATA", 1, body="x"))
+
+
+@covers("RPC-40")
+def test_credit_is_given_for_what_was_taken_and_by_quarters() -> None:
+    side = acceptor(body="x" * 40, window_bytes=40)
+    given = []
+    for _ in range(40):
+        side.consumed("theirs:1", 1)
+        given += [sent["credit"] for sent in side.take_sent()]
+    assert given == [10, 10, 10, 10]
+
+
+@covers("RPC-40")
+def test_no_credit_without_taking() -> None:
+    side = acceptor(body="x" * 40, window_bytes=40)
+    assert side.take_sent() == []
+    side.consumed("theirs:1", 0)
+    assert side.take_sent() == []
+    with pytest.raises(LocalProtocolError):
+        side.consumed("theirs:1", 41)
+
+
+@covers("RPC-40", "RPC-42")
+def test_no_credit_is_given_to_a_half_that_has_ended() -> None:
+    side = acceptor(ASKED, "x" * 40, "END", window_bytes=40)
+    side.consumed("theirs:1", 40)
+    assert side.take_sent() == []
+
+
+@covers("RPC-40")
+def test_taking_after_the_stream_has_ended_does_nothing() -> None:
+    side = acceptor(body="x" * 40, window_bytes=40)
+    side.hear(reset_message(1, "CANCELLED"))
+    side.consumed("theirs:1", 40)
+    assert side.take_sent() == []
+
+
+@covers("RPC-41")
+@pytest.mark.parametrize("credit", [0, 5, 2**32 - 1])
+def test_credit_beyond_the_window_is_a_violation(credit: int) -> None:
+    side = opener(body="abcd", window_bytes=10)
+    with pytest.raises(RemoteProtocolError):
+        side.hear(message("WINDOW", 1, "RESPONSE", credit=credit))
+
+
+@covers("RPC-41")
+def test_credit_is_reported_and_lifts_what_may_be_sent() -> None:
+    side = opener(body="abcd", window_bytes=10)
+    assert side.hear(message("WINDOW", 1, "RESPONSE", credit=4)) == [{"event": "credit", "stream": "ours:1"}]
+    assert side.streams["ours:1"].credit == 10
+
+
+@covers("RPC-41")
+@pytest.mark.parametrize("payload", [b"", b"\x00", b"\x00\x00\x01", b"\x00\x00\x00\x00\x01"])
+def test_a_window_of_another_size_is_a_violation(payload: bytes) -> None:
+    side = opener(body="abcd")
+    with pytest.raises(RemoteProtocolError):
+        side.receive(octets(7, 2) + octets(1, 8) + octets(0x8000, 2) + payload)
+
+
+@covers("RPC-42")
+def test_credit_for_a_half_that_has_ended_is_ignored() -> None:
+    side = opener(body="abcd", end=True)
+    assert side.hear(message("WINDOW", 1, "RESPONSE", credit=4)) == []
+    assert side.hear(message("WINDOW", 1, "RESPONSE", credit=4)) == []
+    assert len(side.hear(head_message(1, ANSWER, "", "END"))) == 1
+
+
+@covers("RPC-43")
+def test_a_stream_without_credit_holds_nothing_back() -> None:
+    side = streaming_side(window_bytes=4)
+    side.open(ASKED, "full")
+    side.take_sent()
+    assert side.streams["ours:1"].credit == 0
+    side.open(ASKED, "free")
+    side.goaway("bye")
+    side.hear(message("HEARTBEAT", 3))
+    side.reset("ours:1", "DEADLINE")
+    assert [sent["type"] for sent in side.take_sent()] == ["GOAWAY", "HEARTBEAT", "RESET", "HEAD"]
+
+
+# Turns.
+
+
+@covers("RPC-44")
+def test_every_kind_of_control_goes_before_what_is_queued() -> None:
+    side = acceptor(body="x" * 40, window_bytes=40, streams_max=2)
+    side.hear(head_message(2, ASKED))
+    side.open(ASKED, "queued")
+    side.head("theirs:1", ANSWER, "queued")
+    side.consumed("theirs:1", 40)
+    side.reset("theirs:2", "INTERNAL")
+    side.timer(5.0)
+    side.goaway()
+    side.hear(message("HEARTBEAT", 9), message(77, 10), head_message(11, ASKED))
+    kinds = [sent["type"] for sent in side.take_sent()]
+    assert kinds == ["WINDOW", "RESET", "HEARTBEAT", "GOAWAY", "HEARTBEAT", 77, "RESET", "HEAD", "HEAD"]
+
+
+@covers("RPC-44")
+def test_control_leaves_even_when_there_is_room_for_nothing() -> None:
+    side = opener()
+    side.data("ours:1", "x")
+    side.hear(message("HEARTBEAT", 1))
+    assert [sent["type"] for sent in side.take_sent(0)] == ["HEARTBEAT"]
+
+
+@covers("RPC-45")
+def test_streams_take_turns_one_message_each() -> None:
+    side = streaming_side(data_bytes_max=1)
+    for body in ("aaa", "bb", "c"):
+        side.data(side.open(ASKED), body)
+    assert [sent["id"] for sent in side.take_sent()] == [1, 2, 3, 1, 2, 3, 1, 2, 1]
+
+
+@covers("RPC-45", "RPC-46")
+def test_turns_go_on_where_they_stopped() -> None:
+    side, idents = streaming_side(data_bytes_max=1), []
+    for body in ("aaa", "bbb"):
+        side.data(side.open(ASKED), body)
+    while sent := side.take_sent(1):
+        assert len(sent) == 1
+        idents.append(sent[0]["id"])
+    assert idents == [1, 2] * 4
+    assert not side.engine.has_outgoing
+
+
+@covers("RPC-45")
+def test_room_is_filled_but_not_far_exceeded() -> None:
+    side = opener()
+    side.data("ours:1", "x" * 262_144)
+    assert len(side.take_sent(100_000)) == 2
+    assert len(side.take_sent()) == 2
+
+
+@covers("RPC-47")
+def test_reading_stops_while_the_peer_does_not_take_its_answers() -> None:
+    side = streaming_side(control_bytes_max=1024)
+    heard = 0
+    while side.engine.wants_reading:
+        side.hear(message("HEARTBEAT", heard))
+        heard += 1
+        assert heard < 1000
+    assert side.engine.snapshot().control_bytes <= 1024 + 12
+    assert heard == 1024 // 12 + 1
+    assert len(side.take_sent(0)) == heard
+    assert side.engine.wants_reading
+    assert side.engine.snapshot().control_bytes == 0
+
+
+# Ending early.
+
+
+@covers("RPC-48", "RPC-12")
+@pytest.mark.parametrize("when", ["opened", "head", "body", "half closed"])
+def test_either_side_may_reset_at_any_time(when: str) -> None:
+    for resetting in (0, 1):
+        pair = Pair(streaming_side(), streaming_side())
+        name = pair.sides[0].open(ASKED)
+        pair.post(0)
+        pair.deliver(1)
+        right = pair.sides[1]
+        right.take_events()
+        if when != "opened":
+            right.head("theirs:1", ANSWER, "" if when == "head" else "x", when == "half closed")
+        pair.post(1)
+        pair.deliver(0)
+        pair.sides[0].take_events()
+        pair.sides[resetting].reset((name, "theirs:1")[resetting], "INTERNAL", reason="why")
+        pair.post(resetting)
+        pair.deliver(1 - resetting)
+        [event] = pair.sides[1 - resetting].take_events()
+        assert (event["event"], event["code"], event["reason"]) == ("reset", "INTERNAL", "why")
+        assert pair.sides[resetting].take_events() == []
+        assert [side.engine.open_streams for side in pair.sides] == [0, 0]
+
+
+@covers("RPC-49")
+def test_what_is_queued_is_discarded_with_the_stream() -> None:
+    side = opener()
+    other = side.open(ASKED)
+    side.data("ours:1", "x" * 200_000)
+    side.data(other, "kept")
+    side.reset("ours:1", "CANCELLED")
+    assert [(sent["type"], sent["id"]) for sent in side.take_sent()] == [("RESET", 1), ("HEAD", 2), ("DATA", 2)]
+    assert side.engine.snapshot().queued_bytes == 0
+
+
+@covers("RPC-49")
+def test_what_is_queued_is_discarded_when_the_peer_resets() -> None:
+    side = opener()
+    side.data("ours:1", "x" * 200_000)
+    side.hear(reset_message(1, "INTERNAL", "RESPONSE"))
+    assert side.engine.snapshot().queued_bytes == 0
+    assert side.take_sent() == []
+    assert not side.engine.has_outgoing
+
+
+@covers("RPC-49")
+def test_no_reset_is_sent_for_a_head_that_never_left() -> None:
+    side = streaming_side()
+    side.reset(side.open(ASKED, "x"), "CANCELLED")
+    assert side.take_sent() == []
+    assert side.engine.snapshot().queued_bytes == 0
+
+
+@covers("RPC-49")
+def test_an_acceptor_resets_even_before_its_own_head_has_left() -> None:
+    side = acceptor()
+    side.head("theirs:1", ANSWER)
+    side.reset("theirs:1", "INTERNAL")
+    assert [sent["type"] for sent in side.take_sent()] == ["RESET"]
+
+
+@covers("RPC-50")
+@pytest.mark.parametrize("before, believed", [([], True), ([103], True), ([200], False), ([103, 404], False)])
+def test_untouched_is_believed_until_a_final_head_has_come(before: list[int], believed: bool) -> None:
+    side = opener()
+    side.hear(*(head_message(1, response_head(status)) for status in before))
+    [event] = side.hear(reset_message(1, "SERVICE_UNREACHABLE", "RESPONSE", untouched=True))
+    assert event["untouched"] is believed
+
+
+@covers("RPC-50")
+def test_untouched_is_not_believed_from_an_opener() -> None:
+    [event] = acceptor().hear(reset_message(1, "CANCELLED", untouched=True))
+    assert event["untouched"] is False
+
+
+@covers("RPC-50")
+def test_untouched_is_sent_as_the_owner_says() -> None:
+    for untouched in (False, True):
+        side = acceptor()
+        side.reset("theirs:1", "SERVICE_UNREACHABLE", untouched=untouched, reason="refused")
+        assert side.take_sent() == [
+            reset_message(1, "SERVICE_UNREACHABLE", "RESPONSE", untouched=untouched, reason="refused")
+        ]
+
+
+@covers("RPC-51")
+@pytest.mark.parametrize("code", [0, 12, 13, 255, 256, 65535])
+def test_an_unknown_code_is_read_as_internal(code: int) -> None:
+    side = opener()
+    side.receive(octets(6, 2) + octets(1, 8) + octets(0x8000, 2) + octets(code, 2) + b"\x00" + b"\xc3(\xff")
+    [event] = side.take_events()
+    assert event["code"] == "INTERNAL"
+    assert event["reason"].startswith("\ufffd(")
+
+
+@covers("RPC-51")
+def test_a_long_reason_is_cut_before_it_is_sent() -> None:
+    side = acceptor()
+    side.reset("theirs:1", "INTERNAL", reason="ü" * 300)
+    [sent] = side.engine.outgoing(1)
+    assert 250 <= len(sent) - 15 <= 256
+    assert opener().engine.receive_message(sent, now=0.0) is None
+
+
+@covers("RPC-51")
+def test_the_code_that_nobody_sends_is_not_sent() -> None:
+    with pytest.raises(LocalProtocolError):
+        acceptor().reset("theirs:1", "LOST")
+
+
+@covers("RPC-52")
+def test_resets_that_cross_end_the_stream_once_on_each_side() -> None:
+    pair = Pair(streaming_side(), streaming_side())
+    pair.sides[0].open(ASKED)
+    pair.post(0)
+    pair.deliver(1)
+    pair.sides[1].take_events()
+    pair.sides[0].reset("ours:1", "CANCELLED")
+    pair.sides[1].reset("theirs:1", "INTERNAL")
+    pair.post(0)
+    pair.post(1)
+    pair.deliver(0)
+    pair.deliver(1)
+    for side in pair.sides:
+        assert side.take_events() == []
+        assert side.engine.late_messages == 1
+        assert side.take_sent() == []
+
+
+@covers("RPC-52")
+def test_a_reset_that_crosses_the_end_is_dropped() -> None:
+    side = opener(end=True)
+    side.hear(head_message(1, ANSWER, "", "END"))
+    assert side.hear(reset_message(1, "INTERNAL", "RESPONSE")) == []
+    assert side.engine.late_messages == 1
+
+
+@covers("RPC-48")
+def test_a_second_reset_by_the_owner_does_nothing() -> None:
+    side = opener()
+    side.reset("ours:1", "CANCELLED")
+    side.reset("ours:1", "DEADLINE")
+    assert [sent["code"] for sent in side.take_sent()] == ["CANCELLED"]
+    side.data("ours:1", "x")
+    side.trailers("ours:1", "")
+    assert side.take_sent() == []
+
+
+@covers("RPC-53", "RPC-50")
+def test_a_reset_after_a_complete_response_only_stops_the_request() -> None:
+    side = opener()
+    events = side.hear(
+        head_message(1, ANSWER, "whole", "END"), reset_message(1, "NOT_WANTED", "RESPONSE", untouched=True)
+    )
+    assert [(event["event"], event.get("end")) for event in events] == [("head", True), ("reset", None)]
+    assert events[1]["code"] == "NOT_WANTED"
+    assert events[1]["untouched"] is False
+    side.data("ours:1", "no more")
+    assert side.take_sent() == []
+
+
+@covers("RPC-53")
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_complete_response_leaves_before_the_word_that_the_rest_is_not_wanted(left: int) -> None:
+    """Control goes first (RPC-44), yet a reset must not overtake the response that it lets stand."""
+    side = acceptor()
+    side.head("theirs:1", ANSWER, "whole")
+    side.data("theirs:1", "answer", True)
+    sent = [one for _ in range(left) for one in side.take_sent(1)]
+    side.reset("theirs:1", "NOT_WANTED")
+    assert side.engine.open_streams == 0
+    sent += side.take_sent()
+    assert [one["type"] for one in sent] == ["HEAD", "DATA", "RESET"]
+    assert sent[-1] == reset_message(1, "NOT_WANTED", "RESPONSE")
+
+
+# Going away.
+
+
+@covers("RPC-54")
+def test_after_goaway_new_streams_are_refused_and_open_ones_go_on() -> None:
+    side = acceptor()
+    side.goaway("moving")
+    side.goaway("twice")
+    assert side.take_sent() == [message("GOAWAY", 0, reason="moving")]
+    assert side.engine.goaway_sent
+    assert side.hear(head_message(2, ASKED)) == []
+    [refusal] = side.take_sent()
+    assert (refusal["code"], refusal["untouched"], refusal["id"]) == ("REFUSED", True, 2)
+    side.head("theirs:1", ANSWER, "still here", True)
+    assert side.take_sent() == [head_message(1, ANSWER, "still here", "END")]
+
+
+@covers("RPC-54")
+def test_a_side_that_goes_away_may_still_open_streams() -> None:
+    side = streaming_side()
+    side.goaway()
+    assert side.engine.may_open
+    side.open(ASKED)
+
+
+@covers("RPC-55")
+def test_after_hearing_goaway_opening_is_the_callers_fault() -> None:
+    side = opener()
+    assert side.hear(message("GOAWAY", 0, reason="moving")) == [{"event": "goaway", "reason": "moving"}]
+    assert side.engine.goaway_received
+    assert not side.engine.may_open
+    with pytest.raises(LocalProtocolError):
+        side.open(ASKED)
+    side.data("ours:1", "goes on")
+    assert side.take_sent() == [message("DATA", 1, body="goes on")]
+
+
+@covers("RPC-56")
+def test_goaway_has_no_id_and_a_bounded_reason() -> None:
+    with pytest.raises(RemoteProtocolError):
+        streaming_side().hear(message("GOAWAY", 1, reason=""))
+    with pytest.raises(RemoteProtocolError):
+        streaming_side().hear(message("GOAWAY", 0, reason="x" * 257))
+    side = streaming_side()
+    assert len(side.hear(message("GOAWAY", 0, reason="x" * 256), message("GOAWAY", 0, reason="again"))) == 1
+    side.goaway("y" * 1000)
+    [sent] = side.take_sent()
+    assert sent == message("GOAWAY", 0, reason="y" * 256)
+
+
+# What one connection holds.
+
+
+@covers("RPC-12", "RPC-40")
+def test_the_snapshot_counts_what_is_held() -> None:
+    engine = StreamingEngine(RpcLimits(), now=0.0)
+    side = EngineSide(engine)
+    side.hear(head_message(1, ASKED, "received"))
+    side.open(ASKED, "queued")
+    side.hear(message("HEARTBEAT", 5))
+    snapshot = engine.snapshot()
+    assert (snapshot.opened, snapshot.accepted, snapshot.held_bytes) == (1, 1, 8)
+    assert snapshot.queued_bytes >= 6
+    assert snapshot.control_bytes == 12
+    side.take_sent()
+    side.consumed("theirs:1", 8)
+    side.reset("ours:1", "CANCELLED")
+    snapshot = engine.snapshot()
+    assert (snapshot.opened, snapshot.held_bytes, snapshot.queued_bytes) == (0, 0, 0)
