@@ -36,6 +36,7 @@ from pico.protocol.http import (
     endpoint_of,
     failure_response,
     last_chunk,
+    options_response,
     request_head,
     request_id_of,
 )
@@ -151,7 +152,20 @@ class ProxyRequest(InlineActor):
             return
         if self._head.upgrade:
             self._body_read = False  # it ends with the opaque bytes, if the service switches
-        self._attempt()
+        if self._head.method == b"OPTIONS" and request.max_forwards == 0:
+            self._answer_options()
+        else:
+            self._attempt()
+
+    def _answer_options(self) -> None:
+        """The client asks the node itself (RFC 9110 §7.6.2)."""
+        self.status = 204
+        self.keep_alive = self._request.keep_alive and self._body_read
+        date = self._services.date()
+        self._client.write(
+            options_response(self._request, keep_alive=self.keep_alive, request_id=self.request_id, date=date)
+        )
+        self._finish("ok")
 
     def _forwarded_head(self) -> RequestHead:
         request, services, host = self._request, self._services, self._client.host
@@ -251,14 +265,18 @@ class ProxyRequest(InlineActor):
         """Send what there is credit for; more comes with credit or with bytes from the client."""
         stream = self._stream
         while stream is not None and not self._request_sent and not self._finished:
-            if not self._pending and not self._body_read:
-                self._read_body()
-                if not self._pending and not self._body_read:
-                    return
+            if not self._has_body():
+                return
             if self._pending and stream.credit <= 0:
                 self._service_deadline = self._services.clock.now() + self._services.timers.response_idle_s
                 return
             self._send_piece(stream)
+
+    def _has_body(self) -> bool:
+        """Whether there is something to send, asking the client's connection if need be."""
+        if not self._pending and not self._body_read:
+            self._read_body()
+        return bool(self._pending) or self._body_read
 
     def _send_piece(self, stream: RpcStream) -> None:
         assert self._upstream is not None
@@ -307,6 +325,8 @@ class ProxyRequest(InlineActor):
         if status < 200 and status != 101:
             self._relay_informational(event)
             return
+        if status != 101 and self._request.upgrade and not self._request_sent:
+            self._end_request()
         services = self._services
         now = services.clock.now()
         self.upstream_s = now - self.began_at
@@ -326,8 +346,6 @@ class ProxyRequest(InlineActor):
         if status == 101:
             self._switch_protocol(head, event)
         else:
-            if self._request.upgrade and not self._request_sent:
-                self._end_request()
             self._relay(head, event.data, event.end)
 
     def _relay_informational(self, event: HeadReceived) -> None:
@@ -458,7 +476,7 @@ class ProxyRequest(InlineActor):
 
     def _on_client_ended(self, _: ClientEnded) -> None:
         """The client half-closed: not an abort, unless it owes a body."""
-        if not self._body_read and not self._switched and not self._request.upgrade:
+        if not self._body_read and (self._switched or not self._request.upgrade):
             self._send_body()
 
     def _on_client_lost(self, _: ClientLost) -> None:

@@ -129,11 +129,13 @@ class ClientConnection:
         self._resume_reading()
         self._late = False
         self.deadline = self._services.clock.now() + self._services.timers.linger_s
-        while not (self._ended or self._lost or self._late or self._discarding <= 0) or self._waits_for_writing():
+        while self._lingers():
             self._parking.park()
 
-    def _waits_for_writing(self) -> bool:
-        return bool(self._stream.unsent_bytes) and not self._lost and not self._late
+    def _lingers(self) -> bool:
+        if self._lost or self._late:
+            return False
+        return self._stream.unsent_bytes > 0 or not (self._ended or self._discarding <= 0)
 
     # What a request may do with the connection (``pico.actors.proxy_request.Client``).
 

@@ -182,7 +182,7 @@ class UpstreamDoor:
                 del counter[key]
 
 
-class Acceptance(WebSocketHandler):  # type: ignore[misc]  # the package has no types
+class Acceptance(WebSocketHandler):
     """Has gevent-websocket answer a handshake that was found valid, on a stream in place of a socket."""
 
     def __init__(self, stream: Stream, registration: Registration) -> None:

@@ -32,6 +32,11 @@ class Parking:
             self._greenlet = None
 
     def unpark(self) -> None:
-        """Let the greenlet go on, at once; called in the hub. Nothing happens when none waits."""
-        if self._greenlet is not None:
+        """Let the greenlet go on: at once when called in the hub, else soon. Nothing happens when none waits."""
+        if self._greenlet is None:
+            return
+        hub = get_hub()
+        if gevent.getcurrent() is hub:
             self._greenlet.switch()
+        else:
+            hub.loop.run_callback(self.unpark)

@@ -98,7 +98,9 @@ class Call:
 
 
 def echo(call: Call) -> None:
-    call.respond(200, call.body())
+    body = call.body()
+    call.respond(200, length=len(body), end=False)
+    call.data(body, end=True)
 
 
 class Agent:
@@ -107,6 +109,7 @@ class Agent:
     def __init__(self, node: Node, endpoint: str, handler: Callable[[Call], None] = echo, *, streaming: bool = True):
         self.handler = handler
         self.node = node
+        node.testers.append(self)
         self.ended: AsyncResult = AsyncResult()
         self.goaway: AsyncResult = AsyncResult()
         self.calls: list[Call] = []
@@ -208,6 +211,7 @@ class Client:
     def __init__(self, node: Node) -> None:
         self.sock = connect(node)
         self.rest = b""
+        node.testers.append(self)
 
     def send(self, *data: bytes) -> Client:
         self.sock.sendall(b"".join(data))
@@ -311,10 +315,13 @@ def running_node(**changes) -> Iterator[Node]:
     lines: list[str] = []
     node = Node(NodeConfig(**settings), node_id="node-1", write_access_log=lines.append)
     node.lines = lines  # type: ignore[attr-defined]
+    node.testers = []  # type: ignore[attr-defined]
     node.start()
     try:
         yield node
     finally:
+        for tester in node.testers:  # type: ignore[attr-defined]
+            tester.close()
         node.stop()
 
 

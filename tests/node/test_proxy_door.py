@@ -1,8 +1,518 @@
-from tests.node.harness import *
+"""The proxy door and ``ProxyRequest`` on real sockets: what only both together can show of ``spec/http.md``."""
 
-def test_a_request_travels_to_the_agent_and_back():
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from pico.config import HttpLimits, HttpTimers, RpcLimits
+from pico.protocol.rpc import ResetCode, StreamReset
+from tests.node.harness import UNKNOWN_LENGTH, Agent, Client, echo, logged, running_node, until
+from tests.rules import covers
+
+
+@pytest.fixture
+def node():
     with running_node() as node:
+        yield node
+
+
+def small(body: bytes = b"hello"):
+    return lambda call: call.respond(200, body)
+
+
+# Naming the endpoint.
+
+
+@covers("HTTP-18")
+def test_the_endpoint_is_named_by_the_field_or_by_the_first_label_of_the_host(node):
+    Agent(node, "one", small(b"1"))
+    Agent(node, "two", small(b"2"))
+    client = Client(node)
+    assert client.get(host=b"one.example.com").body == b"1"
+    assert client.get(host=b"two.example.com").body == b"2"
+    assert client.get(b"/", b"one.example.com", b"x-pico-endpoint: two\r\n").body == b"2"
+    assert client.get(b"/", b"127.0.0.1:8000", b"x-pico-endpoint: ONE\r\n").body == b"1"
+
+
+@covers("HTTP-19")
+@pytest.mark.parametrize("host", [b"127.0.0.1:8000", b"localhost", b"[::1]:80"])
+def test_an_address_and_a_name_without_a_dot_name_no_endpoint(node, host):
+    response = Client(node).get(host=host)
+    assert (response.status, response.error()) == (400, "endpoint_missing")
+
+
+def test_an_endpoint_that_is_not_registered_is_502_and_the_connection_goes_on(node):
+    client = Client(node)
+    for _ in range(2):
+        response = client.get(host=b"nobody.example.com")
+        assert (response.status, response.error()) == (502, "endpoint_not_found")
+
+
+# Bodies.
+
+
+def test_a_body_of_declared_length_travels_both_ways(node):
+    Agent(node, "ep")
+    client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 5\r\n\r\nhello")
+    response = client.response()
+    assert (response.status, response.body) == (200, b"hello")
+    assert response.fields(b"content-length") == [b"5"]
+
+
+@covers("HTTP-26", "HTTP-27")
+def test_a_chunked_body_with_trailers_travels_both_ways(node):
+    def handler(call):
+        body = call.body()
+        call.respond(200, body, length=UNKNOWN_LENGTH, end=False)
+        call.trailers_end(call.trailers)
+
+    Agent(node, "ep", handler)
+    client = Client(node).send(
+        b"POST / HTTP/1.1\r\nHost: ep.x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"5;ext=1\r\nhello\r\n1\r\n!\r\n0\r\nX-Sum: 7\r\n\r\n",
+    )
+    response = client.response()
+    assert (response.body, response.trailers) == (b"hello!", b"X-Sum: 7\r\n")
+
+
+def test_five_megabytes_each_way_at_the_same_time(node):
+    def handler(call):
+        call.respond(200, length=UNKNOWN_LENGTH, end=False)
+        total = 0
+        while not call._ended or call._body:
+            if call._body:
+                piece, call._body = call._body, b""
+            else:
+                event = call.next_event()
+                if not hasattr(event, "data"):
+                    continue
+                piece, call._ended = event.data, event.end
+            call.data(piece)
+            call.agent.mux.consumed(call.stream, len(piece))
+            total += len(piece)
+        call.data(b"", end=True)
+
+    Agent(node, "ep", handler)
+    body = bytes(range(256)) * 20480
+    client = Client(node)
+    sender = gevent.spawn(client.send, b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: %d\r\n\r\n" % len(body), body)
+    response = client.response()
+    sender.get()
+    assert response.complete
+    assert response.body == body
+
+
+def test_a_client_that_does_not_read_stalls_only_itself_and_holds_no_more_than_its_window(node):
+    window = node.config.rpc_limits.window_bytes
+
+    def handler(call):
+        if call.head.target == b"/big":
+            call.respond(200, length=64 << 20, end=False)
+            for _ in range(1024):
+                call.data(b"x" * 65536)
+        else:
+            call.respond(200, b"quick")
+
+    agent = Agent(node, "ep", handler)
+    stalled = Client(node).send(b"GET /big HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    until(lambda: agent.calls and agent.calls[0].stream.credit == 0)
+    assert Client(node).get(b"/quick").body == b"quick"
+    (connection,) = [one for one in node.services.connections if one.unsent_bytes]
+    assert connection.unsent_bytes <= window
+    stalled.close()
+
+
+def test_an_upload_that_the_service_does_not_take_is_not_read_any_further(node):
+    agent = Agent(node, "ep", lambda call: gevent.sleep(60))
+    client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 100000000\r\n\r\n")
+    sent = 0
+    client.sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        while True:
+            sent += client.sock.send(b"x" * 65536)
+    assert sent < 20 << 20
+    (call,) = agent.calls
+    assert call.stream.held_bytes <= node.config.rpc_limits.window_bytes
+    client.close()
+
+
+@covers("HTTP-29")
+def test_a_body_over_the_limit_is_413_declared_or_counted():
+    with running_node(http_limits=HttpLimits(body_bytes_max=10)) as node:
         agent = Agent(node, "ep")
-        r = Client(node).get()
-        assert r.status == 200
-        agent.close()
+        declared = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 11\r\n\r\n").response()
+        assert (declared.status, declared.error()) == (413, "body_too_large")
+        assert not agent.calls
+        client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n123456\r\n")
+        until(lambda: agent.calls)
+        counted = client.send(b"6\r\n123456\r\n0\r\n\r\n").response()
+        assert (counted.status, counted.error()) == (413, "body_too_large")
+
+
+# Connections.
+
+
+@covers("HTTP-59")
+def test_pipelined_requests_are_answered_in_order_whatever_comes_first(node):
+    def handler(call):
+        if call.head.target == b"/slow":
+            gevent.sleep(0.05)
+        call.respond(200, call.head.target)
+
+    Agent(node, "ep", handler)
+    client = Client(node)
+    client.send(*(b"GET %b HTTP/1.1\r\nHost: ep.x\r\n\r\n" % target for target in (b"/slow", b"/b", b"/c")))
+    assert [client.response().body for _ in range(3)] == [b"/slow", b"/b", b"/c"]
+
+
+@covers("HTTP-58")
+def test_connections_are_kept_or_closed_as_the_client_says(node):
+    Agent(node, "ep", small())
+    client = Client(node)
+    response = client.get(b"/", b"ep.x", b"Connection: close\r\n")
+    assert response.fields(b"connection") == [b"close"]
+    assert client.at_end()
+    client = Client(node).send(b"GET / HTTP/1.0\r\nHost: ep.x\r\n\r\n")
+    assert client.response().complete
+    assert client.at_end()
+    client = Client(node)
+    for _ in range(2):
+        client.send(b"GET / HTTP/1.0\r\nHost: ep.x\r\nConnection: keep-alive\r\n\r\n")
+        response = client.response()
+        assert (response.body, response.fields(b"connection")) == (b"hello", [b"keep-alive"])
+
+
+@covers("HTTP-60")
+def test_a_client_that_half_closes_after_its_request_still_gets_the_response(node):
+    def handler(call):
+        gevent.sleep(0.05)
+        call.respond(200, b"late")
+
+    Agent(node, "ep", handler)
+    client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    client.sock.shutdown(1)
+    assert client.response().body == b"late"
+    assert client.at_end()
+
+
+@covers("HTTP-60", "HTTP-66")
+def test_a_client_that_goes_away_cancels_its_stream_and_is_logged_as_499(node):
+    agent = Agent(node, "ep", lambda call: None)
+    client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    until(lambda: agent.calls)
+    client.reset()
+    event = agent.calls[0].next_event()
+    assert isinstance(event, StreamReset)
+    assert event.code is ResetCode.CANCELLED
+    until(lambda: logged(node))
+    assert [(line["status"], line["outcome"]) for line in logged(node)] == [(499, "client_closed")]
+
+
+@covers("HTTP-28")
+def test_a_client_that_ends_in_the_middle_of_its_body_cancels_the_request(node):
+    agent = Agent(node, "ep", lambda call: None)
+    client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 10\r\n\r\nhalf")
+    until(lambda: agent.calls)
+    client.sock.shutdown(1)
+    assert isinstance(agent.calls[0].next_event(), StreamReset)
+    assert client.response().error() == "body_incomplete"
+
+
+@covers("HTTP-11", "HTTP-61")
+def test_a_refusal_can_be_read_although_the_client_is_still_sending(node):
+    client = Client(node).send(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", b"x" * 100_000)
+    response = client.response()
+    assert (response.status, response.fields(b"connection")) == (400, [b"close"])
+    assert response.error() == "bad_request"
+    assert client.at_end()
+
+
+@covers("HTTP-30")
+def test_a_response_before_the_end_of_the_request_ends_the_connection_in_good_order(node):
+    agent = Agent(node, "ep", lambda call: call.respond(403, b"no", reason=b"Forbidden"))
+    client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 1000\r\n\r\nfirst")
+    response = client.response()
+    assert (response.status, response.body, response.fields(b"connection")) == (403, b"no", [b"close"])
+    assert client.at_end()
+    until(lambda: agent.calls[0].stream.ended)
+
+
+# Responses.
+
+
+@covers("HTTP-51")
+def test_bodiless_responses_leave_the_connection_usable(node):
+    def handler(call):
+        if call.head.method == b"HEAD":
+            call.respond(200, length=1234)
+        else:
+            call.respond(int(call.head.target[1:]), length=UNKNOWN_LENGTH)
+
+    Agent(node, "ep", handler)
+    client = Client(node).send(b"HEAD / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    response = client.response(b"HEAD")
+    assert response.fields(b"content-length") == [b"1234"]
+    for status in (204, 304):
+        assert client.get(b"/%d" % status).status == status
+
+
+@covers("HTTP-52")
+def test_a_body_of_unknown_length_is_chunked_or_ended_by_closing(node):
+    def handler(call):
+        call.respond(200, b"first ", length=UNKNOWN_LENGTH, end=False)
+        call.data(b"second", end=True)
+
+    Agent(node, "ep", handler)
+    response = Client(node).get()
+    assert response.fields(b"transfer-encoding") == [b"chunked"]
+    assert response.body == b"first second"
+    client = Client(node).send(b"GET / HTTP/1.0\r\nHost: ep.x\r\nConnection: keep-alive\r\n\r\n")
+    response = client.response()
+    assert (response.body, response.fields(b"connection")) == (b"first second", [b"close"])
+
+
+def test_each_piece_is_sent_on_as_it_comes(node):
+    def handler(call):
+        call.respond(200, length=UNKNOWN_LENGTH, end=False, block=b"Content-Type: text/event-stream\r\n")
+        for number in range(3):
+            call.data(b"data: %d\n\n" % number)
+            until(lambda number=number: seen > number)
+
+    seen = 0
+    Agent(node, "ep", handler)
+    client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    client.read_head()
+    for number in range(3):
+        while b"data: %d\n\n" % number not in client.rest:
+            assert client._more()
+        seen += 1
+
+
+@covers("HTTP-65")
+@pytest.mark.parametrize("length", [100, UNKNOWN_LENGTH])
+def test_a_tunnel_lost_in_the_middle_of_a_body_is_seen_by_the_client(node, length):
+    agent = Agent(node, "ep", lambda call: call.respond(200, b"part", length=length, end=False))
+    client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    until(lambda: agent.calls and agent.calls[0].stream.sending == 1)
+    gevent.sleep(0.02)
+    agent.kill()
+    assert not client.response().complete
+    until(lambda: logged(node))
+    assert logged(node)[-1]["outcome"] == "tunnel_lost"
+
+
+@covers("HTTP-65")
+def test_a_body_ended_by_closing_is_cut_with_a_reset(node):
+    agent = Agent(node, "ep", lambda call: call.respond(200, b"part", length=UNKNOWN_LENGTH, end=False))
+    client = Client(node).send(b"GET / HTTP/1.0\r\nHost: ep.x\r\n\r\n")
+    client.read_head()
+    agent.kill()
+    with pytest.raises(ConnectionResetError):
+        while client.sock.recv(100):
+            pass
+
+
+# Informational responses, expectations, upgrades.
+
+
+@covers("HTTP-45")
+def test_informational_responses_are_relayed_but_not_to_http_1_0(node):
+    def handler(call):
+        call.respond(103, block=b"Link: </a>\r\n", length=UNKNOWN_LENGTH, end=False, reason=b"Early Hints")
+        call.respond(200, b"done")
+
+    Agent(node, "ep", handler)
+    client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    assert client.read_head() == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    assert client.response().body == b"done"
+    client = Client(node).send(b"GET / HTTP/1.0\r\nHost: ep.x\r\n\r\n")
+    assert client.read_head().startswith(b"HTTP/1.1 200")
+
+
+@covers("HTTP-46", "HTTP-50")
+def test_an_expectation_is_met_by_the_service_and_the_head_does_not_wait_for_the_body(node):
+    def handler(call):
+        assert call.field(b"expect") == [b"100-continue"]
+        call.respond(100, length=UNKNOWN_LENGTH, end=False, reason=b"Continue")
+        call.respond(200, call.body())
+
+    Agent(node, "ep", handler)
+    client = Client(node).send(
+        b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+    )
+    assert client.read_head().startswith(b"HTTP/1.1 100 ")
+    assert client.send(b"body").response().body == b"body"
+
+
+@covers("HTTP-46")
+def test_a_refused_expectation_ends_the_connection(node):
+    Agent(node, "ep", lambda call: call.respond(417, b"", reason=b"Expectation Failed"))
+    client = Client(node).send(
+        b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+    )
+    response = client.response()
+    assert (response.status, response.fields(b"connection")) == (417, [b"close"])
+    assert client.at_end()
+
+
+UPGRADE = b"GET /chat HTTP/1.1\r\nHost: ep.x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@covers("HTTP-48", "HTTP-49")
+def test_after_a_101_bytes_are_opaque_both_ways_also_those_right_behind_the_heads(node):
+    def handler(call):
+        assert call.head.upgrade == b"websocket"
+        call.respond(101, b"first", length=UNKNOWN_LENGTH, end=False, upgrade=b"websocket", reason=b"Switching Protocols")
+        while not (event := call.next_event()).end:
+            call.agent.mux.consumed(call.stream, len(event.data))
+            call.data(event.data[::-1])
+        call.data(b"bye", end=True)
+
+    Agent(node, "ep", handler)
+    client = Client(node).send(UPGRADE, b"GET not http")
+    head = client.read_head()
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert b"Upgrade: websocket\r\n" in head
+    assert b"Connection: upgrade\r\n" in head
+    while len(client.rest) < 17:
+        assert client._more()
+    assert client.rest == b"firstptth ton TEG"
+    client.rest = b""
+    client.sock.shutdown(1)
+    while client._more():
+        pass
+    assert client.rest == b"bye"
+
+
+@covers("HTTP-48")
+def test_an_upgrade_that_the_service_does_not_take_is_an_ordinary_request(node):
+    Agent(node, "ep", lambda call: call.respond(200, call.head.target))
+    client = Client(node).send(UPGRADE, b"GET /next HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    assert client.response().body == b"/chat"
+    assert client.response().body == b"/next"
+
+
+# Time.
+
+
+def with_timers(**timers):
+    return running_node(http_timers=HttpTimers(linger_s=0.3, **timers))
+
+
+@covers("HTTP-62")
+def test_a_head_that_does_not_come_to_its_end_is_408():
+    with with_timers(request_head_s=0.2) as node:
+        client = Client(node).send(b"GET / HTTP/1.1\r\n")
+        trickle = gevent.spawn(lambda: [(gevent.sleep(0.05), client.send(b"A: b\r\n")) for _ in range(6)])
+        response = client.response()
+        trickle.kill()
+        assert (response.status, response.error()) == (408, "header_timeout")
+
+
+@covers("HTTP-62")
+def test_an_idle_connection_is_closed_without_a_word():
+    with with_timers(keep_alive_s=0.1) as node:
+        assert Client(node).at_end()
+
+
+@covers("HTTP-62")
+def test_a_body_that_stops_is_408():
+    with with_timers(body_idle_s=0.1) as node:
+        agent = Agent(node, "ep", lambda call: None)
+        client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 9\r\n\r\nhalf")
+        assert client.response().error() == "body_timeout"
+        assert isinstance(agent.calls[0].next_event(), StreamReset)
+
+
+@covers("HTTP-62")
+def test_a_service_that_does_not_answer_is_504():
+    with with_timers(response_head_s=0.1) as node:
+        Agent(node, "ep", lambda call: None)
+        client = Client(node)
+        assert client.get().error() == "response_timeout"
+        assert client.get().error() == "response_timeout"
+
+
+@covers("HTTP-62", "HTTP-65")
+def test_a_response_that_stops_is_cut():
+    with with_timers(response_idle_s=0.1) as node:
+        Agent(node, "ep", lambda call: call.respond(200, b"part", length=9, end=False))
+        assert not Client(node).get().complete
+
+
+@covers("HTTP-62")
+def test_a_client_that_takes_nothing_is_given_up():
+    with with_timers(write_stall_s=0.3) as node:
+
+        def handler(call):
+            call.respond(200, length=64 << 20, end=False)
+            while not call.stream.ended:
+                if call.stream.credit:
+                    call.agent.mux.send_data(call.stream, b"x" * min(65536, call.stream.credit))
+                gevent.sleep(0.001)
+
+        agent = Agent(node, "ep", handler)
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        until(lambda: agent.calls and agent.calls[0].stream.ended)
+        until(lambda: logged(node))
+        assert logged(node)[-1]["outcome"] == "client_stalled"
+        client.close()
+
+
+# What is told about it.
+
+
+@covers("HTTP-41", "HTTP-42")
+def test_one_line_for_each_request_and_the_counts(node):
+    Agent(node, "ep", small())
+    client = Client(node)
+    response = client.get(b"/a/b?token=secret", b"ep.x", b"User-Agent: me\r\nCookie: secret\r\n")
+    assert response.fields(b"date")
+    client.get(host=b"nobody.x")
+    lines = logged(node)
+    assert [line["status"] for line in lines] == [200, 502]
+    assert lines[0]["path"] == "/a/b"
+    assert lines[0]["request_id"] == response.fields(b"x-request-id")[0].decode()
+    assert (lines[0]["endpoint"], lines[0]["outcome"], lines[0]["bytes_out"], lines[0]["user_agent"]) == (
+        "ep",
+        "ok",
+        5,
+        "me",
+    )
+    assert "secret" not in repr(lines)
+    text = node.metrics.render().decode()
+    assert 'pico_requests_total{code="200",method="GET"} 1.0' in text or 'method="GET",code="200"' in text
+    assert "pico_requests_in_flight 0.0" in text
+
+
+@covers("HTTP-67")
+def test_while_the_node_drains_responses_say_close_and_idle_connections_end(node):
+    def handler(call):
+        gevent.sleep(0.1)
+        call.respond(200, b"last")
+
+    agent = Agent(node, "ep", handler)
+    idle, busy = Client(node), Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    until(lambda: agent.calls)
+    draining = gevent.spawn(node.drain)
+    response = busy.response()
+    assert (response.body, response.fields(b"connection")) == (b"last", [b"close"])
+    assert idle.at_end()
+    assert agent.goaway.get(timeout=5)
+    draining.get(timeout=5)
+    assert node.ready() == (False, "draining")
+
+
+def test_what_is_not_http_is_refused_and_logged(node):
+    response = Client(node).send(b"\x16\x03\x01\x02\x00\x01\x00").response()
+    assert response.status == 400
+    assert logged(node)[-1]["outcome"] == "bad_request"
+
+
+def test_a_small_window_works_as_well():
+    with running_node(rpc_limits=RpcLimits(window_bytes=1000, data_bytes_max=300)) as node:
+        Agent(node, "ep", echo)
+        body = b"0123456789" * 1000
+        client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 10000\r\n\r\n", body)
+        assert client.response().body == body
