@@ -146,7 +146,10 @@ class IdleUpstreams:
     def open(self, count: int, per_endpoint: int = UPSTREAMS_PER_ENDPOINT) -> None:
         """Registers ``count`` more, and serves the earlier ones in between."""
         for _ in range(count):
-            upstream = IdleUpstream(self._port, f"idle-{self._opened // per_endpoint}")
+            try:
+                upstream = IdleUpstream(self._port, f"idle-{self._opened // per_endpoint}")
+            except OSError as error:
+                raise BenchFailed(f"the idle upstream {self._opened + 1} cannot register: {error}") from error
             self._selector.register(upstream.sock, selectors.EVENT_READ, upstream)
             self._opened += 1
             if self._opened % UPSTREAMS_PER_ENDPOINT == 0:

@@ -247,18 +247,19 @@ def start_pico(children: Children, services: Services, name: str = "pico") -> Pi
 
 
 def pico_node(children: Children, name: str, proxy_port: int, upstream_port: int) -> Child:
+    admin_port = free_port()
     child = children.start(
         name,
         [
             *_program("pico-node"),
             f"--proxy-port={proxy_port}",
             f"--upstream-port={upstream_port}",
-            f"--admin-port={free_port()}",
+            f"--admin-port={admin_port}",
             f"--gossip-port={free_port()}",
             "--access-log=json",
         ],
     )
-    wait_until(lambda: listens(proxy_port) and listens(upstream_port), name, child)
+    wait_until(lambda: answers(admin_port, HOST, "/readyz"), name, child)
     return child
 
 
@@ -285,9 +286,9 @@ def listens(port: int) -> bool:
     return False
 
 
-def answers(port: int, authority: str) -> bool:
+def answers(port: int, authority: str, target: str = "/0") -> bool:
     """Whether a request comes back with 200: an open port says too little."""
-    request = urllib.request.Request(f"http://{HOST}:{port}/0", headers={"Host": authority})
+    request = urllib.request.Request(f"http://{HOST}:{port}{target}", headers={"Host": authority})
     with suppress(OSError), urllib.request.urlopen(request, timeout=5.0) as response:
         return bool(response.status == 200)
     return False
