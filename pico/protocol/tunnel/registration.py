@@ -75,7 +75,7 @@ class Refusal(NamedTuple):
     reason: str
     retry_after_s: float | None = None
     by_node: bool = False
-    """Whether a node said so (it names its reason in ``x-pico-error``), and not something in front of it."""
+    """Whether a node said so, in the form of TUN-8, and not something in front of it."""
 
 
 class _Handshake(Protocol):
@@ -197,23 +197,23 @@ def check_acceptance(head: ResponseHead, key: bytes) -> bool:
 def refusal_of(head: ResponseHead, body: bytes) -> Refusal:
     """What an answer other than 101 says; ``body`` may be cut short."""
     retry_after = _values_in(head.field_block, b"retry-after")
-    by_node = bool(_values_in(head.field_block, b"x-pico-error"))
-    sentence = _sentence_in(body) if by_node else ""
+    sentence = _sentence_in(body)
     return Refusal(
         head.status,
         printable(sentence or head.reason.decode("latin-1")),
         retry_after_s(retry_after[0]) if len(retry_after) == 1 else None,
-        by_node,
+        by_node=bool(sentence),
     )
 
 
 def _sentence_in(body: bytes) -> str:
-    """The message of an error in JSON, or nothing (TUN-8)."""
+    """The sentence of a node's refusal (TUN-8), or nothing."""
     try:
-        sentence = json.loads(body)["error"]["message"]
+        error = json.loads(body)["error"]
+        code, sentence = error["code"], error["message"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return ""
-    return sentence if isinstance(sentence, str) else ""
+    return sentence if isinstance(code, str) and isinstance(sentence, str) else ""
 
 
 def _values_in(block: bytes, name: bytes) -> list[bytes]:

@@ -1,0 +1,718 @@
+"""One request to a local service and back, against services on real sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+
+from pico.protocol.rpc import HeadReceived, ResetCode
+from tests.agent.harness import (
+    Bench,
+    answering,
+    bench,
+    eventually,
+    fields_of,
+    read_exactly,
+    read_head,
+    serving,
+)
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def pattern(size: int) -> bytes:
+    """Bytes in which a piece that is lost, doubled or moved shows."""
+    block = b"".join(number.to_bytes(4, "big") for number in range(4096))
+    return (block * (size // len(block) + 1))[:size]
+
+
+# A request and its response.
+
+
+def test_a_small_request_and_a_small_response_are_one_message_each() -> None:
+    with bench(answering(OK)) as made:
+        call = made.node.get(b"/a?b=%zz")
+        assert call.head is not None
+        assert (call.head.status, call.head.reason, bytes(call.body)) == (200, b"OK", b"hello")
+        assert [type(event) for event in call.events] == [HeadReceived]
+        assert call.ended
+        assert made.metrics.requests_in_flight == 0
+
+
+def test_the_request_reaches_the_service_as_it_was() -> None:
+    seen: list[bytes] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        seen.append(sock.recv(65536))
+        sock.sendall(OK)
+
+    with bench(handle) as made:
+        made.node.get(b"/a%2fb/../c?x=%zz", fields=b"Host: web.example\r\nX-Request-ID: 7\r\nAccept: */*\r\n")
+    assert seen == [b"GET /a%2fb/../c?x=%zz HTTP/1.1\r\nHost: web.example\r\nX-Request-ID: 7\r\nAccept: */*\r\n\r\n"]
+
+
+def test_the_host_is_replaced_when_asked_for() -> None:
+    seen: list[str] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        seen.append(fields_of(read_head(sock)[0])["host"])
+        sock.sendall(OK)
+
+    with bench(handle, host_header="intranet.example") as made:
+        made.node.get()
+    assert seen == ["intranet.example"]
+
+
+def test_connections_are_kept_alive_and_the_last_one_is_used_first() -> None:
+    with bench(answering(OK)) as made:
+        for _ in range(5):
+            assert made.node.get().ended
+        assert made.metrics.service_connections_opened == 1
+        assert made.metrics.service_connections_reused == 4
+        assert made.service.idle == 1
+
+
+@pytest.mark.parametrize(
+    "method, answer, status",
+    [
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", 200),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\nETag: x\r\n\r\n", 304),
+        (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200),
+    ],
+)
+def test_a_response_without_a_body_leaves_the_connection_usable(method: bytes, answer: bytes, status: int) -> None:
+    with bench(answering(answer)) as made:
+        for _ in range(2):
+            call = made.node.open(method).done()
+            assert call.head is not None
+            assert (call.head.status, bytes(call.body), call.reset) == (status, b"", None)
+        assert made.metrics.service_connections_opened == 1
+
+
+def test_a_chunked_response_comes_with_its_trailers() -> None:
+    answer = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
+        b"3\r\nabc\r\n4;ext=1\r\ndefg\r\n0\r\nX-Sum: 9\r\nContent-Length: 1\r\n\r\n"
+    )
+    with bench(answering(answer)) as made:
+        for _ in range(2):
+            call = made.node.get()
+            assert (bytes(call.body), call.trailers) == (b"abcdefg", b"X-Sum: 9\r\n")
+        assert made.metrics.service_connections_opened == 1
+
+
+def test_a_response_without_framing_ends_with_the_connection() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nfirst ")
+        gevent.sleep(0)
+        sock.sendall(b"second")
+
+    with bench(handle) as made:
+        call = made.node.get()
+        assert bytes(call.body) == b"first second"
+        assert call.ended
+        assert made.service.idle == 0
+
+
+@pytest.mark.parametrize("cut", [1, 3, 17, 60])
+def test_a_response_in_pieces_is_the_same_response(cut: int) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        for start in range(0, len(answer), cut):
+            sock.sendall(answer[start : start + cut])
+            gevent.sleep(0.0005)
+
+    with bench(handle) as made:
+        call = made.node.get()
+        assert bytes(call.body) == b"hello world"
+
+
+def test_informational_responses_pass_and_the_final_one_follows() -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+    with bench(answering(hints + hints + OK)) as made:
+        call = made.node.get()
+        assert [head.status for head in call.informational] == [103, 103]
+        assert call.head is not None
+        assert call.head.status == 200
+
+
+def test_the_expectation_of_100_continue_is_between_client_and_service() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        head, rest = read_head(sock)
+        assert fields_of(head)["expect"] == "100-continue"
+        assert rest == b""
+        sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = read_exactly(sock, 4)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + body)
+
+    with bench(handle) as made:
+        call = made.node.open(b"PUT", fields=b"Host: a\r\nExpect: 100-continue\r\n", length=4, data=b"", end=False)
+        call.wait(lambda: call.informational)
+        call.send(b"body", end=True)
+        assert bytes(call.done().body) == b"body"
+
+
+# Request bodies.
+
+
+def echo(sock: Any, _: Any) -> None:
+    """Gives back the body, framed as it came."""
+    rest = b""
+    while True:
+        head, rest = read_head(sock, rest)
+        if not head:
+            return
+        fields = fields_of(head)
+        if "content-length" in fields:
+            size = int(fields["content-length"])
+            body = read_exactly(sock, size, rest)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + body[:size])
+            rest = body[size:]
+        else:
+            while not rest.endswith(b"\r\n\r\n"):
+                rest += sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(rest) + rest)
+            rest = b""
+
+
+def test_a_body_of_known_length_is_sent_with_it() -> None:
+    with bench(echo) as made:
+        assert bytes(made.node.open(b"POST", length=4, data=b"four").done().body) == b"four"
+        call = made.node.open(b"POST", length=6, data=b"six", end=False)
+        call.send(b"six", end=True)
+        assert bytes(call.done().body) == b"sixsix"
+        assert made.metrics.service_connections_opened == 1
+
+
+def test_a_body_of_unknown_length_is_sent_in_chunks_with_its_trailers() -> None:
+    with bench(echo) as made:
+        call = made.node.open(b"POST", length=-1, data=b"abc", end=False)
+        eventually(lambda: made.metrics.service_connections_opened, "the request at the service")
+        call.send(b"defg")
+        made.node.multiplexer.send_trailers(call.stream, b"X-Sum: 9\r\n")
+        assert bytes(call.done().body) == b"3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Sum: 9\r\n\r\n"
+
+
+def test_an_empty_body_of_unknown_length_is_one_last_chunk() -> None:
+    with bench(echo) as made:
+        assert bytes(made.node.open(b"POST", length=-1).done().body) == b"0\r\n\r\n"
+
+
+def test_what_comes_of_a_body_before_there_is_a_connection_is_not_lost() -> None:
+    with bench(echo) as made:
+        call = made.node.open(b"POST", length=9, data=b"one", end=False)
+        made.node.multiplexer.send_data(call.stream, b"two")
+        made.node.multiplexer.send_data(call.stream, b"six", True)
+        assert bytes(call.done().body) == b"onetwosix"
+
+
+# Large bodies, and whoever takes nothing.
+
+
+def test_a_large_download_waits_for_a_client_that_takes_nothing() -> None:
+    size = 8 * 1024 * 1024
+    body = pattern(size)
+    sent: list[int] = [0]
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for start in range(0, size, 65536):
+            sock.sendall(body[start : start + 65536])
+            sent[0] = start + 65536
+
+    with bench(handle) as made:
+        call = made.node.open(takes=False)
+        call.wait(lambda: call.not_taken == made.config.rpc_limits.window_bytes, "a full window")
+        gevent.sleep(0.05)
+        other = made.node.open(takes=False)
+        other.wait(lambda: other.not_taken == made.config.rpc_limits.window_bytes, "the other stream's window")
+        assert call.not_taken == made.config.rpc_limits.window_bytes
+        assert sent[0] < size, "the service is held back, too"
+        (exchange,) = [c.exchange for c in made.service._connections if c.exchange._stream.id == call.stream.id]
+        assert len(exchange._held) <= 64 * 1024  # type: ignore[union-attr]
+        other.node.multiplexer.reset(other.stream, ResetCode.CANCELLED)
+        call.take()
+        call.done()
+        assert hashlib.sha256(call.body).digest() == hashlib.sha256(body).digest()
+
+
+def test_a_large_upload_waits_for_a_service_that_takes_nothing() -> None:
+    size = 8 * 1024 * 1024
+    body = pattern(size)
+    go_on = Signal()
+    digest: list[bytes] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        _, rest = read_head(sock)
+        go_on.wait()
+        digest.append(hashlib.sha256(read_exactly(sock, size, rest)).digest())
+        sock.sendall(OK)
+
+    with bench(handle) as made:
+        call = made.node.open(b"PUT", length=size, end=False)
+        upload = gevent.spawn(call.send, body, True)
+        eventually(lambda: call.stream.credit == 0, "the end of the credit")
+        gevent.sleep(0.05)
+        assert not upload.ready()
+        (connection,) = made.service._connections
+        held = connection.stream.unsent_bytes
+        assert 0 < held <= made.config.rpc_limits.window_bytes + 65536
+        other = made.node.open(b"PUT", length=4, data=b"four")
+        go_on.set()
+        upload.get(timeout=10)
+        assert bytes(call.done().body) == b"hello"
+        assert digest == [hashlib.sha256(body).digest()] or len(digest) == 2
+        made.node.multiplexer.reset(other.stream, ResetCode.CANCELLED)
+
+
+def test_both_bodies_flow_at_the_same_time() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        _, rest = read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not rest.endswith(b"0\r\n\r\n"):
+            sock.sendall(rest)
+            rest = sock.recv(65536)
+        sock.sendall(rest)
+
+    with bench(handle) as made:
+        call = made.node.open(b"POST", length=-1, data=b"first", end=False)
+        call.wait(lambda: bytes(call.body) == b"first", "the first echo")
+        call.send(b"second")
+        call.wait(lambda: bytes(call.body) == b"firstsecond", "the second echo")
+        call.send(b"", end=True)
+        assert bytes(call.done().body) == b"firstsecond"
+
+
+def test_an_early_response_is_delivered_and_the_rest_of_the_request_dropped() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!")
+
+    with bench(handle) as made:
+        call = made.node.open(b"PUT", length=10_000_000, data=pattern(1000), end=False)
+        call.wait(lambda: call.ended, "the response")
+        assert call.head is not None
+        assert (call.head.status, bytes(call.body)) == (413, b"no!")
+        made.node.multiplexer.send_data(call.stream, pattern(1000))
+        call.wait(lambda: call.reset, "the end of the request")
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.NOT_WANTED
+
+
+def test_a_connection_that_answered_early_is_not_used_again() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        _, rest = read_head(sock)
+        sock.sendall(OK)
+        read_exactly(sock, 8, rest)
+        sock.recv(1)
+
+    with bench(handle) as made:
+        call = made.node.open(b"PUT", length=8, data=b"half", end=False)
+        call.wait(lambda: call.ended, "the response")
+        made.node.multiplexer.send_data(call.stream, b"half", True)
+        eventually(lambda: made.metrics.requests_in_flight == 0, "the end of the exchange")
+        assert made.service.idle == 0
+
+
+# What goes wrong.
+
+
+def test_a_service_that_refuses_is_unreachable_and_the_request_untouched() -> None:
+    with serving(answering(OK)) as server:
+        port = server.server_port
+    made = Bench(port)
+    try:
+        call = made.node.open(b"POST", length=4, data=b"four").done()
+        assert call.reset is not None
+        assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_UNREACHABLE, True)
+        assert "refused" in call.reset.reason
+        assert made.metrics.failures.count("service_unreachable") == 1
+    finally:
+        made.close()
+
+
+def test_a_name_that_does_not_exist_is_unreachable() -> None:
+    made = Bench(1, host="does-not-exist.invalid")
+    try:
+        call = made.node.get()
+        assert call.reset is not None
+        assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_UNREACHABLE, True)
+    finally:
+        made.close()
+
+
+def test_a_service_that_does_not_answer_is_late_and_was_touched() -> None:
+    with bench(lambda sock, _: sock.recv(65536) and gevent.sleep(5), response_head_s=0.1) as made:
+        call = made.node.get()
+        assert call.reset is not None
+        assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_TIMEOUT, False)
+        assert len(made.service) == 0
+
+
+def test_a_client_that_is_slow_with_its_request_is_not_the_services_delay() -> None:
+    with bench(echo, response_head_s=0.1) as made:
+        call = made.node.open(b"POST", length=8, data=b"half", end=False)
+        gevent.sleep(0.3)
+        call.send(b"half", end=True)
+        assert bytes(call.done().body) == b"halfhalf"
+
+
+def test_a_response_that_stops_is_late() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        gevent.sleep(5)
+
+    with bench(handle, response_idle_s=0.1) as made:
+        call = made.node.get()
+        assert not call.ended
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.SERVICE_TIMEOUT
+
+
+def test_a_client_that_takes_nothing_is_not_the_services_delay() -> None:
+    with bench(
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + pattern(1000000)), response_idle_s=0.1
+    ) as made:
+        call = made.node.open(takes=False)
+        call.wait(lambda: call.not_taken == made.config.rpc_limits.window_bytes, "a full window")
+        gevent.sleep(0.3)
+        call.take()
+        assert bytes(call.done().body) == pattern(1000000)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 1\n\na",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100,
+    ],
+)
+def test_an_answer_that_is_not_http_is_malformed(answer: bytes) -> None:
+    with bench(answering(answer)) as made:
+        call = made.node.get()
+        assert call.reset is not None
+        assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_MALFORMED, False)
+        assert len(made.service) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    ],
+)
+def test_a_response_that_is_cut_short_never_looks_complete(answer: bytes) -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(answer)
+
+    with bench(handle) as made:
+        call = made.node.get()
+        assert not call.ended
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.SERVICE_CLOSED
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Le"])
+def test_a_fresh_connection_that_closes_without_a_response_is_not_tried_again(answer: bytes) -> None:
+    connections: list[int] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        connections.append(1)
+        read_head(sock)
+        sock.sendall(answer)
+
+    with bench(handle) as made:
+        call = made.node.get()
+        assert call.reset is not None
+        assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_CLOSED, False)
+    assert len(connections) == 1
+
+
+def once_for_each_connection(sock: Any, _: Any) -> None:
+    """Keeps its connections open in words, and closes each when the second request has come."""
+    _, rest = read_head(sock)
+    sock.sendall(OK)
+    read_head(sock, rest)
+
+
+@pytest.mark.parametrize(
+    "method, body, again",
+    [
+        (b"GET", b"", True),
+        (b"PUT", b"four", True),
+        (b"DELETE", b"", True),
+        (b"POST", b"four", False),
+        (b"PATCH", b"", False),
+    ],
+)
+def test_a_kept_connection_that_closes_is_made_anew_only_for_what_may_happen_twice(
+    method: bytes, body: bytes, again: bool
+) -> None:
+    with bench(once_for_each_connection) as made:
+        assert made.node.get().ended
+        call = made.node.open(method, length=len(body), data=body).done()
+        if again:
+            assert call.reset is None
+            assert bytes(call.body) == b"hello"
+            assert made.metrics.service_connections_opened == 2
+        else:
+            assert call.reset is not None
+            assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_CLOSED, False)
+            assert made.metrics.service_connections_opened == 1
+
+
+def test_a_body_that_is_not_at_hand_is_not_sent_again() -> None:
+    with bench(once_for_each_connection) as made:
+        assert made.node.get().ended
+        call = made.node.open(b"PUT", length=8, data=b"half", end=False)
+        call.done()
+        assert call.reset is not None
+        assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_CLOSED, False)
+
+
+def test_when_the_second_try_finds_no_service_the_request_was_still_touched() -> None:
+    with serving(once_for_each_connection) as server:
+        made = Bench(server.server_port)
+        assert made.node.get().ended
+        server.close()  # the port; its connections go on
+        call = made.node.get()
+        assert call.reset is not None
+        assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_UNREACHABLE, False)
+        made.close()
+
+
+def test_a_fault_of_our_own_ends_the_stream(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with bench(answering(OK)) as made:
+        monkeypatch.setattr("pico.agent.forwarding.Exchange._read_response", lambda *_: 1 // 0)
+        call = made.node.get()
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.INTERNAL
+    assert "ZeroDivisionError" in caplog.text
+
+
+# Whoever goes away.
+
+
+def test_a_client_that_goes_away_takes_its_connection_with_it() -> None:
+    gone = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        try:
+            while True:
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + bytes(65536))
+        except OSError:
+            gone.set()
+            raise
+
+    with bench(handle) as made:
+        call = made.node.open()
+        call.wait(lambda: len(call.body) > 100_000, "the beginning")
+        made.node.multiplexer.reset(call.stream, ResetCode.CANCELLED)
+        assert gone.wait(5)
+        assert len(made.service) == 0
+        assert made.metrics.failures.count("client_closed") == 1
+
+
+def test_a_request_that_is_cancelled_while_it_waits_for_a_connection_reaches_nobody() -> None:
+    with bench(answering(OK)) as made:
+        call = made.node.open()
+        made.node.multiplexer.reset(call.stream, ResetCode.CANCELLED)
+        other = made.node.open()
+        made.node.multiplexer._flush()
+        made.node.multiplexer.reset(other.stream, ResetCode.CANCELLED)
+        eventually(lambda: made.metrics.requests_in_flight == 0, "the end of both")
+        assert made.node.get().ended
+
+
+def test_a_tunnel_that_is_lost_takes_its_connections_with_it() -> None:
+    with bench(lambda sock, _: sock.recv(65536) and sock.recv(1)) as made:
+        made.node.open()
+        eventually(lambda: len(made.service) == 1, "the request at the service")
+        made.node.multiplexer.abort("lost")
+        eventually(lambda: len(made.service) == 0, "the end of its connection")
+        assert made.metrics.failures.count("tunnel_lost") == 1
+
+
+# Another protocol.
+
+
+def switching(sock: Any, _: Any) -> None:
+    """Switches, says hello in the same segment, echoes, and says goodbye after the client's end."""
+    head, rest = read_head(sock)
+    fields = fields_of(head)
+    assert (fields["upgrade"], fields["connection"].lower(), rest) == ("chat", "upgrade", b"")
+    sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\nhello")
+    while data := sock.recv(65536):
+        sock.sendall(data)
+    sock.sendall(b"goodbye")
+
+
+def test_an_upgrade_carries_opaque_bytes_both_ways_with_half_close() -> None:
+    with bench(switching) as made:
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: bytes(call.body) == b"hello", "the bytes behind the 101")
+        assert call.head is not None
+        assert (call.head.status, call.head.upgrade) == (101, b"chat")
+        body = pattern(300_000)
+        call.send(body)
+        call.wait(lambda: len(call.body) == 5 + len(body), "the echo")
+        assert not call.ended
+        made.node.multiplexer.send_data(call.stream, b"", True)
+        assert bytes(call.done().body) == b"hello" + body + b"goodbye"
+        assert call.reset is None
+        eventually(lambda: len(made.service) == 0, "the end of the connection")
+
+
+def test_after_an_upgrade_the_service_may_end_first() -> None:
+    got: list[bytes] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n")
+        sock.shutdown(1)
+        got.append(read_exactly(sock, 4))
+        assert sock.recv(1) == b""
+        got.append(b"end")
+
+    with bench(handle) as made:
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: call.ended, "the service's end")
+        call.send(b"more", end=True)
+        eventually(lambda: got == [b"more", b"end"], "the client's end")
+
+
+def test_an_upgrade_outlives_the_idle_limit_and_is_reset_with_the_connection() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n")
+        assert sock.recv(9) == b"now"
+        sock.setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # SOL_SOCKET, SO_LINGER: reset
+
+    with bench(handle, response_idle_s=0.05, response_head_s=0.05) as made:
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: call.head, "the 101")
+        gevent.sleep(0.2)
+        assert call.reset is None
+        call.send(b"now")
+        call.done()
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.SERVICE_CLOSED
+
+
+def test_an_upgrade_that_is_not_accepted_is_an_ordinary_response() -> None:
+    with bench(answering(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno")) as made:
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: call.ended, "the response")
+        made.node.multiplexer.send_data(call.stream, b"", True)
+        assert call.head is not None
+        assert (call.head.status, bytes(call.body)) == (426, b"no")
+        eventually(lambda: made.metrics.requests_in_flight == 0, "the end of the exchange")
+
+
+# The base protocol.
+
+
+def test_the_base_protocol_gets_its_responses_whole() -> None:
+    with bench(echo, streaming=False) as made:
+        call = made.node.open(b"POST", length=4, data=b"four").done()
+        assert bytes(call.body) == b"four"
+
+
+def test_failures_on_the_base_protocol_are_responses_that_say_which_part_failed() -> None:
+    with serving(answering(OK)) as server:
+        port = server.server_port
+    made = Bench(port, streaming=False)
+    try:
+        call = made.node.get()
+        assert call.head is not None
+        assert call.head.status == 502
+        assert json.loads(call.body)["error"]["code"] == "service_unreachable"
+    finally:
+        made.close()
+
+
+def test_a_slow_service_on_the_base_protocol_is_a_504() -> None:
+    with bench(lambda sock, _: sock.recv(65536) and gevent.sleep(5), streaming=False, response_head_s=0.1) as made:
+        call = made.node.get()
+        assert call.head is not None
+        assert call.head.status == 504
+
+
+def test_a_response_that_is_too_large_for_the_base_protocol_is_a_502() -> None:
+    size = 5 * 1024 * 1024
+    with bench(
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)), streaming=False
+    ) as made:
+        call = made.node.get()
+        assert call.head is not None
+        assert call.head.status == 502
+        eventually(lambda: len(made.service) == 0, "the end of the connection")
+
+
+# What is counted and logged.
+
+
+def test_a_request_is_counted_and_logged_without_its_query() -> None:
+    with bench(echo, access_log="json") as made:
+        fields = (
+            b"Host: web.example\r\nX-Request-Id: abc-1\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n"
+        )
+        made.node.open(b"POST", b"/a?token=secret", fields=fields, length=4, data=b"four").done()
+        eventually(lambda: made.lines, "the line")
+        line = json.loads("".join(made.lines))
+        assert (line["request_id"], line["remote"], line["scheme"]) == ("abc-1", "192.0.2.7", "https")
+        assert (line["endpoint"], line["path"], line["status"], line["outcome"]) == ("web", "/a", 200, "ok")
+        assert (line["bytes_in"], line["bytes_out"]) == (4, 4)
+        assert "secret" not in "".join(made.lines)
+        assert (made.metrics.bytes_in, made.metrics.bytes_out) == (4, 4)
+
+
+# The standard library's own server, as a stranger.
+
+
+def test_the_servers_of_the_standard_library_are_served() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(201)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    class Server:
+        server_name = "test"
+        server_port = 0
+
+    with bench(lambda sock, address: Handler(sock, address, Server()) and None) as made:  # type: ignore[arg-type]
+        for number in range(3):
+            body = pattern(100_000 + number)
+            call = made.node.open(b"POST", length=len(body), end=False)
+            call.send(body, end=True)
+            assert bytes(call.done().body) == body
+        assert made.metrics.service_connections_opened == 1
