@@ -105,8 +105,11 @@ class Supervisor(GeventActor):
         self._restarts: deque[float] = deque()
 
     def ref(self, name: str) -> pykka.ActorRef[Any] | None:
-        """The child of that name as it runs now; to be read when needed, since a restart changes it."""
-        return next(ref for child, ref in zip(self._children, self._running, strict=True) if child.name == name)
+        """The child of that name as it runs now, if it does; to be read when needed, since a restart changes it."""
+        for child, ref in zip(self._children, self._running, strict=True):
+            if child.name == name:
+                return ref
+        raise LocalProtocolError(f"no child is named {name}")
 
     def on_start(self) -> None:
         """Start the children in order."""

@@ -106,7 +106,7 @@ class AccessLog:
         self._lines: list[str] = []
         self._chars = 0
         self._timer = clock.timer(self.flush)
-        self._writing = False
+        self._writing = 0  # lines in the hands of the writer
         self._written = Event()
         self._complained = False
         self._second = -1
@@ -171,23 +171,27 @@ class AccessLog:
         """Begin to write what is there; does not wait."""
         if self._lines and not self._writing:
             self._timer.stop()
-            self._writing = True
+            self._writing = len(self._lines)
             self._written.clear()
             gevent.spawn_raw(self._write_batch)
 
     def close(self, timeout_s: float) -> None:
-        """Write what is there, for at most so long; nothing is recorded afterwards."""
+        """Write what is there, for at most so long; nothing is recorded afterwards.
+
+        What the writer has not finished with by then counts as dropped, though it may yet come through.
+        """
         self.enabled = False
         self.flush()
         if self._writing and not self._written.wait(timeout_s):
-            self.dropped += len(self._lines)
+            self.dropped += self._writing + len(self._lines)
 
     def _write_batch(self) -> None:
         lines, self._lines, self._chars = self._lines, [], 0
+        self._writing = len(lines)
         try:
             self._write_lines(lines)
         finally:
-            self._writing = False
+            self._writing = 0
             self._go_on()
             if not self._writing:
                 self._written.set()

@@ -167,6 +167,11 @@ class TestOrder:
         world.settle()
         assert world.diary == ["-c", "-a", "-b"]
 
+    def test_parts_are_found_by_their_names(self, world: World) -> None:
+        assert world.ref("b").actor_class is Part
+        with pytest.raises(LocalProtocolError, match="z"):
+            world.supervisor.ref("z")
+
 
 class TestRestart:
     def test_the_one_that_failed_and_the_rest_are_started_anew(self, world: World) -> None:

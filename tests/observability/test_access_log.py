@@ -292,7 +292,7 @@ class TestWriting:
         desk.pass_time()
         desk.record()
         desk.log.close(0.001)
-        assert desk.log.dropped == 1
+        assert desk.log.dropped == 2
         desk.writer.free.set()
         gevent.sleep(0)
 
@@ -315,7 +315,7 @@ class TestWriting:
 def test_a_line_costs_little(format: str) -> None:
     """The bar is 5 microseconds; 2.4 and 3.7 were measured. Generous, for a busy machine."""
     desk, best = Desk(format, backlog_chars_max=1 << 30), float("inf")
-    desk.log._writing = True  # nothing leaves meanwhile
+    desk.log._writing = 1  # nothing leaves meanwhile
     for _ in range(5):
         began = time.process_time()
         for _ in range(1000):
