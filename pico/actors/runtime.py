@@ -26,7 +26,6 @@ import itertools
 import logging
 import queue
 import sys
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -42,7 +41,6 @@ from pykka._envelope import Envelope
 from pico.errors import LocalProtocolError, PicoError
 
 __all__ = [
-    "Address",
     "ExitListener",
     "GeventActor",
     "GeventFuture",
@@ -216,24 +214,6 @@ def _raise_again(exc_info: ExcInfo) -> NoReturn:
     raise (error if error is not None else kind()).with_traceback(traceback)
 
 
-class Address(pykka.ActorRef[A]):
-    """pykka's reference, with a ``tell`` that makes fewer calls."""
-
-    def __init__(self, actor: A) -> None:
-        # As in ActorRef.__init__, which a test compares.
-        self._actor_weakref = weakref.ref(actor)
-        self.actor_class = actor.__class__
-        self.actor_urn = actor.actor_urn
-        self.actor_inbox = actor.actor_inbox
-        self.actor_stopped = actor.actor_stopped
-
-    def tell(self, message: Any) -> None:
-        """Put ``message`` into the actor's inbox; raises ``pykka.ActorDeadError`` when the actor is dead."""
-        if self.actor_stopped.is_set():
-            raise pykka.ActorDeadError(f"{self} not found")
-        self.actor_inbox.put(Envelope(message))
-
-
 class _NativeActor(pykka.Actor):
     """What both kinds of actor have in common."""
 
@@ -252,7 +232,7 @@ class _NativeActor(pykka.Actor):
         self.actor_urn = f"urn:pico:actor:{next(_serial)}"
         self.actor_inbox = Mailbox()
         self.actor_stopped = StopFlag()
-        self._actor_ref: pykka.ActorRef[Any] = Address(self)
+        self._actor_ref: pykka.ActorRef[Any] = pykka.ActorRef(self)
 
     def on_exit(self, reason: BaseException | None) -> None:
         """Release what the actor owns: called exactly once, whatever the way out, after ``on_stop`` or ``on_failure``.

@@ -18,7 +18,6 @@ import pytest
 
 from pico.actors import runtime
 from pico.actors.runtime import (
-    Address,
     GeventActor,
     GeventFuture,
     InlineActor,
@@ -609,14 +608,14 @@ class TestRegistry:
         def must_not_compare(self: object, other: object) -> bool:
             raise AssertionError("searched")
 
-        original = Address.__eq__
-        Address.__eq__ = must_not_compare  # type: ignore[method-assign]
+        original = pykka.ActorRef.__eq__
+        pykka.ActorRef.__eq__ = must_not_compare  # type: ignore[method-assign]
         try:
             actor = Guarded()
             actor.stop()
             actor.run()
         finally:
-            Address.__eq__ = original  # type: ignore[method-assign]
+            pykka.ActorRef.__eq__ = original  # type: ignore[method-assign]
         for other in crowd:
             other.finish()
 
@@ -628,11 +627,6 @@ class TestWhatIsReliedOnInPykka:
         from importlib.metadata import version
 
         assert version("pykka").startswith("4.5.")
-
-    def test_an_address_holds_what_a_reference_of_pykka_holds(self) -> None:
-        actor = Inline()
-        stock = pykka.ActorRef(actor)
-        assert vars(actor.actor_ref) == vars(stock)
 
     def test_an_actor_holds_what_an_actor_of_pykka_holds(self) -> None:
         class Stock(pykka.Actor):
