@@ -69,7 +69,10 @@ def cuts(data: bytes, seed: int = 0) -> Iterator[tuple[str, list[bytes]]]:
     rng = Random(seed)
     for number in range(4):
         places = sorted(rng.choices(range(len(data) + 1), k=rng.randint(1, 8)))
-        yield f"random {number}", [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+        yield (
+            f"random {number}",
+            [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)],
+        )
 
 
 def read_requests(pieces: Iterable[bytes], limits: HttpLimits = LIMITS, *, eof: bool = True) -> Outcome:

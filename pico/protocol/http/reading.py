@@ -31,8 +31,9 @@ class MessageReader:
     """What the failures of a request are called where it is a response that is read."""
     _cut_short: ClassVar[Failure]
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: HttpLimits, body_bytes_max: int = 0) -> None:
         self._limits = limits
+        self._body_bytes_max = body_bytes_max
         self._buffer = b""
         self._at = 0
         self._checked = 0  # bytes of the next head whose lines were looked at already
@@ -128,8 +129,8 @@ class MessageReader:
         except Rejected as rejected:
             self._fail(rejected.failure, str(rejected))
         self._received += len(data)
-        if 0 < self._limits.body_bytes_max < self._received:  # HTTP-29
-            self._fail(Failure.BODY_TOO_LARGE, f"more than {self._limits.body_bytes_max} bytes")
+        if 0 < self._body_bytes_max < self._received:  # HTTP-29
+            self._fail(Failure.BODY_TOO_LARGE, f"more than {self._body_bytes_max} bytes")
         self._check_empty(data)
         if end:
             self._in_body = False

@@ -119,7 +119,7 @@ class RequestReader(MessageReader):
     _cut_short = Failure.BODY_INCOMPLETE
 
     def __init__(self, limits: HttpLimits) -> None:
-        super().__init__(limits)
+        super().__init__(limits, limits.body_bytes_max)
         self._blank_lines_max = 1
 
     def next_head(self) -> Request | None:
@@ -298,8 +298,8 @@ class RequestReader(MessageReader):
         size = int(value)
         if size > _LENGTH_MAX:
             self._fail(Failure.BAD_REQUEST, "the Content-Length field is not valid")
-        if 0 < self._limits.body_bytes_max < size:
-            self._fail(Failure.BODY_TOO_LARGE, f"more than {self._limits.body_bytes_max} bytes")
+        if 0 < self._body_bytes_max < size:  # HTTP-29
+            self._fail(Failure.BODY_TOO_LARGE, f"more than {self._body_bytes_max} bytes")
         return size
 
     def _check_coding(self, request: Request, length: bytes | None, coding: bytes) -> None:

@@ -52,7 +52,6 @@ class ResponseReader(MessageReader):
     _translated: ClassVar[dict[Failure, Failure]] = {
         Failure.BAD_REQUEST: Failure.SERVICE_MALFORMED,
         Failure.FIELDS_TOO_LARGE: Failure.SERVICE_MALFORMED,
-        Failure.BODY_TOO_LARGE: Failure.RESPONSE_TOO_LARGE,
     }
     _cut_short = Failure.SERVICE_CLOSED
 

@@ -1,0 +1,213 @@
+"""The reader of responses as its owner uses it, and requests written to a service."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pico.config import HttpLimits
+from pico.errors import LocalProtocolError
+from pico.protocol.http import (
+    UNKNOWN_LENGTH,
+    Failure,
+    Framing,
+    RequestHead,
+    RequestReader,
+    ResponseReader,
+    ResponseRejected,
+    service_request,
+)
+from tests.rules import covers
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def reader_with(data: bytes, method: bytes = b"GET", upgrade: bytes = b"") -> ResponseReader:
+    reader = ResponseReader(HttpLimits())
+    reader.begin(method, upgrade)
+    reader.receive_data(data)
+    return reader
+
+
+def body_of(reader: ResponseReader) -> bytes:
+    assert reader.next_head() is not None
+    body, end = reader.next_body()
+    assert end
+    return body
+
+
+@covers("HTTP-55")
+def test_one_connection_carries_one_response_after_the_other():
+    reader = ResponseReader(HttpLimits())
+    assert reader.reusable
+    for method, data, body in ((b"GET", OK, b"ok"), (b"HEAD", OK[:-2], b""), (b"PUT", OK, b"ok")):
+        reader.begin(method)
+        assert not reader.reusable
+        reader.receive_data(data)
+        assert body_of(reader) == body
+        assert reader.reusable
+
+
+@covers("HTTP-31", "HTTP-55")
+def test_bytes_that_nobody_asked_for_end_the_use_of_a_connection():
+    reader = reader_with(OK + b"x")
+    assert body_of(reader) == b"ok"
+    assert reader.excess == 1
+    assert not reader.reusable
+    idle = reader_with(OK)
+    assert body_of(idle) == b"ok"
+    idle.receive_data(OK)
+    assert idle.excess == len(OK)
+    assert not idle.reusable
+
+
+@covers("HTTP-55")
+def test_an_end_of_file_behind_a_response_ends_the_use_of_a_connection():
+    reader = reader_with(OK)
+    assert body_of(reader) == b"ok"
+    reader.receive_eof()
+    assert not reader.reusable
+
+
+@covers("HTTP-55")
+def test_a_connection_that_cannot_be_used_again_is_not():
+    reader = reader_with(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(LocalProtocolError):
+        reader.begin(b"GET")
+    assert body_of(reader) == b""
+    assert not reader.reusable
+    with pytest.raises(LocalProtocolError):
+        reader.begin(b"GET")
+
+
+def test_heads_and_bodies_are_asked_for_in_turn():
+    reader = ResponseReader(HttpLimits())
+    with pytest.raises(LocalProtocolError):
+        reader.next_head()
+    reader.begin(b"GET")
+    with pytest.raises(LocalProtocolError):
+        reader.begin(b"GET")
+    with pytest.raises(LocalProtocolError):
+        reader.next_body()
+    reader.receive_data(OK)
+    assert reader.next_head() is not None
+    with pytest.raises(LocalProtocolError):
+        reader.next_head()
+    assert reader.next_body() == (b"ok", True)
+    with pytest.raises(LocalProtocolError):
+        reader.next_head()
+
+
+@covers("HTTP-53")
+def test_what_was_refused_stays_refused():
+    reader = reader_with(b"HTTP/1.1 200 OK\r\nX y: z\r\n\r\n")
+    for _ in range(2):
+        with pytest.raises(ResponseRejected) as caught:
+            reader.next_head()
+        assert caught.value.failure is Failure.SERVICE_MALFORMED
+    assert not reader.reusable
+    assert reader.excess == 0
+
+
+@covers("HTTP-45")
+def test_informational_responses_are_counted_for_each_request():
+    limits = replace(HttpLimits(), informational_max=1)
+    reader = ResponseReader(limits)
+    for _ in range(3):
+        reader.begin(b"GET")
+        reader.receive_data(b"HTTP/1.1 103 x\r\n\r\n" + OK)
+        assert (head := reader.next_head()) is not None
+        assert head.status == 103
+        assert body_of(reader) == b"ok"
+
+
+@covers("HTTP-49")
+def test_bytes_behind_a_switch_come_as_they_are_until_the_end():
+    reader = reader_with(
+        b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nHTTP/1.1 ", upgrade=b"websocket"
+    )
+    assert (head := reader.next_head()) is not None
+    assert head.status == 101
+    assert reader.next_body() == (b"HTTP/1.1 ", False)
+    reader.receive_data(b"\x00\xff")
+    assert reader.next_body() == (b"\x00\xff", False)
+    reader.receive_eof()
+    assert reader.next_body() == (b"", True)
+    assert not reader.reusable
+
+
+@covers("HTTP-53", "HTTP-8")
+@pytest.mark.parametrize("size, good", [(0, True), (1, False)])
+def test_a_head_may_be_as_large_as_the_limit(size, good):
+    limits = replace(HttpLimits(), head_bytes_max=len(OK) - 2)
+    reader = ResponseReader(limits)
+    reader.begin(b"GET")
+    reader.receive_data(OK.replace(b"OK", b"OK" + b"x" * size))
+    if good:
+        assert reader.next_head() is not None
+    else:
+        with pytest.raises(ResponseRejected):
+            reader.next_head()
+
+
+@covers("HTTP-29")
+def test_the_limit_on_request_bodies_is_none_on_responses():
+    reader = ResponseReader(replace(HttpLimits(), body_bytes_max=1))
+    reader.begin(b"GET")
+    reader.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert body_of(reader) == b"ok"
+    reader.begin(b"GET")
+    reader.receive_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+    assert body_of(reader) == b"ok"
+
+
+# Requests to a service.
+
+BLOCK = b"Host: ep.example\r\nA: b\r\n"
+
+
+@covers("HTTP-56")
+@pytest.mark.parametrize(
+    "method, length, upgrade, end, framing",
+    [
+        (b"GET", 0, b"", b"", Framing.NONE),
+        (b"DELETE", 0, b"", b"", Framing.NONE),
+        (b"POST", 0, b"", b"Content-Length: 0\r\n", Framing.NONE),
+        (b"PUT", 0, b"", b"Content-Length: 0\r\n", Framing.NONE),
+        (b"PATCH", 0, b"", b"Content-Length: 0\r\n", Framing.NONE),
+        (b"POST", 7, b"", b"Content-Length: 7\r\n", Framing.LENGTH),
+        (b"GET", 7, b"", b"Content-Length: 7\r\n", Framing.LENGTH),
+        (b"POST", UNKNOWN_LENGTH, b"", b"Transfer-Encoding: chunked\r\n", Framing.CHUNKED),
+        (b"GET", UNKNOWN_LENGTH, b"websocket", b"Upgrade: websocket\r\nConnection: upgrade\r\n", Framing.NONE),
+    ],
+)
+def test_a_request_to_a_service_has_one_framing(method, length, upgrade, end, framing):
+    head = RequestHead(method, b"/a?b", BLOCK, length, upgrade)
+    assert service_request(head) == (method + b" /a?b HTTP/1.1\r\n" + BLOCK + end + b"\r\n", framing)
+
+
+def test_the_host_can_be_another():
+    block = b"A: b\r\nhOST: ep.example\r\nX-Host: c\r\nB: Host: d\r\n"
+    wire, _ = service_request(RequestHead(b"GET", b"/", block, 0, b""), host_header=b"local:1")
+    assert wire == b"GET / HTTP/1.1\r\nHost: local:1\r\nA: b\r\nX-Host: c\r\nB: Host: d\r\n\r\n"
+
+
+@covers("HTTP-33")
+def test_te_is_nominated_where_it_goes_on():
+    block = BLOCK + b"TE: trailers\r\n"
+    wire, _ = service_request(RequestHead(b"GET", b"/", block, 0, b""))
+    assert wire == b"GET / HTTP/1.1\r\n" + block + b"Connection: TE\r\n\r\n"
+    wire, _ = service_request(RequestHead(b"GET", b"/", block, -1, b"x"))
+    assert wire.count(b"Connection:") == 1
+
+
+@covers("HTTP-26")
+def test_a_service_reads_what_was_written():
+    head = RequestHead(b"POST", b"/\xff?%zz", BLOCK, 3, b"")
+    reader = RequestReader(HttpLimits())
+    reader.receive_data(service_request(head)[0] + b"abc")
+    request = reader.next_head()
+    assert request is not None
+    assert (request.method, request.target, request.body_length, request.field_block()) == (*head[:2], 3, BLOCK)
+    assert reader.next_body() == (b"abc", True)
