@@ -115,7 +115,12 @@ class Stream(Protocol):
 
 
 def report_crash(receiver: Receiver | None, error: BaseException) -> None:
-    """The receiver raised: tell it through ``crashed`` where it has that, else log the fault and say ``lost``."""
+    """The receiver raised: tell it through ``crashed`` where it has that, else log the fault and say ``lost``.
+
+    What the process as a whole was meant to get is raised again.
+    """
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        raise error
     crashed = getattr(receiver, "crashed", None)
     try:
         if crashed is not None:
@@ -306,7 +311,7 @@ class SocketStream:
             return
         self._writer.stop()
         if self.closed:
-            self._release()
+            self._release_gently()
             return
         if self._fin_wanted:
             self._send_fin()
@@ -386,7 +391,7 @@ class SocketStream:
             self._flush_timer = self._loop.timer(FLUSH_S)
             self._flush_timer.start(self.abort, update=True)
         else:
-            self._release()
+            self._release_gently()
 
     def abort(self) -> None:
         """See ``Stream``."""
@@ -398,6 +403,19 @@ class SocketStream:
             except OSError:
                 pass
             self._release()
+
+    def _release_gently(self) -> None:
+        """Take what has arrived before closing: unread bytes would make the system reset the connection instead.
+
+        The peer could then lose what it has not read yet. TLS session tickets are such bytes that nobody asked for.
+        """
+        try:
+            for _ in range(LAST_READS_MAX):
+                if not self._sock.recv(RECV_BYTES):
+                    break
+        except OSError:
+            pass
+        self._release()
 
     def _break(self, error: ConnectionLost) -> None:
         self._error = error
@@ -416,8 +434,6 @@ class SocketStream:
             _log.exception("a receiver of bytes failed when its connection was lost")
 
     def _crashed(self, error: BaseException) -> None:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise error
         receiver = self._receiver
         self.abort()
         report_crash(receiver, error)
@@ -440,7 +456,8 @@ class SocketStream:
 
 def _lost(error: OSError) -> ConnectionLost:
     lost = ConnectionLost(f"the connection was lost: {error.strerror or error}")
-    lost.__cause__ = error
+    # Its traceback would tie the stream into a cycle through the frame that caught it.
+    lost.__cause__ = error.with_traceback(None)
     return lost
 
 

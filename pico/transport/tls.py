@@ -337,7 +337,7 @@ class TlsStream:
                 self._tell_lost(self._error)
             elif not self.closed:
                 self._pump()
-        except Exception as error:
+        except BaseException as error:
             self._raw.abort()
             self.crashed(error)
 
@@ -370,6 +370,8 @@ class TlsStream:
                 piece = self._session.read(RECORD_BYTES_MAX)
             except ssl.SSLWantReadError:
                 break
+            except ssl.SSLZeroReturnError:  # the peer's end, once we have said ours
+                piece = b""
             except ssl.SSLError as error:
                 self._fault = error
                 break
@@ -393,5 +395,5 @@ class TlsStream:
 def _lost(error: ssl.SSLError) -> ConnectionLost:
     truncated = isinstance(error, ssl.SSLEOFError)
     lost = ConnectionLost("the connection ended without close_notify" if truncated else f"TLS failed: {_reason(error)}")
-    lost.__cause__ = error
+    lost.__cause__ = error.with_traceback(None)  # which would tie the stream into a cycle
     return lost
