@@ -1,0 +1,225 @@
+"""A whole agent: its endpoints, its admin door, its signals and its exit code."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from random import Random
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket, subprocess
+
+from pico.agent.agent import Agent
+from pico.config import AgentConfig, EndpointTarget, LinkTimers
+from pico.protocol.tunnel import LinkState
+from tests.agent.harness import Door, answering, eventually, read_head, serving
+from tests.rules import covers
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+TIMERS = LinkTimers(backoff_first_s=0.01, backoff_max_s=0.05, linger_s=0.02, grace_period_s=5.0)
+REFUSAL = '{"error": {"code": "invalid_endpoint", "message": "a label does not end with a hyphen"}}'
+
+
+@contextmanager
+def running(doors: list[Door], port: int, names: str = "web", **config: Any) -> Iterator[Agent]:
+    targets = tuple(EndpointTarget(endpoint_id=name, host="127.0.0.1", port=port) for name in names.split())
+    made = Agent(
+        AgentConfig(servers=tuple(door.url for door in doors), endpoints=targets, link_timers=TIMERS, **config),
+        write_access_log=lambda text: None,
+        rng=Random(1),
+    )
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+        made.stop()
+        assert made.ended.wait(5)
+        made.close()
+
+
+@contextmanager
+def door(*script: str) -> Iterator[Door]:
+    made = Door(*script)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def admin(port: int, path: str) -> tuple[int, bytes]:
+    with closing(socket.create_connection(("127.0.0.1", port))) as sock:
+        sock.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path.encode())
+        answer = b""
+        while data := sock.recv(65536):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+def test_each_endpoint_has_a_tunnel_of_its_own() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door("stream") as node,
+        running([node], server.server_port, "web api") as made,
+    ):
+        eventually(lambda: made.ready()[0], "readiness")
+        paths = {head.split()[1] for head in node.heads}
+        assert paths == {b"/pico/v1/listener/web", b"/pico/v1/listener/api"}
+        assert all(bytes(tunnel.get().body) == b"hello" for tunnel in node.tunnels)
+        assert b"pico_service_connections 2.0" in made.metrics.render()
+
+
+def test_it_is_ready_when_every_endpoint_is_registered() -> None:
+    port = free_port()
+    with (
+        serving(answering(OK)) as server,
+        door("stream", "hang") as node,
+        running([node], server.server_port, "web api", admin_port=port) as made,
+    ):
+        eventually(lambda: node.dials == 2, "both dials")
+        eventually(lambda: LinkState.OPEN in [link.state for link in made._links.values()], "one registration")
+        status, body = admin(port, "/readyz")
+        assert (status, b"not registered: " in body) == (503, True)
+        assert admin(port, "/livez")[0] == 200
+        assert b"pico_agent_info" in admin(port, "/metrics")[1]
+
+
+def test_it_is_ready_no_longer_when_it_stops() -> None:
+    with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
+        eventually(lambda: made.ready()[0], "readiness")
+        made.stop()
+        eventually(lambda: not made.ready()[0], "the end of readiness")
+        assert made.ended.wait(5)
+        assert not made.failed.is_set()
+
+
+def test_one_endpoint_that_is_refused_for_good_fails_the_agent_and_says_which() -> None:
+    refusal = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(REFUSAL)}\r\n\r\n{REFUSAL}"
+    with (
+        serving(answering(OK)) as server,
+        door(refusal, "stream") as node,
+        running([node], server.server_port, "web api") as made,
+    ):
+        assert made.failed.wait(5)
+        assert re.search("endpoint (web|api) was refused for good by 127.0.0.1:.*hyphen", made.failure)
+        assert not made.ended.is_set(), "the other endpoint is still served"
+
+
+def test_a_link_that_fails_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
+        node.tunnel(0)
+        eventually(lambda: made.ready()[0], "readiness")
+        made._links["web"]._link.goaway = None  # type: ignore[method-assign,assignment]
+        node.tunnel(0).multiplexer.goaway("leaving")
+        assert bytes(node.tunnel(1).get().body) == b"hello"
+        assert made.metrics.actor_restarts.count("link") == 1
+
+
+def test_a_link_that_fails_again_and_again_fails_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pico.agent.link.LinkActor.on_receive", lambda *_: 1 // 0)
+    with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
+        assert made.failed.wait(5)
+        assert made.ended.wait(5)
+        assert "endpoint web: link ended again" in made.failure
+
+
+def test_a_stop_that_comes_before_the_links_exist_reaches_them() -> None:
+    with serving(answering(OK)) as server, door("hang") as node, running([node], server.server_port) as made:
+        assert not made._links
+        made.stop()
+        assert made.ended.wait(5)
+        assert made.ready() == (False, "not registered: web")
+
+
+# The process.
+
+
+@contextmanager
+def process(*words: str) -> Iterator[Any]:
+    command = [sys.executable, "-m", "pico.cli.agent", *words]
+    made = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        yield made
+    finally:
+        if made.poll() is None:
+            made.kill()
+            made.wait()
+        made.stderr.close()
+
+
+def ends(made: Any) -> tuple[int, str]:
+    with gevent.Timeout(20):
+        text = made.stderr.read().decode()
+        return made.wait(), text
+
+
+@covers("TUN-30")
+def test_a_signal_lets_requests_in_flight_finish_and_the_exit_code_is_zero() -> None:
+    release: list[int] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        eventually(lambda: release, "the release")
+        sock.sendall(OK)
+
+    with (
+        serving(handle) as server,
+        door("stream") as node,
+        process("--server", node.url, "--endpoint", f"web={server.server_port}") as agent,
+    ):
+        tunnel = node.tunnel(0)
+        call = tunnel.open()
+        gevent.sleep(0.1)
+        agent.send_signal(signal.SIGTERM)
+        tunnel.wait(lambda: tunnel.goaway_reason, "the goaway")
+        release.append(1)
+        assert bytes(call.done().body) == b"hello"
+        code, log = ends(agent)
+    assert code == 0
+    assert "endpoint web is registered" in log
+    assert "the agent stopped" in log
+
+
+@covers("TUN-32")
+def test_a_second_signal_ends_it_at_once() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.recv(1)
+
+    with (
+        serving(handle) as server,
+        door("stream") as node,
+        process("--server", node.url, "--endpoint", f"web={server.server_port}") as agent,
+    ):
+        tunnel = node.tunnel(0)
+        tunnel.open()
+        gevent.sleep(0.1)
+        agent.send_signal(signal.SIGINT)
+        tunnel.wait(lambda: tunnel.goaway_reason, "the goaway")
+        agent.send_signal(signal.SIGINT)
+        code, _log = ends(agent)
+    assert code == 0
+
+
+@covers("TUN-26")
+@pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "403 Forbidden", "404 Not Found"])
+def test_a_refusal_that_cannot_heal_is_an_exit_code_of_one_and_a_line(status: str) -> None:
+    with (
+        door(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n") as node,
+        process("--server", node.url, "--endpoint", "web=1") as agent,
+    ):
+        code, log = ends(agent)
+    assert code == 1
+    assert f"endpoint web was refused for good by {node.url.removeprefix('http://')}: {status}" in log

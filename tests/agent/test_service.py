@@ -1,0 +1,173 @@
+"""The connections to one service: kept, bounded, given out and closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+
+from pico.agent.service import DIALS_MAX, ServiceConnection
+from pico.errors import ConnectFailed
+from pico.protocol.rpc import ResetCode
+from pico.transport.stream import Stream
+from tests.agent.harness import Bench, answering, bench, eventually, read_head, serving
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def in_parallel(made: Bench, count: int) -> list[Any]:
+    calls = [made.node.open() for _ in range(count)]
+    return [call.done() for call in calls]
+
+
+def test_idle_connections_are_closed_after_a_while() -> None:
+    with bench(answering(OK), idle_connection_s=0.1) as made:
+        made.node.get()
+        assert made.service.idle == 1
+        eventually(lambda: made.service.idle == 0, "the close of the idle connection")
+        assert len(made.service) == 0
+
+
+def test_more_idle_connections_than_allowed_are_kept_only_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pico.agent.service.SURPLUS_S", 0.1)
+    together = Signal()
+    waiting: list[int] = []
+
+    def handle(sock: Any, address: Any) -> None:
+        read_head(sock)
+        waiting.append(1)
+        if len(waiting) == 6:
+            together.set()
+        together.wait()
+        sock.sendall(OK)
+        answering(OK)(sock, address)
+
+    with bench(handle, idle_connections_max=2) as made:
+        assert all(call.ended for call in in_parallel(made, 6))
+        assert made.service.idle == 6
+        eventually(lambda: made.service.idle == 2, "the close of the surplus")
+        assert made.node.get().ended
+        assert made.metrics.service_connections_opened == 6
+
+
+def test_an_idle_connection_that_the_service_closes_is_forgotten() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(OK)
+
+    with bench(handle) as made:
+        assert made.node.get().ended
+        eventually(lambda: len(made.service) == 0, "the end of the connection")
+        assert made.node.open(b"POST").done().ended
+        assert made.metrics.service_connections_opened == 2
+
+
+def test_bytes_that_nobody_asked_for_end_an_idle_connection() -> None:
+    go_on = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(OK)
+        go_on.wait()
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+        sock.recv(1)
+
+    with bench(handle) as made:
+        assert made.node.get().ended
+        go_on.set()
+        eventually(lambda: len(made.service) == 0, "the end of the connection")
+
+
+def test_bytes_behind_a_response_end_its_connection() -> None:
+    with bench(answering(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")) as made:
+        for _ in range(3):
+            assert bytes(made.node.get().body) == b"hello"
+        assert made.metrics.service_connections_opened == 3
+
+
+def test_dials_at_one_time_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pico.agent import service
+
+    dialling = [0, 0]
+    real = service.dial
+
+    def slow(*args: Any, **more: Any) -> Stream:
+        dialling[0] += 1
+        dialling[1] = max(dialling)
+        gevent.sleep(0.01)
+        try:
+            return real(*args, **more)
+        finally:
+            dialling[0] -= 1
+
+    monkeypatch.setattr(service, "dial", slow)
+    with bench(answering(OK)) as made:
+        assert all(call.ended for call in in_parallel(made, 100))
+        assert dialling[1] <= DIALS_MAX
+
+
+def test_a_connection_that_becomes_free_serves_who_waits() -> None:
+    with bench(answering(OK)) as made:
+        assert all(call.ended for call in in_parallel(made, 100))
+        assert made.metrics.service_connections_opened <= 100
+        assert made.metrics.service_connections_opened + made.metrics.service_connections_reused >= 100
+
+
+def test_who_has_waited_for_as_long_as_a_dial_may_take_fails_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pico.agent import service
+
+    def failing(*_: Any, timeout_s: float, **__: Any) -> Stream:
+        gevent.sleep(timeout_s)
+        raise ConnectFailed("no route")
+
+    monkeypatch.setattr(service, "dial", failing)
+    monkeypatch.setattr(service, "DIALS_MAX", 1)
+    with serving(answering(OK)) as server:
+        made = Bench(server.server_port, connect_s=0.1)
+        calls = in_parallel(made, 20)
+        assert {call.reset.code for call in calls} == {ResetCode.SERVICE_UNREACHABLE}
+        assert all(call.reset.untouched for call in calls)
+        made.close()
+
+
+def test_a_connection_that_nobody_waits_for_any_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pico.agent import service
+
+    real, held = service.dial, Signal()
+
+    def slow(*args: Any, **more: Any) -> Stream:
+        held.wait()
+        return real(*args, **more)
+
+    monkeypatch.setattr(service, "dial", slow)
+    with bench(answering(OK)) as made:
+        call = made.node.open()
+        eventually(lambda: made.metrics.requests_in_flight, "the request at the agent")
+        made.node.multiplexer.reset(call.stream, ResetCode.CANCELLED)
+        eventually(lambda: not made.metrics.requests_in_flight, "the end of the request")
+        held.set()
+        eventually(lambda: made.service.idle == 1, "the connection that nobody waits for")
+        assert made.node.get().ended
+        assert made.metrics.service_connections_opened == 1
+
+
+def test_a_service_that_is_closed_keeps_nothing() -> None:
+    with bench(answering(OK)) as made:
+        call = made.node.open()
+        made.service.close()
+        assert call.done().ended
+        assert made.node.get().ended
+        assert made.service.idle == 0
+
+
+def test_forgetting_twice_is_harmless() -> None:
+    with bench(answering(OK)) as made:
+        made.node.get()
+        (connection,) = made.service._connections
+        assert isinstance(connection, ServiceConnection)
+        connection.discard()
+        connection.abort()
+        connection.drained()
+        assert len(made.service) == 0
