@@ -29,7 +29,7 @@ def check(vector, outcome: Outcome, how: str) -> None:
 @covers("HTTP-1", "HTTP-2", "HTTP-3", "HTTP-4", "HTTP-5", "HTTP-6", "HTTP-7", "HTTP-8", "HTTP-9", "HTTP-10")
 @covers("HTTP-12", "HTTP-13", "HTTP-14", "HTTP-15", "HTTP-16", "HTTP-17", "HTTP-18", "HTTP-19", "HTTP-20")
 @covers("HTTP-21", "HTTP-22", "HTTP-23", "HTTP-24", "HTTP-25", "HTTP-27", "HTTP-28", "HTTP-32", "HTTP-33", "HTTP-34")
-@covers("HTTP-39", "HTTP-43", "HTTP-46", "HTTP-47", "HTTP-54", "HTTP-58", "HTTP-59")
+@covers("HTTP-11", "HTTP-39", "HTTP-43", "HTTP-46", "HTTP-47", "HTTP-54", "HTTP-58", "HTTP-59")
 @pytest.mark.parametrize("vector", REQUESTS, ids=by_name)
 def test_a_request_however_it_is_cut(vector):
     data = vector_bytes(vector["input"])
@@ -74,3 +74,8 @@ def test_a_response_however_it_is_cut(vector):
         check(vector, outcome, how)
         if "failure" not in vector and vector["messages"]:
             assert outcome.left == vector.get("left", 0), how
+
+
+def test_the_rules_of_the_decorators_are_those_of_the_vectors():
+    for test, vectors in ((test_a_request_however_it_is_cut, REQUESTS), (test_a_response_however_it_is_cut, RESPONSES)):
+        assert set(test.covered_rules) == {rule for vector in vectors for rule in vector["rules"]}
