@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from random import Random
+from typing import NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pico.config import LinkTimers
+from pico.errors import RemoteProtocolError
+from pico.protocol.http.values import ResponseHead
 from pico.protocol.tunnel import (
     HOPELESS_STATUSES,
     LINK,
@@ -21,6 +24,11 @@ from pico.protocol.tunnel import (
     Link,
     LinkState,
     Refusal,
+    RegistrationRefused,
+    check_acceptance,
+    check_registration,
+    printable,
+    refusal_of,
 )
 from tests.rules import covers
 
@@ -300,3 +308,72 @@ def test_a_held_server_is_dialled_only_when_its_time_has_passed(
             link.refused(dial.tunnel, Refusal(503, "", after), now=now)
         else:
             link.failed(dial.tunnel, "x", now=now)
+
+
+# The handshake: whatever the other side writes.
+
+
+class Handshake(NamedTuple):
+    """A parsed request head, as far as a registration looks at it."""
+
+    method: bytes
+    target: bytes
+    minor: int
+    fields: list[tuple[bytes, bytes, bytes]]
+
+
+NAMES = st.sampled_from(
+    [b"host", b"upgrade", b"connection", b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-protocol"]
+)
+VALUES = st.sampled_from(
+    [b"websocket", b"upgrade", b"13", b"dGhlIHNhbXBsZSBub25jZQ==", b"pico.stream.v1", b"close, Upgrade", b""]
+) | st.binary(max_size=30)
+
+
+@covers("TUN-2", "TUN-3", "TUN-4", "TUN-5")
+@given(
+    method=st.sampled_from([b"GET", b"POST"]),
+    target=st.binary(max_size=80) | st.binary(max_size=70).map(lambda name: b"/pico/v1/listener/" + name),
+    minor=st.integers(0, 9),
+    fields=st.lists(st.tuples(NAMES, VALUES), max_size=8),
+)
+def test_a_handshake_is_a_registration_or_is_refused(
+    method: bytes, target: bytes, minor: int, fields: list[tuple[bytes, bytes]]
+) -> None:
+    request = Handshake(method, target, minor, [(name, name, value) for name, value in fields])
+    try:
+        registration = check_registration(request)
+    except RegistrationRefused as refused:
+        assert refused.status in (400, 404, 426)
+        assert str(refused)
+    else:
+        assert method == b"GET"
+        assert minor >= 1
+        assert 1 <= len(registration.endpoint_id) <= 63
+        assert registration.endpoint_id == registration.endpoint_id.lower()
+        assert len(registration.key) == 24
+
+
+@covers("TUN-9", "TUN-27", "TUN-33")
+@given(status=st.integers(100, 599), reason=st.binary(max_size=300), block=st.binary(max_size=200), body=st.binary())
+def test_an_answer_is_an_acceptance_a_violation_or_a_refusal(
+    status: int, reason: bytes, block: bytes, body: bytes
+) -> None:
+    head = ResponseHead(status, reason, block, -1, b"")
+    try:
+        check_acceptance(head, b"dGhlIHNhbXBsZSBub25jZQ==")
+    except RemoteProtocolError:
+        pass
+    refusal = refusal_of(head, body)
+    assert refusal.status == status
+    assert refusal.reason.isprintable()
+    assert len(refusal.reason) <= 200
+
+
+@covers("TUN-33")
+@given(text=st.text())
+def test_a_printable_text_is_one_short_line(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert len(shown) == min(len(text), 200)
+    assert printable(shown) == shown

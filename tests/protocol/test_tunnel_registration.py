@@ -8,15 +8,21 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pico.errors import RemoteProtocolError
+from pico.protocol.http.values import UNKNOWN_LENGTH, ResponseHead
 from pico.protocol.tunnel import (
     HOPELESS_STATUSES,
     LISTENER_PATH,
     SUBPROTOCOL,
+    Refusal,
     Registration,
     RegistrationRefused,
+    check_acceptance,
     check_registration,
     listener_path,
     printable,
+    refusal_of,
+    registration_request,
     retry_after_s,
 )
 from tests.rules import covers
@@ -161,6 +167,83 @@ def test_another_version_gets_426_and_the_one_that_is_spoken(version: bytes) -> 
     refused = refusal(handshake(("Sec-WebSocket-Version", version)))
     assert (refused.status, refused.code) == (426, "version_not_supported")
     assert refused.fields == (("Sec-WebSocket-Version", "13"),)
+
+
+# The agent's side. The key and its answer are those of RFC 6455 §1.3.
+
+ACCEPT = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+
+
+def answer(block: bytes, status: int = 101) -> ResponseHead:
+    return ResponseHead(status, b"Reason", block, UNKNOWN_LENGTH, b"websocket" if status == 101 else b"")
+
+
+@covers("TUN-1", "TUN-6")
+def test_the_request_of_a_registration() -> None:
+    request = registration_request("my-endpoint", host="node.example:8002", key=KEY, agent="pico-agent/1")
+    assert request == (
+        b"GET /pico/v1/listener/my-endpoint HTTP/1.1\r\n"
+        b"Host: node.example:8002\r\n"
+        b"Upgrade: websocket\r\n"
+        b"Connection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: pico.stream.v1\r\n"
+        b"User-Agent: pico-agent/1\r\n"
+        b"\r\n"
+    )
+
+
+@covers("TUN-6", "TUN-9")
+def test_an_acceptance_says_whether_streaming_was_chosen() -> None:
+    assert check_acceptance(answer(ACCEPT), KEY) is False
+    assert check_acceptance(answer(b"X: y\r\n" + ACCEPT + b"sec-websocket-protocol:  pico.stream.v1 \r\n"), KEY) is True
+
+
+@covers("TUN-9")
+@pytest.mark.parametrize(
+    "block, detail",
+    [
+        (b"", "Sec-WebSocket-Accept"),
+        (ACCEPT.lower(), "Sec-WebSocket-Accept"),
+        (ACCEPT + ACCEPT, "Sec-WebSocket-Accept"),
+        (ACCEPT + b"Sec-WebSocket-Extensions: permessage-deflate\r\n", "extension"),
+        (ACCEPT + b"Sec-WebSocket-Protocol: chat\r\n", "subprotocol"),
+        (ACCEPT + b"Sec-WebSocket-Protocol: pico.stream.v1\r\n" * 2, "subprotocol"),
+    ],
+)
+def test_what_accepts_something_else_accepts_nothing(block: bytes, detail: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=detail):
+        check_acceptance(answer(block), KEY)
+
+
+@covers("TUN-8", "TUN-25", "TUN-27")
+def test_a_refusal_of_a_node_is_known_by_its_body() -> None:
+    body = b'{"error": {"code": "too_many", "message": "4096 upstreams"}}'
+    head = answer(b"Content-Type: application/json\r\nRetry-After: 2\r\n", 503)
+    assert refusal_of(head, body) == Refusal(503, "4096 upstreams", 2.0, by_node=True)
+
+
+@covers("TUN-25", "TUN-27")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"\xff",
+        b"null",
+        b"[]",
+        b'{"error": {}}',
+        b'{"error": {"message": "m"}}',
+        b'{"error": {"code": 1, "message": "m"}}',
+        b'{"error": {"code": "c", "message": null}}',
+        b'{"error": {"code": "c", "message": "cut',
+        b"[" * 100_000,
+    ],
+)
+def test_any_other_refusal_is_not_a_nodes(body: bytes) -> None:
+    head = answer(b"Retry-After: 1\r\nRetry-After: 2\r\n", 404)
+    assert refusal_of(head, body) == Refusal(404, "Reason", None, by_node=False)
 
 
 @covers("TUN-26")
