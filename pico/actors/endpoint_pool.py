@@ -36,7 +36,15 @@ class Upstream:
     __slots__ = ("address", "agent", "endpoint_id", "id", "multiplexer", "since", "streaming")
 
     def __init__(
-        self, id_: str, endpoint_id: str, multiplexer: Multiplexer, *, streaming: bool, address: str, agent: str, since: float
+        self,
+        id_: str,
+        endpoint_id: str,
+        multiplexer: Multiplexer,
+        *,
+        streaming: bool,
+        address: str,
+        agent: str,
+        since: float,
     ) -> None:
         self.id = id_
         self.endpoint_id = endpoint_id
@@ -161,9 +169,9 @@ class EndpointPool(GeventActor):
         self._balancer = self._balancer_type(upstreams, self._balancer.turn)
         self._routes.publish(self._endpoint_id, self._balancer)
 
-    def on_exit(self, reason: object) -> None:
+    def on_exit(self, reason: BaseException | None) -> None:
         """A pool that failed is replaced by its owner."""
-        if isinstance(reason, BaseException):
+        if reason is not None:
             self._on_failure(self._endpoint_id)
 
 
@@ -191,7 +199,7 @@ class Endpoints(GeventActor):
         elif isinstance(message, PoolFailed):
             self._replace(message.endpoint_id)
 
-    def on_exit(self, reason: object) -> None:
+    def on_exit(self, reason: BaseException | None) -> None:
         """Stop every pool."""
         for pool in self._pools.values():
             pool.ref.stop(block=False)

@@ -112,6 +112,8 @@ class ProxyRequest(InlineActor):
         self._upstream: Upstream | None = None
         self._stream: RpcStream | None = None
         self._tried: list[Upstream] = []
+        self._refusal = (Failure.OVERLOADED, "")  # of the upstream that had the request last
+        self._waiting = False  # for the endpoint to return
         self._pending = b""  # read from the client, not sent yet
         self._body_read = False  # the client's body has been read to its end
         self._request_sent = False
@@ -136,7 +138,7 @@ class ProxyRequest(InlineActor):
         """Find out where the request goes, and send it there."""
         self._services.deadlines.add(self)
         self._services.metrics.request_started()
-        request, services = self._request, self._services
+        request = self._request
         self._read_body()
         if self._finished:
             return
@@ -185,7 +187,7 @@ class ProxyRequest(InlineActor):
         if not self._finished:
             _HANDLERS[type(message)](self, message)
 
-    def on_exit(self, reason: object) -> None:
+    def on_exit(self, reason: BaseException | None) -> None:
         """Leave nothing open, whatever the way out."""
         self._services.deadlines.discard(self)
         if not self._finished:
@@ -214,13 +216,17 @@ class ProxyRequest(InlineActor):
         if upstream is not None:
             self._open(upstream)
         elif services.routes.knows(self.endpoint_id):
-            self._give_up(Failure.OVERLOADED)
+            self._give_up(*self._refusal)
         else:
-            until = services.routes.wait(self.endpoint_id, self.actor_ref)
-            if until:
-                self._service_deadline = until
-            else:
-                self._give_up(Failure.ENDPOINT_NOT_FOUND)
+            self._wait_for_endpoint()
+
+    def _wait_for_endpoint(self) -> None:
+        until = self._services.routes.wait(self.endpoint_id, self.actor_ref)
+        self._waiting = until > 0.0
+        if self._waiting:
+            self._service_deadline = until
+        else:
+            self._give_up(Failure.ENDPOINT_NOT_FOUND)
 
     def _open(self, upstream: Upstream) -> None:
         assert self._head is not None
@@ -228,7 +234,7 @@ class ProxyRequest(InlineActor):
         self._tried.append(upstream)
         if self._request.expect_continue and not upstream.streaming and not self._body_read:
             self._send_continue()
-        data = self._take_pending(self._services.data_bytes_max)
+        data = self._take_pending(upstream.multiplexer.first_bytes_max)
         end = self._at_request_end()
         self._stream = upstream.multiplexer.open(self._head, data, end, self._sink)
         if end:
@@ -444,6 +450,7 @@ class ProxyRequest(InlineActor):
             )
         )
         if again:
+            self._refusal = (failure_of(event.code, untouched=event.untouched), event.reason)
             self._try_again()
         else:
             self._give_up(failure_of(event.code, untouched=event.untouched), event.reason)
@@ -483,6 +490,7 @@ class ProxyRequest(InlineActor):
         self._cancel(Failure.CLIENT_CLOSED)
 
     def _on_endpoint_appeared(self, _: EndpointAppeared) -> None:
+        self._waiting = False
         self._service_deadline = inf
         self._attempt()
 
@@ -499,8 +507,7 @@ class ProxyRequest(InlineActor):
             self._give_up(Failure.BODY_TIMEOUT)
 
     def _service_late(self) -> None:
-        if self._stream is None or self._stream.ended:
-            self._services.routes.stop_waiting(self.endpoint_id, self.actor_ref)
+        if self._waiting:
             self._give_up(Failure.ENDPOINT_NOT_FOUND)
         else:
             self._give_up(Failure.RESPONSE_TIMEOUT)
@@ -532,6 +539,8 @@ class ProxyRequest(InlineActor):
 
     def _finish(self, outcome: str) -> None:
         self._finished = True
+        if self._waiting:
+            self._services.routes.stop_waiting(self.endpoint_id, self.actor_ref)
         if self._stream is not None and not self._stream.ended and self._upstream is not None:
             self._upstream.multiplexer.reset(self._stream, ResetCode.CANCELLED)
         self._services.request_finished(self._request, self._client, self, outcome)

@@ -61,7 +61,6 @@ class RequestServices:
         self.deadlines = Deadlines(clock)
         self.timers = config.http_timers
         self.http_limits = config.http_limits
-        self.data_bytes_max = config.rpc_limits.data_bytes_max
         self.attempts_max = config.attempts_max
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.via = f"1.1 {node_id}".encode()

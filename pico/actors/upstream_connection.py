@@ -23,6 +23,7 @@ from pico.actors.messages import (
     UpstreamLeft,
 )
 from pico.actors.runtime import GeventActor, tell
+from pico.observability.metrics import NodeMetrics
 from pico.protocol.rpc import BaseEngine, ResetCode, StreamingEngine, StreamOpened
 from pico.transport.clock import Clock
 from pico.transport.multiplexer import CLOSE_GOING_AWAY, Multiplexer
@@ -49,11 +50,13 @@ class UpstreamConnection(GeventActor):
         leftover: bytes,
         clock: Clock,
         endpoints: pykka.ActorRef[Endpoints],
+        metrics: NodeMetrics,
         on_gone: Callable[[], None],
     ) -> None:
         super().__init__()
         self._leftover = leftover
         self._endpoints = endpoints
+        self._metrics = metrics
         self._on_gone = on_gone
         self._multiplexer = Multiplexer(stream, codec, engine, clock, self)
         self.upstream = Upstream(
@@ -89,10 +92,13 @@ class UpstreamConnection(GeventActor):
         elif isinstance(message, CloseUpstream):
             self._multiplexer.close(CLOSE_GOING_AWAY, message.reason)
 
-    def on_exit(self, reason: object) -> None:
+    def on_exit(self, reason: BaseException | None) -> None:
         """Leave the pool and end the tunnel, whatever the way out."""
         self._leave()
         self._multiplexer.abort("the upstream's actor ended")
+        self._metrics.late_messages += self._multiplexer.engine.late_messages
+        if self._multiplexer.violated:
+            self._metrics.protocol_errors.add(self._multiplexer.violated)
         self._on_gone()
         _log.info(
             "upstream %s left endpoint %s: %s",
@@ -108,7 +114,9 @@ class UpstreamConnection(GeventActor):
 
     def stream_opened(self, event: StreamOpened) -> None:
         """Agents serve requests, they do not make any."""
-        self._multiplexer.reset(event.stream, ResetCode.REFUSED, untouched=True, message="a node takes no requests here")
+        self._multiplexer.reset(
+            event.stream, ResetCode.REFUSED, untouched=True, message="a node takes no requests here"
+        )
 
     def goaway_received(self, reason: str) -> None:
         """The agent takes no new requests."""

@@ -28,7 +28,9 @@ BUFFER_BYTES_MAX: Final = 128 * 1024
 class ClientConnection:
     """Serves one client connection; ``run`` returns when it is closed."""
 
-    def __init__(self, stream: Stream, services: RequestServices, *, scheme: str = "http", tls_version: str = "") -> None:
+    def __init__(
+        self, stream: Stream, services: RequestServices, *, scheme: str = "http", tls_version: str = ""
+    ) -> None:
         self.host = stream.peer_host
         self.scheme = scheme
         self.tls_version = tls_version

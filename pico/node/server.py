@@ -48,6 +48,7 @@ HANDSHAKES_MAX: Final = 1024
 
 POLL_S: Final = 0.05
 STOP_S: Final = 10.0
+LOG_FLUSH_S: Final = 2.0
 
 _log = logging.getLogger("pico.node")
 
@@ -130,7 +131,7 @@ class Node:
         for connection in tuple(self.services.connections):
             connection.shut_down()
         self._supervisor.actor_ref.stop(timeout=STOP_S)
-        self.access_log.flush()
+        self.access_log.close(LOG_FLUSH_S)
 
     def _children(self) -> list[Child]:
         config = self.config

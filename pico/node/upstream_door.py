@@ -127,7 +127,9 @@ class UpstreamDoor:
     def _refuse(
         self, stream: Stream, status: int, code: str, sentence: str, fields: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        self._metrics.handshakes.add(code if code in ("invalid_endpoint", "not_found", "draining", "too_many") else "bad_request")
+        self._metrics.handshakes.add(
+            code if code in ("invalid_endpoint", "not_found", "draining", "too_many") else "bad_request"
+        )
         _log.info("refused an upstream from %s with %d: %s", stream.peer_host, status, sentence)
         body = json.dumps({"error": {"code": code, "message": sentence}}).encode() + b"\n"
         lines = [
@@ -142,9 +144,7 @@ class UpstreamDoor:
         stream.half_close()
         stream.close()
 
-    def _register(
-        self, stream: Stream, registration: Registration, request: Request, leftover: bytes
-    ) -> None:
+    def _register(self, stream: Stream, registration: Registration, request: Request, leftover: bytes) -> None:
         now, config = self._clock.now(), self._config
         engine: StreamingEngine | BaseEngine
         if registration.streaming:
@@ -167,6 +167,7 @@ class UpstreamDoor:
             leftover=leftover,
             clock=self._clock,
             endpoints=self._endpoints(),
+            metrics=self._metrics,
             on_gone=partial(self._gone, upstream_id, registration.endpoint_id, address),
         )
         self._metrics.handshakes.add("accepted")

@@ -77,7 +77,7 @@ class Multiplexer:
         "_timer",
         "bytes_received",
         "bytes_sent",
-        "silence_reason",
+        "violated",
     )
 
     def __init__(
@@ -101,6 +101,7 @@ class Multiplexer:
         self._close_timer: Timer | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.violated = ""  # the protocol that the peer broke, if it did
 
     def start(self, leftover: bytes = b"") -> None:
         """Begin to read; ``leftover`` is what arrived behind the handshake."""
@@ -120,6 +121,11 @@ class Multiplexer:
     def in_flight(self) -> int:
         """Streams that have not ended."""
         return self._engine.open_streams
+
+    @property
+    def first_bytes_max(self) -> int:
+        """Body bytes that ``open`` takes."""
+        return self._engine.first_bytes_max
 
     @property
     def engine(self) -> StreamingEngine | BaseEngine:
@@ -192,9 +198,9 @@ class Multiplexer:
                 else:
                     self._receive_other(kind, payload)
         except WebSocketViolation as violation:
-            self._violation(violation.close_code, str(violation))
+            self._violation("websocket", violation.close_code, str(violation))
         except RemoteProtocolError as violation:
-            self._violation(CLOSE_PROTOCOL_ERROR, str(violation))
+            self._violation("rpc", CLOSE_PROTOCOL_ERROR, str(violation))
         self._pump()
 
     def ended(self) -> None:
@@ -225,10 +231,11 @@ class Multiplexer:
         self._stream.close()
         self._end(self._closing or f"the peer closed the connection with code {code}")
 
-    def _violation(self, code: int, sentence: str) -> None:
+    def _violation(self, protocol: str, code: int, sentence: str) -> None:
         """The peer broke the protocol: say so and end the connection (RPC-2)."""
         if self._ended:
             return
+        self.violated = protocol
         _log.warning("protocol violation by %s: %s", self._stream.peer_host, sentence)
         self._stream.write(self._codec.encode_close(code, sentence[:120]))
         self._stream.close()

@@ -144,7 +144,9 @@ def test_a_body_over_the_limit_is_413_declared_or_counted():
         declared = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 11\r\n\r\n").response()
         assert (declared.status, declared.error()) == (413, "body_too_large")
         assert not agent.calls
-        client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n123456\r\n")
+        client = Client(node).send(
+            b"POST / HTTP/1.1\r\nHost: ep.x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n123456\r\n"
+        )
         until(lambda: agent.calls)
         counted = client.send(b"6\r\n123456\r\n0\r\n\r\n").response()
         assert (counted.status, counted.error()) == (413, "body_too_large")
@@ -338,9 +340,7 @@ def test_an_expectation_is_met_by_the_service_and_the_head_does_not_wait_for_the
         call.respond(200, call.body())
 
     Agent(node, "ep", handler)
-    client = Client(node).send(
-        b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
-    )
+    client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
     assert client.read_head().startswith(b"HTTP/1.1 100 ")
     assert client.send(b"body").response().body == b"body"
 
@@ -348,9 +348,7 @@ def test_an_expectation_is_met_by_the_service_and_the_head_does_not_wait_for_the
 @covers("HTTP-46")
 def test_a_refused_expectation_ends_the_connection(node):
     Agent(node, "ep", lambda call: call.respond(417, b"", reason=b"Expectation Failed"))
-    client = Client(node).send(
-        b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
-    )
+    client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
     response = client.response()
     assert (response.status, response.fields(b"connection")) == (417, [b"close"])
     assert client.at_end()
@@ -363,7 +361,9 @@ UPGRADE = b"GET /chat HTTP/1.1\r\nHost: ep.x\r\nConnection: Upgrade\r\nUpgrade: 
 def test_after_a_101_bytes_are_opaque_both_ways_also_those_right_behind_the_heads(node):
     def handler(call):
         assert call.head.upgrade == b"websocket"
-        call.respond(101, b"first", length=UNKNOWN_LENGTH, end=False, upgrade=b"websocket", reason=b"Switching Protocols")
+        call.respond(
+            101, b"first", length=UNKNOWN_LENGTH, end=False, upgrade=b"websocket", reason=b"Switching Protocols"
+        )
         while not (event := call.next_event()).end:
             call.agent.mux.consumed(call.stream, len(event.data))
             call.data(event.data[::-1])

@@ -52,6 +52,7 @@ class BaseEngine(RpcConnection):
 
     def __init__(self, limits: RpcLimits, http_limits: HttpLimits, *, now: float) -> None:
         super().__init__(limits, limits.base_streams_max, now=now)
+        self.first_bytes_max = limits.base_body_bytes_max + 1
         self._http_limits = http_limits
         self._handlers[MessageType.PROXY_HTTP] = self._receive_proxy_http
 

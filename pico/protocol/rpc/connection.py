@@ -53,6 +53,9 @@ class RpcSnapshot:
 class RpcConnection:
     """The common part of both engines; use ``StreamingEngine`` or ``BaseEngine``."""
 
+    first_bytes_max: int
+    """Body bytes that ``open`` takes at most."""
+
     def __init__(self, limits: RpcLimits, streams_max: int, *, now: float) -> None:
         self.limits = limits
         self.streams_max = streams_max

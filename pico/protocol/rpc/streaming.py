@@ -50,6 +50,7 @@ class StreamingEngine(RpcConnection):
 
     def __init__(self, limits: RpcLimits, *, now: float) -> None:
         super().__init__(limits, limits.streams_max, now=now)
+        self.first_bytes_max = min(limits.data_bytes_max, limits.window_bytes)
         self._highest_accepted = 0
         self._give_back_bytes = max(1, limits.window_bytes // 4)
         self._handlers.update(
