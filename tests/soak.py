@@ -54,6 +54,7 @@ class Service(BaseHTTPRequestHandler):
     """``GET /TOKEN/SIZE`` with a length or in chunks, ``POST /TOKEN`` gives the body back, ``GET /hang`` never ends."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         if self.path == "/hang":
@@ -154,7 +155,7 @@ class World:
             f"--gossip-port={gossip_port}",
             "--keep-alive-timeout=2s",
         )
-        until(lambda: accepts(self.upstream_port), "the node", self.node)
+        until(lambda: accepts(self.admin_port), "the node", self.node)
         self.calm = self.start_agent(CALM)
         self.shaky = [self.start_agent(SHAKY) for _ in range(KILLED_AGENTS)]
 

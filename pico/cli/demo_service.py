@@ -40,6 +40,7 @@ class SampleService(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     server_version = "sample-service"
+    disable_nagle_algorithm = True  # an event leaves when it is written
     timeout = 60  # a connection without a request does not hold its thread for ever
 
     def do_GET(self) -> None:
