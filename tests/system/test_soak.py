@@ -14,8 +14,8 @@ SEED = 20261123  # the same trouble on every run, as far as time allows
 @pytest.mark.timeout(180)
 def test_nothing_is_wrong_and_nothing_is_left_after_a_few_seconds_of_trouble(tmp_path: Path) -> None:
     said: list[str] = []
-    outcomes = soak(9, SEED, tmp_path, said.append)
-    assert len(said) == 3
+    outcomes = soak(6, SEED, tmp_path, said.append)
+    assert len(said) == 2
     assert outcomes["calm get 200"] > 0
     assert outcomes["calm leave left"] > 0
 
