@@ -42,9 +42,11 @@ _PORT: Final = rb"(?::(?:[0-5]?[0-9]{0,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2
 _AUTHORITY = re.compile(rb"(?:[0-9A-Za-z\-._~]{1,255}+|\[[0-9A-Fa-f:.]{2,45}\])" + _PORT).fullmatch
 _PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?").fullmatch
 
+_KEEP_ALIVE: Final = frozenset((b"keep-alive", b"Keep-Alive"))
 _REFUSED_METHODS: Final = frozenset((b"CONNECT", b"TRACE"))
 _LENGTH_DIGITS_MAX: Final = 19
 _LENGTH_MAX: Final = 2**63 - 1
+_UPGRADE_BYTES_MAX: Final = 255
 
 
 class RequestRejected(Rejected):
@@ -134,20 +136,14 @@ class RequestReader(MessageReader):
         if self._at == len(self._buffer):
             return None
         match = None if self._checked else _HEAD(self._buffer, self._at)
-        if match is None:
+        if match is None or match.end() - self._at > self._plain_bytes_max:
             return self._next_unusual_head()
         method, target, minor, block = match.groups()
         lines = block.split(b"\r\n")
         lines.pop()
-        limits = self._limits
-        end = match.end()
-        if (
-            end - self._at > self._plain_bytes_max
-            or len(lines) > limits.fields_max
-            or len(method) > limits.method_bytes_max
-        ):
+        if len(lines) > self._limits.fields_max or len(method) > self._limits.method_bytes_max:
             return self._next_unusual_head()
-        self._at = end
+        self._at = match.end()
         request = Request()
         request.method = method
         request.target = target
@@ -387,7 +383,3 @@ class RequestReader(MessageReader):
             self._fail(Failure.BAD_REQUEST, "the Max-Forwards field is not valid")
         request.max_forwards = int(value)
         request.replace(index, b"Max-Forwards: %d" % max(0, request.max_forwards - 1))
-
-
-_KEEP_ALIVE: Final = frozenset((b"keep-alive", b"Keep-Alive"))
-_UPGRADE_BYTES_MAX: Final = 255
