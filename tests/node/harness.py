@@ -179,6 +179,27 @@ def plain_socket(sock: socket.socket):
     return cls(fileno=sock.detach())
 
 
+def send_until_blocked(sock: socket.socket, data: bytes, quiet_s: float = 0.3) -> int:
+    """Send ``data`` again and again until nobody takes any of it for a while; how many bytes were taken."""
+    sock.settimeout(quiet_s)
+    sent = 0
+    try:
+        while True:
+            sent += sock.send(data)
+    except TimeoutError:
+        return sent
+
+
+def ends_with_reset(sock: socket.socket) -> bool:
+    """Read to the end; whether the end is a reset."""
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
 def read_head(sock) -> tuple[bytes, bytes]:
     data = b""
     while b"\r\n\r\n" not in data:
@@ -341,10 +362,12 @@ __all__ = [
     "RpcLimits",
     "connect",
     "echo",
+    "ends_with_reset",
     "handshake",
     "logged",
     "plain_socket",
     "read_head",
     "running_node",
+    "send_until_blocked",
     "until",
 ]

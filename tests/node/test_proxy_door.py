@@ -7,7 +7,17 @@ import pytest
 
 from pico.config import HttpLimits, HttpTimers, RpcLimits
 from pico.protocol.rpc import ResetCode, StreamReset
-from tests.node.harness import UNKNOWN_LENGTH, Agent, Client, echo, logged, running_node, until
+from tests.node.harness import (
+    UNKNOWN_LENGTH,
+    Agent,
+    Client,
+    echo,
+    ends_with_reset,
+    logged,
+    running_node,
+    send_until_blocked,
+    until,
+)
 from tests.rules import covers
 
 
@@ -126,12 +136,7 @@ def test_a_client_that_does_not_read_stalls_only_itself_and_holds_no_more_than_i
 def test_an_upload_that_the_service_does_not_take_is_not_read_any_further(node):
     agent = Agent(node, "ep", lambda call: gevent.sleep(60))
     client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 100000000\r\n\r\n")
-    sent = 0
-    client.sock.settimeout(0.3)
-    with pytest.raises(TimeoutError):
-        while True:
-            sent += client.sock.send(b"x" * 65536)
-    assert sent < 20 << 20
+    assert send_until_blocked(client.sock, b"x" * 65536) < 20 << 20
     (call,) = agent.calls
     assert call.stream.held_bytes <= node.config.rpc_limits.window_bytes
     client.close()
@@ -285,8 +290,8 @@ def test_each_piece_is_sent_on_as_it_comes(node):
     Agent(node, "ep", handler)
     client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
     client.read_head()
-    for number in range(3):
-        while b"data: %d\n\n" % number not in client.rest:
+    while seen < 3:
+        while b"data: %d\n\n" % seen not in client.rest:
             assert client._more()
         seen += 1
 
@@ -310,9 +315,7 @@ def test_a_body_ended_by_closing_is_cut_with_a_reset(node):
     client = Client(node).send(b"GET / HTTP/1.0\r\nHost: ep.x\r\n\r\n")
     client.read_head()
     agent.kill()
-    with pytest.raises(ConnectionResetError):
-        while client.sock.recv(100):
-            pass
+    assert ends_with_reset(client.sock)
 
 
 # Informational responses, expectations, upgrades.
