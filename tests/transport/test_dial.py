@@ -1,0 +1,185 @@
+"""Dialling: names, addresses, and which step failed."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent import socket
+from gevent.hub import get_hub
+
+from pico.errors import ConnectFailed, TransportTimeout
+from pico.transport import dial as dial_module
+from pico.transport.dial import dial
+from tests.transport.recorder import DEADLINE_S, Recorder, open_files
+
+Address = tuple[int, int, int, str, tuple[str, int]]
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def addresses(*where: tuple[str, int]) -> list[Address]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in where]
+
+
+class Resolver:
+    """Answers what it was given, or raises it, and remembers what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: list[Address] | BaseException | None) -> None:
+        self.asked: list[object] = []
+        self._answer = answer
+        monkeypatch.setattr(type(get_hub()), "resolver", self, raising=False)
+
+    def getaddrinfo(self, host: object, *arguments: object) -> list[Address]:
+        self.asked.append(host)
+        if self._answer is None:
+            gevent.sleep(DEADLINE_S)
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        assert self._answer is not None
+        return self._answer
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_name_and_an_address_are_dialled(listener: socket.socket, host: str) -> None:
+    port = listener.getsockname()[1]
+    stream = dial(host, port, timeout_s=DEADLINE_S)
+    accepted, _ = listener.accept()
+    stream.write(b"x")
+    assert accepted.recv(1) == b"x"
+    assert (stream.peer_host, stream.peer_port) == ("127.0.0.1", port)
+    accepted.sendall(b"y")
+    assert Recorder(stream).wait_for_bytes(1) == b"y"
+    stream.close()
+    accepted.close()
+
+
+def test_an_ipv6_address_is_dialled() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 on loopback")
+    with listener:
+        stream = dial("::1", listener.getsockname()[1], timeout_s=DEADLINE_S)
+        assert stream.peer_host == "::1"
+        stream.abort()
+
+
+def test_an_address_asks_no_resolver(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = Resolver(monkeypatch, OSError("not to be asked"))
+    dial("127.0.0.1", listener.getsockname()[1], timeout_s=DEADLINE_S).abort()
+    assert resolver.asked == []
+
+
+def test_the_next_address_is_tried_when_one_refuses(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_files()
+    Resolver(monkeypatch, addresses(("127.0.0.1", free_port()), listener.getsockname()))
+    stream = dial("two.example", 1, timeout_s=DEADLINE_S)
+    assert stream.peer_port == listener.getsockname()[1]
+    stream.abort()
+    assert open_files() == files
+
+
+def test_a_silent_address_leaves_time_for_the_next(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The silent one is played by the waiting itself: no network can be relied on to say nothing."""
+    waits: list[float] = []
+    wait_connected = dial_module._wait_connected
+
+    def first_is_silent(sock: object, timeout_s: float) -> int:
+        waits.append(timeout_s)
+        return errno.ETIMEDOUT if len(waits) == 1 else wait_connected(sock, timeout_s)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dial_module, "_wait_connected", first_is_silent)
+    Resolver(monkeypatch, addresses(listener.getsockname(), listener.getsockname()))
+    dial("two.example", 1, timeout_s=4.0).abort()
+    assert 1.5 < waits[0] <= 2.0 < waits[1] <= 4.0
+
+
+def test_the_wait_for_a_connection_has_its_deadline() -> None:
+    """A backlog that is full does not answer."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        where = listener.getsockname()
+        waiting = [dial(*where, timeout_s=DEADLINE_S)]
+        start = time.monotonic()
+        try:
+            with pytest.raises(TransportTimeout, match="timed out"):
+                waiting.extend(dial(*where, timeout_s=0.05) for _ in range(8))
+        finally:
+            for stream in waiting:
+                stream.abort()
+        assert time.monotonic() - start < DEADLINE_S
+
+
+def test_a_refusal_says_so_for_each_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_files()
+    port = free_port()
+    with pytest.raises(ConnectFailed, match=f"cannot connect to 127.0.0.1 port {port}: 127.0.0.1 connection refused"):
+        dial("127.0.0.1", port, timeout_s=DEADLINE_S)
+    Resolver(monkeypatch, addresses(("127.0.0.1", port), ("127.0.0.2", port)))
+    with pytest.raises(ConnectFailed, match="two.example.*127.0.0.1 connection refused, 127.0.0.2 connection refused"):
+        dial("two.example", port, timeout_s=DEADLINE_S)
+    assert open_files() == files
+
+
+def test_an_unreachable_network_says_so() -> None:
+    with pytest.raises(ConnectFailed, match=r"cannot connect to 255\.255\.255\.255 port 80: 255"):
+        dial("255.255.255.255", 80, timeout_s=DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    "fault,sentence",
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "cannot resolve some.example: .* not known"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "cannot resolve some.example: temporary failure"),
+    ],
+)
+def test_a_name_that_cannot_be_resolved_says_so(
+    monkeypatch: pytest.MonkeyPatch, fault: BaseException, sentence: str
+) -> None:
+    Resolver(monkeypatch, fault)
+    with pytest.raises(ConnectFailed, match=sentence):
+        dial("some.example", 80, timeout_s=DEADLINE_S)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "", "-\ud800-"])
+def test_what_is_no_name_says_so(host: str) -> None:
+    with pytest.raises(ConnectFailed, match="cannot resolve"):
+        dial(host, 80, timeout_s=DEADLINE_S)
+
+
+def test_a_slow_resolver_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    Resolver(monkeypatch, None)
+    with pytest.raises(TransportTimeout, match="some.example was not resolved in time"):
+        dial("some.example", 80, timeout_s=0.01)
+
+
+def test_a_name_is_resolved_without_blocking_the_hub(listener: socket.socket) -> None:
+    ticks = []
+    ticking = gevent.spawn(lambda: [ticks.append(gevent.sleep(0)) for _ in range(3)])
+    dial("localhost", listener.getsockname()[1], timeout_s=DEADLINE_S).abort()
+    ticking.join(DEADLINE_S)
+    assert len(ticks) == 3
+
+
+def test_a_foreign_timeout_does_not_escape(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_files()
+    Resolver(monkeypatch, None)
+    with pytest.raises(TransportTimeout), gevent.Timeout(0.01):
+        dial("some.example", 80, timeout_s=DEADLINE_S)
+    assert open_files() == files

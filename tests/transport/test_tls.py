@@ -1,0 +1,354 @@
+"""TLS: contexts, handshakes, and real clients and servers on the other side. What any stream does is in the suite."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+import gevent.subprocess
+import pytest
+import requests
+from gevent import socket
+from gevent.hub import get_hub
+from gevent.server import StreamServer
+
+from pico.config import TlsFiles
+from pico.errors import ConfigError, ConnectFailed, ConnectionLost, TransportTimeout
+from pico.transport.clock import HubClock
+from pico.transport.dial import dial
+from pico.transport.memory import memory_pair
+from pico.transport.stream import BlockingReader, SocketStream, Stream
+from pico.transport.tls import TlsStream, accept_tls, client_context, connect_tls, server_context
+from tests.certificates import Authority
+from tests.transport.recorder import DEADLINE_S, Recorder, open_files, settle, socket_pair, tcp_sockets
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+BIG = bytes(range(256)) * (8 << 10)  # 2 MiB
+
+
+@pytest.fixture(scope="module")
+def files(authority: Authority) -> TlsFiles:
+    return authority.issue("localhost", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def trusting(authority: Authority) -> ssl.SSLContext:
+    return client_context(authority.ca_file)
+
+
+class Door:
+    """Accepts TLS and runs ``serve`` in the connection's greenlet."""
+
+    def __init__(self, context: ssl.SSLContext, serve: Callable[[TlsStream], object]) -> None:
+        self.errors: list[Exception] = []
+        self._context = context
+        self._serve = serve
+        self._server = StreamServer(("127.0.0.1", 0), self._handle)
+        self._server.start()
+        self.port = int(self._server.server_port)
+
+    def _handle(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        try:
+            stream = accept_tls(SocketStream(sock, address), self._context, DEADLINE_S)
+        except (ConnectionLost, TransportTimeout) as error:
+            self.errors.append(error)
+        else:
+            self._serve(stream)
+
+    def stop(self) -> None:
+        self._server.stop(timeout=DEADLINE_S)
+
+
+def answer_http(stream: TlsStream) -> None:
+    reader = BlockingReader(stream)
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += reader.receive(DEADLINE_S)
+    stream.write(ANSWER)
+    stream.close()
+
+
+def echo_until_end(stream: TlsStream) -> None:
+    reader = BlockingReader(stream)
+    while data := reader.receive(DEADLINE_S):
+        stream.write(data)
+    stream.close()
+
+
+@pytest.fixture
+def web(files: TlsFiles) -> Iterator[Door]:
+    door = Door(server_context(files), answer_http)
+    yield door
+    door.stop()
+
+
+def in_thread(function: Callable[[], object]) -> object:
+    """Run what blocks in a real thread, while the hub goes on."""
+    with gevent.Timeout(DEADLINE_S):
+        return get_hub().threadpool.apply(function)
+
+
+# Real clients.
+
+
+def test_requests_is_served(web: Door, authority: Authority) -> None:
+    def get() -> requests.Response:
+        return requests.get(f"https://localhost:{web.port}/", verify=authority.ca_file, timeout=DEADLINE_S)
+
+    assert in_thread(get).text == "ok"  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("arguments", [[], ["--tls-max", "1.2"], ["--http2"]])
+def test_curl_is_served(web: Door, authority: Authority, arguments: list[str]) -> None:
+    command = ["curl", "-sS", "--cacert", authority.ca_file, *arguments, f"https://localhost:{web.port}/"]
+    done = gevent.subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=False)
+    assert (done.stdout, done.stderr) == (b"ok", b"")
+
+
+def stdlib_client(port: int, authority: Authority, **settings: object) -> ssl.SSLSocket:
+    import socket as stdlib_socket
+
+    context = ssl.create_default_context(cafile=authority.ca_file)
+    for name, value in settings.items():
+        if name == "alpn":
+            context.set_alpn_protocols(value)  # type: ignore[arg-type]
+        else:
+            setattr(context, name, value)
+    plain = stdlib_socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+    return context.wrap_socket(plain, server_hostname="localhost")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_standard_library_exchanges_much_and_ends_cleanly(
+    files: TlsFiles, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    door = Door(server_context(files), echo_until_end)
+
+    def talk() -> tuple[bytes, str | None, str | None]:
+        with stdlib_client(door.port, authority, maximum_version=version, alpn=["h2", "http/1.1"]) as client:
+            got = b""
+            for start in range(0, len(BIG), 1 << 16):
+                client.sendall(BIG[start : start + (1 << 16)])
+                while len(got) < start + (1 << 16):
+                    got += client.recv(1 << 16)
+            chosen, used = client.selected_alpn_protocol(), client.version()
+            client.unwrap().close()
+            return got, chosen, used
+
+    got, chosen, used = in_thread(talk)  # type: ignore[misc]
+    assert got == BIG
+    assert chosen == "http/1.1"
+    assert used == version.name.replace("_", ".")
+    door.stop()
+
+
+def test_old_versions_of_tls_are_refused(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+    for context in (server_context(files), trusting):
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_a_truncated_stream_is_a_loss(files: TlsFiles, authority: Authority) -> None:
+    recorders: list[Recorder] = []
+    door = Door(server_context(files), lambda stream: recorders.append(Recorder(stream)))
+
+    def talk() -> None:
+        client = stdlib_client(door.port, authority)
+        client.sendall(b"half a mess")
+        client.close()  # of the socket, without a word of TLS
+
+    in_thread(talk)
+    with gevent.Timeout(DEADLINE_S):
+        while not recorders:
+            gevent.sleep(0.001)
+    recorders[0].wait_for("lost")
+    assert recorders[0].data == b"half a mess"
+    assert recorders[0].events == ["received", "lost"]
+    assert "close_notify" in str(recorders[0].errors[0])
+    door.stop()
+
+
+# Handshakes that fail.
+
+
+def test_plain_http_on_a_tls_port_is_told_so(web: Door) -> None:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=DEADLINE_S) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and b"Content-Length: %d\r\n" % len(body) in head
+    assert b"https" in body
+    assert len(web.errors) == 1 and isinstance(web.errors[0], ConnectionLost)
+
+
+@pytest.mark.parametrize("noise", [b"\x00" * 100, b"SSH-2.0-x\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100])
+def test_noise_on_a_tls_port_ends_the_connection(web: Door, noise: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=DEADLINE_S) as client:
+        client.sendall(noise)
+        client.shutdown(socket.SHUT_WR)
+        b"".join(iter(lambda: client.recv(4096), b""))
+    assert len(web.errors) == 1 and isinstance(web.errors[0], ConnectionLost)
+
+
+def shake_hands(role: str, stream: Stream, files: TlsFiles, trusting: ssl.SSLContext, timeout_s: float) -> None:
+    if role == "accept":
+        accept_tls(stream, server_context(files), timeout_s)
+    else:
+        connect_tls(stream, trusting, "localhost", timeout_s)
+
+
+@pytest.mark.parametrize("role", ["accept", "connect"])
+def test_a_silent_peer_is_given_up_and_dropped(files: TlsFiles, trusting: ssl.SSLContext, role: str) -> None:
+    number = open_files()
+    near, far = tcp_sockets()
+    with pytest.raises(TransportTimeout):
+        shake_hands(role, SocketStream(near), files, trusting, 0.02)
+    far.close()
+    assert open_files() == number
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+@pytest.mark.parametrize("role,error", [("accept", ConnectionLost), ("connect", ConnectFailed)])
+def test_a_peer_that_leaves_during_the_handshake(
+    files: TlsFiles, trusting: ssl.SSLContext, role: str, error: type[Exception], end: str
+) -> None:
+    near, far = socket_pair()
+    getattr(far, end)()
+    with pytest.raises(error):
+        shake_hands(role, near, files, trusting, DEADLINE_S)
+    assert near.closed
+
+
+def refusal(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> str:
+    near, far = memory_pair(HubClock())
+    accepting = gevent.spawn(accept_tls, far, server, DEADLINE_S)
+    with pytest.raises(ConnectFailed) as caught:
+        connect_tls(near, client, name, DEADLINE_S)
+    # The client's alert comes after what TLS 1.3 takes for the end of the handshake.
+    Recorder(accepting.get(timeout=DEADLINE_S)).wait_for("lost")
+    assert near.closed
+    return str(caught.value)
+
+
+def test_a_wrong_certificate_is_refused_and_the_error_says_why(
+    authority: Authority, trusting: ssl.SSLContext, files: TlsFiles, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path)
+    assert "mismatch" in refusal(server_context(files), trusting, "other.example")
+    assert "expired" in refusal(server_context(authority.issue("localhost", expired=True)), trusting, "localhost")
+    assert "issuer" in refusal(server_context(stranger.issue("localhost")), trusting, "localhost")
+    assert "issuer" in refusal(server_context(files), client_context(), "localhost")
+
+
+def test_a_name_that_cannot_be_is_refused(trusting: ssl.SSLContext) -> None:
+    for name in ("a..b", ".example", "x" * 300):
+        near, _ = memory_pair(HubClock())
+        with pytest.raises(ConnectFailed):
+            connect_tls(near, trusting, name, DEADLINE_S)
+        assert near.closed
+
+
+# Dialling.
+
+
+def test_dialling_with_tls(web: Door, trusting: ssl.SSLContext) -> None:
+    for host, name in (("localhost", ""), ("127.0.0.1", ""), ("127.0.0.1", "localhost")):
+        stream = dial(host, web.port, timeout_s=DEADLINE_S, tls=trusting, server_name=name)
+        assert isinstance(stream, TlsStream) and stream.version == "TLSv1.3"
+        assert (stream.peer_host, stream.peer_port) == ("127.0.0.1", web.port)
+        stream.write(b"GET / HTTP/1.1\r\n\r\n")
+        recorder = Recorder(stream)
+        recorder.wait_for("ended")
+        assert recorder.data == ANSWER
+        stream.close()
+
+
+def test_dialling_plain_http_with_tls_says_what_failed(trusting: ssl.SSLContext) -> None:
+    def not_tls(sock: socket.socket, _: object) -> None:
+        sock.recv(4096)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    server = StreamServer(("127.0.0.1", 0), not_tls)
+    server.start()
+    with pytest.raises(ConnectFailed, match="TLS handshake"):
+        dial("127.0.0.1", server.server_port, timeout_s=DEADLINE_S, tls=trusting)
+    server.stop()
+
+
+# Streams, beyond the suite of every stream.
+
+
+def pair(files: TlsFiles, trusting: ssl.SSLContext) -> tuple[TlsStream, TlsStream]:
+    near, far = memory_pair(HubClock())
+    accepting = gevent.spawn(accept_tls, far, server_context(files), DEADLINE_S)
+    return connect_tls(near, trusting, "localhost", DEADLINE_S), accepting.get(timeout=DEADLINE_S)
+
+
+def test_what_came_behind_the_handshake_is_not_lost(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+    near, far = memory_pair(HubClock())
+    accepting = gevent.spawn(accept_tls, far, server_context(files), DEADLINE_S)
+    client = connect_tls(near, trusting, "localhost", DEADLINE_S)
+    client.write(b"in the same segment as Finished")
+    assert Recorder(accepting.get(timeout=DEADLINE_S)).wait_for_bytes(31) == b"in the same segment as Finished"
+
+
+def test_garbage_in_the_middle_is_a_loss(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+    near, far = pair(files, trusting)
+    one, other = Recorder(near), Recorder(far)
+    near.write(b"good")
+    other.wait_for_bytes(4)
+    near._raw.write(b"\x17\x03\x03\x00\x10" + b"x" * 16)
+    other.wait_for("lost")
+    one.wait_for("lost")  # by the alert
+    assert other.data == b"good" and far.closed
+
+
+def test_bytes_before_a_truncation_are_delivered_even_when_paused(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+    near, far = pair(files, trusting)
+    other = Recorder(far)
+    far.pause_reading()
+    near.write(b"x" * 50_000)
+    near._raw.half_close()
+    settle()
+    far.resume_reading()
+    other.wait_for("lost")
+    assert len(other.data) == 50_000
+
+
+def test_a_paused_stream_takes_no_more_than_one_read(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+    near, far = pair(files, trusting)
+    Recorder(far)
+    far.pause_reading()
+    near.write(BIG)
+    settle()
+    assert near.unsent_bytes > len(BIG) - 256 * 1024
+    assert far._incoming.pending < 128 * 1024
+
+
+# Contexts.
+
+
+def expect_fault(files: TlsFiles, named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        server_context(files)
+    assert named in str(caught.value)
+
+
+def test_a_fault_of_the_files_names_the_file(authority: Authority, files: TlsFiles, tmp_path: Path) -> None:
+    missing, junk = str(tmp_path / "missing.pem"), tmp_path / "junk.pem"
+    junk.write_text("junk")
+    other = authority.issue("other.example")
+    locked = authority.issue("localhost", passphrase=b"secret")
+    expect_fault(TlsFiles(certificate=missing, key=files.key), missing)
+    expect_fault(TlsFiles(certificate=files.certificate, key=missing), missing)
+    expect_fault(TlsFiles(certificate=str(junk), key=files.key), str(junk))
+    expect_fault(TlsFiles(certificate=files.certificate, key=str(junk)), str(junk))
+    expect_fault(TlsFiles(certificate=files.certificate, key=other.key), other.key)
+    expect_fault(locked, "passphrase")
+    for ca_file in (missing, str(junk), str(tmp_path)):
+        with pytest.raises(ConfigError, match=ca_file):
+            client_context(ca_file)
