@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run until stopped. Exit code: 0 stopped in good order, 1 failed, 2 misused, 130 interrupted."""
+    """Run until stopped. Exit code: 0 stopped in good order, 1 failed, 2 misused, 130 interrupted before it ran."""
     from gevent import monkey
 
     monkey.patch_all()
