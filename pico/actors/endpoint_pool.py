@@ -107,6 +107,12 @@ class Routes:
         elif self._balancers.pop(endpoint_id, None) is not None:
             self._remember(endpoint_id)
 
+    def clear(self) -> None:
+        """Nothing is registered any more."""
+        for endpoint_id in list(self._balancers):
+            del self._balancers[endpoint_id]
+            self._remember(endpoint_id)
+
     @property
     def endpoints(self) -> int:
         """Endpoints with at least one upstream."""
@@ -189,6 +195,10 @@ class Endpoints(GeventActor):
         self._routes = routes
         self._balance = balance
         self._pools: dict[str, _Pool] = {}
+
+    def on_start(self) -> None:
+        """Whoever registered before has to register again."""
+        self._routes.clear()
 
     def on_receive(self, message: Any) -> None:
         """Pass a change of membership to the pool of its endpoint; replace a pool that failed."""

@@ -521,7 +521,7 @@ class ProxyRequest(InlineActor):
             self._client.abort()
         else:
             self.status = failure.status
-            self.keep_alive = self._request.keep_alive and self._body_read and failure.status != 400
+            self.keep_alive = self._request.keep_alive and self._body_read and failure.status not in (400, 500)
             response = failure_response(
                 failure, detail, keep_alive=self.keep_alive, request_id=self.request_id, method=self._request.method
             )

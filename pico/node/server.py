@@ -13,6 +13,8 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -183,20 +185,19 @@ class Node:
         return door
 
     def _serve_client(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        stream: Stream = SocketStream(connection, peer)
-        if self._proxy_tls is None:
-            ClientConnection(stream, self.services).run()
-            return
-        secure = self._accept_tls(stream, self._proxy_tls)
-        if secure is not None:
-            ClientConnection(secure, self.services, scheme="https", tls_version=secure.version).run()
+        with _closed_on_failure(SocketStream(connection, peer)) as stream:
+            if self._proxy_tls is None:
+                ClientConnection(stream, self.services).run()
+                return
+            secure = self._accept_tls(stream, self._proxy_tls)
+            if secure is not None:
+                ClientConnection(secure, self.services, scheme="https", tls_version=secure.version).run()
 
     def _serve_upstream(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        stream: Stream | None = SocketStream(connection, peer)
-        if self._upstream_tls is not None and stream is not None:
-            stream = self._accept_tls(stream, self._upstream_tls)
-        if stream is not None:
-            self.upstream_door.handle(stream)
+        with _closed_on_failure(SocketStream(connection, peer)) as plain:
+            stream = plain if self._upstream_tls is None else self._accept_tls(plain, self._upstream_tls)
+            if stream is not None:
+                self.upstream_door.handle(stream)
 
     def _accept_tls(self, stream: Stream, context: SSLContext) -> TlsStream | None:
         try:
@@ -215,6 +216,16 @@ class Node:
     def _escalated(self, reason: BaseException) -> None:
         _log.error("the node ends: %s", reason)
         self.failed.set()
+
+
+@contextmanager
+def _closed_on_failure(stream: Stream) -> Iterator[Stream]:
+    """A handler that raises leaves no socket open; one that returns has closed it or handed it on."""
+    try:
+        yield stream
+    except BaseException:
+        stream.abort()
+        raise
 
 
 def _context(files: TlsFiles | None) -> SSLContext | None:

@@ -17,7 +17,7 @@ from gevent import socket
 from gevent.event import AsyncResult
 from gevent.queue import Queue
 
-from pico.config import HttpLimits, NodeConfig, RpcLimits, WebSocketLimits
+from pico.config import HttpLimits, HttpTimers, NodeConfig, RpcLimits, WebSocketLimits
 from pico.node.server import Node
 from pico.protocol.http.values import UNKNOWN_LENGTH, ResponseHead
 from pico.protocol.rpc import BaseEngine, DataReceived, ResetCode, StreamingEngine, TrailersReceived
@@ -332,7 +332,16 @@ def running_node(**changes) -> Iterator[Node]:
     """A node on free ports of the loopback address; ``node.lines`` collects its access log."""
     ports = {f"{door}_port": 0 for door in ("proxy", "upstream", "admin")}
     hosts = {f"{door}_host": "127.0.0.1" for door in ("proxy", "upstream", "admin")}
-    settings = {"drain_delay_s": 0.0, "grace_period_s": 2.0, "endpoint_wait_s": 0.0, **ports, **hosts, **changes}
+    timers = HttpTimers(linger_s=0.2)
+    settings = {
+        "http_timers": timers,
+        "drain_delay_s": 0.0,
+        "grace_period_s": 2.0,
+        "endpoint_wait_s": 0.0,
+        **ports,
+        **hosts,
+        **changes,
+    }
     lines: list[str] = []
     node = Node(NodeConfig(**settings), node_id="node-1", write_access_log=lines.append)
     node.lines = lines  # type: ignore[attr-defined]

@@ -1,0 +1,202 @@
+"""A fault in each kind of actor, at each of its steps: nothing stays open, and the others go on."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import gevent
+import pytest
+
+from pico.actors import proxy_request
+from pico.actors.endpoint_pool import EndpointPool, Endpoints
+from pico.actors.proxy_request import ProxyRequest
+from pico.actors.upstream_connection import UpstreamConnection
+from pico.protocol.rpc import ResetCode
+from tests.actors.census import nothing_left_behind
+from tests.node.harness import (
+    UNKNOWN_LENGTH,
+    Agent,
+    Client,
+    connect,
+    ends_with_reset,
+    handshake,
+    running_node,
+    until,
+)
+
+
+def boom(*_args, **_kwargs):
+    raise RuntimeError("seeded fault")
+
+
+def open_sockets() -> int:
+    links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+    return sum(os.path.exists(link) and os.readlink(link).startswith("socket:") for link in links)
+
+
+@pytest.fixture(autouse=True)
+def clean(caplog):
+    caplog.set_level(logging.CRITICAL)
+    with running_node():
+        pass  # the hub's own threads and descriptors are there from now on
+    before = open_sockets()
+    with nothing_left_behind():
+        yield
+    assert open_sockets() <= before
+
+
+def serve(call) -> None:
+    """An agent that goes through every kind of event, as the target asks."""
+    kind = call.head.target
+    if kind == b"/trailers":
+        call.respond(200, length=UNKNOWN_LENGTH, end=False)
+        call.trailers_end(b"X: y\r\n")
+    elif kind == b"/stream":
+        call.respond(200, length=UNKNOWN_LENGTH, end=False)
+        call.data(b"more")
+        call.data(b"x" * 300_000, end=True)
+    elif kind == b"/reset":
+        call.reset(ResetCode.SERVICE_TIMEOUT)
+    elif kind == b"/echo":
+        call.respond(200, call.body())
+    elif kind == b"/never":
+        pass
+    else:
+        call.respond(200, b"fine")
+
+
+def get(node, target: bytes) -> None:
+    client = Client(node)
+    client.send(b"GET " + target + b" HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    while client._more():
+        pass
+
+
+def upload(node, _: bytes) -> None:
+    client = Client(node).send(b"POST /echo HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 400000\r\n\r\n")
+    gevent.sleep(0.02)
+    for _ in range(100):
+        try:
+            client.send(b"x" * 4000)
+        except OSError:
+            break
+    while client._more():
+        pass
+
+
+def go_away(node, _: bytes) -> None:
+    client = Client(node).send(b"GET /never HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    gevent.sleep(0.02)
+    client.reset()
+
+
+def end_early(node, _: bytes) -> None:
+    client = Client(node).send(b"GET /never HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    gevent.sleep(0.02)
+    client.sock.shutdown(1)
+    while client._more():
+        pass
+
+
+SCENES = {
+    "on_start": (get, b"/"),
+    "_attempt": (get, b"/"),
+    "_open": (get, b"/"),
+    "_on_head": (get, b"/"),
+    "_relay": (get, b"/"),
+    "_settle": (get, b"/"),
+    "_end_response": (get, b"/"),
+    "_finish": (get, b"/"),
+    "_on_data": (get, b"/stream"),
+    "_on_trailers": (get, b"/trailers"),
+    "_on_reset": (get, b"/reset"),
+    "_on_credit": (upload, b""),
+    "_on_client_readable": (upload, b""),
+    "_send_body": (upload, b""),
+    "_on_client_lost": (go_away, b""),
+    "_on_client_ended": (end_early, b""),
+}
+
+
+@pytest.mark.parametrize("step", SCENES)
+def test_a_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
+    scene, target = SCENES[step]
+    with running_node() as node:
+        agent = Agent(node, "ep", serve)
+        with monkeypatch.context() as patch:
+            original = getattr(ProxyRequest, step)
+            patch.setattr(ProxyRequest, step, boom)
+            for kind, handler in proxy_request._HANDLERS.items():
+                if handler is original:
+                    patch.setitem(proxy_request._HANDLERS, kind, boom)
+            scene(node, target)
+            until(lambda: not node.services.connections, "the end of the connection")
+        assert agent.mux.in_flight == 0
+        until(lambda: all(one.in_flight == 0 for one in node.routes._balancers["ep"].candidates))
+        assert len(node.services.deadlines) == 0
+        assert Client(node).get().body == b"fine"
+
+
+@pytest.mark.parametrize("step", ["on_start", "on_receive"])
+def test_an_upstream_that_fails_is_gone_and_its_agent_sees_it(step, monkeypatch):
+    with running_node() as node:
+        with monkeypatch.context() as patch:
+            if step == "on_start":
+                patch.setattr(UpstreamConnection, step, boom)
+                sock = connect(node, "upstream-door")
+                sock.sendall(handshake("ep"))
+                assert ends_with_reset(sock)
+                sock.close()
+            else:
+                patch.setattr(UpstreamConnection, step, boom)
+                agent = Agent(node, "ep", serve)
+                client = Client(node).send(b"GET /never HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+                until(lambda: agent.calls)
+                agent.mux.goaway("to make it receive something")
+                agent.ended.get(timeout=5)
+                assert client.response().status == 502
+        until(lambda: node.upstream_door.upstreams == 0)
+        until(lambda: not node.routes.knows("ep"))
+        Agent(node, "ep", serve)
+        assert Client(node).get().body == b"fine"
+
+
+def test_a_pool_that_fails_is_replaced_with_its_upstreams(monkeypatch):
+    with running_node() as node:
+        Agent(node, "ep", serve)
+        with monkeypatch.context() as patch:
+            patch.setattr(EndpointPool, "on_receive", boom)
+            failed = node.routes._balancers["ep"]
+            agent = Agent(node, "ep", serve)  # its joining hits the fault
+            until(lambda: node.routes._balancers["ep"] is not failed)
+        assert len(node.routes._balancers["ep"].candidates) == 2
+        agent.kill()
+        until(lambda: len(node.routes._balancers["ep"].candidates) == 1)
+        assert Client(node).get().body == b"fine"
+
+
+def test_endpoints_that_fail_start_anew_and_the_agents_come_back(monkeypatch):
+    with running_node() as node:
+        first = Agent(node, "ep", serve)
+        with monkeypatch.context() as patch:
+            patch.setattr(Endpoints, "_leave", boom)
+            first.mux.goaway("to make them receive something")
+            first.ended.get(timeout=5)
+        until(lambda: node.upstream_door.upstreams == 0)
+        until(lambda: not node.routes.knows("ep"))
+        until(lambda: node._supervisor.ref("admin-door") is not None)
+        Agent(node, "ep", serve)
+        assert Client(node).get().body == b"fine"
+        assert not node.failed.is_set()
+
+
+def test_a_handler_that_fails_closes_its_connection_only(monkeypatch):
+    with running_node() as node:
+        Agent(node, "ep", serve)
+        other = Client(node)
+        assert other.get().body == b"fine"
+        with monkeypatch.context() as patch:
+            patch.setattr("pico.node.server.ClientConnection", boom)
+            assert Client(node).at_end()
+        assert other.get().body == b"fine"
