@@ -29,12 +29,11 @@ from pico.protocol.http import (
     last_chunk,
     service_request,
 )
-from pico.protocol.http.values import RequestHead, ResponseHead
+from pico.protocol.http.values import ResponseHead
 from pico.protocol.rpc import (
     CreditReceived,
     DataReceived,
     ResetCode,
-    RpcStream,
     StreamEvent,
     StreamingEngine,
     StreamOpened,
@@ -95,7 +94,7 @@ class Exchange:
     status = 0
     bytes_in = 0
     bytes_out = 0
-    service_s = 0.0
+    _answered_at = 0.0  # when the final head came
     _connection: ServiceConnection | None = None
     _framing = Framing.NONE
     _request_trailers = b""
@@ -114,12 +113,9 @@ class Exchange:
     def __init__(self, forwarder: Forwarder, multiplexer: Multiplexer, event: StreamOpened) -> None:
         self._forwarder = forwarder
         self._multiplexer = multiplexer
-        self._stream: RpcStream = event.stream
-        self._head: RequestHead = event.head
-        self._body = event.data  # what the service has not been sent yet
-        self._request_ended = event.end
-        self._replayable = event.end and event.head.method in _IDEMPOTENT
-        self._opening_data = event.data
+        self._opened = event
+        self._stream, self._head, self._body, self._request_ended = event
+        # The body is what the service has not been sent yet.
         self.asked_at = forwarder.clock.now()
 
     # What the service's connections say.
@@ -127,12 +123,17 @@ class Exchange:
     def connected(self, connection: ServiceConnection) -> None:
         """Send what has come of the request."""
         self._connection = connection
-        connection.stream.set_receiver(self)
-        connection.reader.begin(self._head.method, self._head.upgrade)
-        head, self._framing = service_request(self._head, host_header=self._forwarder.host_header)
-        body, self._body = self._body, b""
         self._touched = True
-        self._write(head, body, self._request_ended)
+        head = self._head
+        connection.reader.begin(head.method, head.upgrade)
+        if self._request_ended and not head.body_length and not connection.fresh:  # nearly all there are
+            written, _ = service_request(head, host_header=self._forwarder.host_header)
+            connection.stream.write(written)
+            connection.deadline = self.asked_at + self._forwarder.response_head_s
+            return
+        written, self._framing = service_request(head, host_header=self._forwarder.host_header)
+        body, self._body = self._body, b""
+        self._write(written, body, self._request_ended)
 
     def unreachable(self, reason: str) -> None:
         """Where nothing was sent, the request may go elsewhere, whatever its method."""
@@ -255,9 +256,20 @@ class Exchange:
         except ResponseRejected as rejected:
             self.fail(_CODES.get(rejected.failure, ResetCode.SERVICE_MALFORMED), str(rejected))
             return
-        if end:
+        if end and reader.trailer_block:
             self._response_trailers = reader.trailer_block
+        elif end and head is not None and self._request_ended and len(data) <= self._room:
+            self._multiplexer.send_head(self._stream, head, data, True)  # the whole of it, as nearly all are
+            self.bytes_out = len(data)
+            self._response_ended = True
+            self._complete(reuse=True)
+            return
         self._relay(head, data, end)
+
+    @property
+    def _room(self) -> int:
+        """Body bytes that may go in one message with the head."""
+        return min(self._stream.credit, self._forwarder.data_bytes_max)
 
     def _note_head(self, head: ResponseHead) -> None:
         status = head.status
@@ -265,22 +277,19 @@ class Exchange:
             self._final = True
             self._switched = status == SWITCHING_PROTOCOLS
             self.status = status
-            self.service_s = self._forwarder.clock.now() - self.asked_at
+            self._answered_at = self._forwarder.clock.now()
 
     def _relay(self, head: ResponseHead | None, data: bytes, end: bool) -> None:
         """Send as much as there is credit for; hold the rest and read no more."""
         stream = self._stream
         size = len(data)
-        room = stream.credit
         if head is not None:
-            room = min(room, self._forwarder.data_bytes_max)
-            if size <= room:
+            if size <= self._room:
                 self._multiplexer.send_head(stream, head, data, end and not self._response_trailers)
                 self._sent(size, end)
                 return
             self._multiplexer.send_head(stream, head)
-            room = stream.credit
-        if size <= room:
+        if size <= stream.credit:
             self._send(data, end)
         else:
             self._hold(data, end)
@@ -360,7 +369,8 @@ class Exchange:
     def _cut_short(self, reason: str) -> None:
         connection = self._connection
         assert connection is not None
-        if not connection.fresh and not self._answered and self._replayable:
+        replayable = self._opened.end and self._head.method in _IDEMPOTENT
+        if replayable and not connection.fresh and not self._answered:
             self._try_again(connection)
         else:
             self.fail(ResetCode.SERVICE_CLOSED, reason)
@@ -369,8 +379,8 @@ class Exchange:
         """A connection that was kept alive was closed as the request reached it; a fresh one cannot be."""
         connection.abort()
         self._connection = None
-        self._body = self._opening_data
-        self._uncredited -= len(self._opening_data)
+        self._body = self._opened.data
+        self._uncredited -= len(self._body)
         self.bytes_in = 0
         self._forwarder.service.want_new(self)
 
@@ -404,28 +414,29 @@ class Exchange:
 
     def _complete(self, *, reuse: bool) -> None:
         connection, self._connection = self._connection, None
+        now = self._forwarder.clock.now()
         if connection is not None:
             if reuse and connection.reader.reusable and not connection.stream.unsent_bytes:
-                self._forwarder.service.release(connection)
+                self._forwarder.service.release(connection, now)
             else:
                 connection.discard()
-        self._finish("ok")
+        self._finish("ok", now)
 
     def _abort(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
 
-    def _finish(self, outcome: str) -> None:
+    def _finish(self, outcome: str, now: float = 0.0) -> None:
         self.over = True
-        self._held = self._body = b""
         forwarder = self._forwarder
-        seconds = forwarder.clock.now() - self.asked_at
-        forwarder.metrics.request_finished(self.status, seconds, self.service_s, self.bytes_in, self.bytes_out)
+        seconds = (now or forwarder.clock.now()) - self.asked_at
+        service_s = self._answered_at - self.asked_at if self._final else 0.0
+        forwarder.metrics.request_finished(self.status, seconds, service_s, self.bytes_in, self.bytes_out)
         if forwarder.access_log.enabled:
-            self._record(outcome, seconds)
+            self._record(outcome, seconds, service_s)
 
-    def _record(self, outcome: str, seconds: float) -> None:
+    def _record(self, outcome: str, seconds: float, service_s: float) -> None:
         fields = _fields_of(self._head.field_block)
         self._forwarder.access_log.record(
             fields.get(b"x-request-id", b"").decode("latin-1"),
@@ -439,7 +450,7 @@ class Exchange:
             self.bytes_in,
             self.bytes_out,
             seconds,
-            self.service_s,
+            service_s,
             "",
             outcome,
             "",

@@ -25,7 +25,7 @@ from pico.transport.deadlines import Deadlines
 from pico.transport.dial import dial
 from pico.transport.stream import Stream
 
-__all__ = ["Service", "ServiceConnection", "Waiting"]
+__all__ = ["Service", "ServiceConnection", "Tenant"]
 
 DIALS_MAX: Final = 32
 """Dials to one service at one time."""
@@ -34,8 +34,8 @@ SURPLUS_S: Final = 1.0
 """How long an idle connection beyond ``idle_connections_max`` is kept: a burst may need it again at once."""
 
 
-class Waiting(Protocol):
-    """An exchange that wants a connection."""
+class Tenant(Protocol):
+    """An exchange that wants a connection, or has one; what comes on it, it is told."""
 
     @property
     def asked_at(self) -> float:
@@ -54,9 +54,27 @@ class Waiting(Protocol):
     def late(self) -> None:
         """``deadline`` of its connection has passed."""
 
+    def received(self, data: bytes) -> None:
+        """As of ``pico.transport.stream.Receiver``, like the four below."""
+
+    def ended(self) -> None:
+        """The service will send nothing more."""
+
+    def lost(self, error: ConnectionLost) -> None:
+        """The connection broke."""
+
+    def drained(self) -> None:
+        """The service took everything."""
+
+    def crashed(self, error: BaseException) -> None:
+        """One of these raised."""
+
 
 class ServiceConnection:
-    """One connection to the service; while it is idle, the receiver of its bytes."""
+    """One connection to the service, and the receiver of its bytes for whoever has it.
+
+    That costs a call for each read. Handing the stream to each exchange in turn would cost more.
+    """
 
     __slots__ = ("_service", "deadline", "exchange", "fresh", "reader", "stream")
 
@@ -64,7 +82,7 @@ class ServiceConnection:
         self._service = service
         self.stream = stream
         self.reader = reader
-        self.exchange: Waiting | None = None
+        self.exchange: Tenant | None = None
         self.fresh = True
         """Made for the exchange that has it: the service cannot have grown tired of it."""
         self.deadline = inf
@@ -86,22 +104,40 @@ class ServiceConnection:
         self._service.forget(self)
         self.stream.abort()
 
-    # While it is idle.
+    # What the stream says. While it is idle, nothing good.
 
     def received(self, data: bytes) -> None:
-        """Bytes that nobody asked for: whose response they begin cannot be told."""
-        self.discard()
+        """Bytes of a response; those that nobody asked for could begin anyone's."""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.received(data)
+        else:
+            self.discard()
 
     def ended(self) -> None:
-        """The service closed it."""
-        self.discard()
+        """The service will send nothing more."""
+        if self.exchange is not None:
+            self.exchange.ended()
+        else:
+            self.discard()
 
     def lost(self, error: ConnectionLost) -> None:
-        """The service reset it."""
-        self._service.forget(self)
+        """The connection broke."""
+        if self.exchange is not None:
+            self.exchange.lost(error)
+        else:
+            self._service.forget(self)
 
     def drained(self) -> None:
-        """The service took the end of the last request, after it had answered."""
+        """The service took everything."""
+        if self.exchange is not None:
+            self.exchange.drained()
+
+    def crashed(self, error: BaseException) -> None:
+        """A fault of our own."""
+        if self.exchange is not None:
+            self.exchange.crashed(error)
+        self._service.forget(self)
 
 
 class Service:
@@ -124,9 +160,11 @@ class Service:
         self._tls = tls
         self._idle: list[ServiceConnection] = []
         self._connections: set[ServiceConnection] = set()
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Tenant] = deque()
         self._dials = 0
         self._closed = False
+        self._idle_max = config.idle_connections_max
+        self._idle_s = config.idle_connection_s
 
     def __len__(self) -> int:
         """Connections that are open, idle ones included."""
@@ -137,42 +175,42 @@ class Service:
         """Connections that nobody uses."""
         return len(self._idle)
 
-    def want(self, exchange: Waiting) -> None:
+    def want(self, exchange: Tenant) -> None:
         """Give ``exchange`` a connection: at once when one is idle, else when one is free or made."""
-        while self._idle:
-            connection = self._idle.pop()
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
             if not connection.stream.closed:
                 self._metrics.service_connections_reused += 1
-                self._lend(connection, exchange)
+                connection.exchange = exchange
+                exchange.connected(connection)
                 return
             self.forget(connection)
         self.want_new(exchange)
 
-    def want_new(self, exchange: Waiting) -> None:
+    def want_new(self, exchange: Tenant) -> None:
         """Give ``exchange`` a connection that nobody has used."""
         self._waiting.append(exchange)
         self._dial_for_waiting()
 
-    def release(self, connection: ServiceConnection) -> None:
+    def release(self, connection: ServiceConnection, now: float) -> None:
         """The exchange on this connection is complete, and the service keeps it open."""
         connection.exchange = None
         connection.fresh = False
-        waiting = self._next_waiting()
-        if waiting is not None:
+        if self._waiting and (waiting := self._next_waiting()) is not None:
             self._metrics.service_connections_reused += 1
-            self._lend(connection, waiting)
+            connection.exchange = waiting
+            waiting.connected(connection)
         else:
-            self._rest(connection)
+            self._rest(connection, now)
 
-    def _rest(self, connection: ServiceConnection) -> None:
-        connection.fresh = False
+    def _rest(self, connection: ServiceConnection, now: float) -> None:
         if self._closed:
             connection.discard()
             return
-        connection.stream.set_receiver(connection)
         self._idle.append(connection)
-        surplus = len(self._idle) > self._config.idle_connections_max
-        connection.deadline = self._clock.now() + (SURPLUS_S if surplus else self._config.idle_connection_s)
+        surplus = len(self._idle) > self._idle_max
+        connection.deadline = now + (SURPLUS_S if surplus else self._idle_s)
 
     def forget(self, connection: ServiceConnection) -> None:
         """The connection is no more."""
@@ -192,7 +230,7 @@ class Service:
 
     # Dialling.
 
-    def _next_waiting(self) -> Waiting | None:
+    def _next_waiting(self) -> Tenant | None:
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.over:
@@ -222,11 +260,14 @@ class Service:
         self._connections.add(connection)
         self._deadlines.add(connection)
         self._metrics.service_connections_opened += 1
+        stream.set_receiver(connection)
         waiting = self._next_waiting()
         if waiting is not None:
-            self._lend(connection, waiting)
+            connection.exchange = waiting
+            waiting.connected(connection)
         else:
-            self._rest(connection)
+            connection.fresh = False
+            self._rest(connection, self._clock.now())
 
     def _not_connected(self, reason: str) -> None:
         """The oldest bears the failure, and with it whoever has waited for as long as a dial may take."""
@@ -236,7 +277,3 @@ class Service:
             waiting.unreachable(reason)
             more = bool(self._waiting) and self._waiting[0].asked_at <= too_long_ago
             waiting = self._next_waiting() if more else None
-
-    def _lend(self, connection: ServiceConnection, exchange: Waiting) -> None:
-        connection.exchange = exchange
-        exchange.connected(connection)

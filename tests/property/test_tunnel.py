@@ -75,6 +75,7 @@ class LinkMachine(RuleBasedStateMachine):
                 assert command.tunnel in self.alive
                 assert command.tunnel not in self.closing, "closed twice"
                 assert command.code in (1000, 1001)
+                assert command.reason
                 self.closing.add(command.tunnel)
             elif isinstance(command, Goaway):
                 assert command.tunnel in self.alive

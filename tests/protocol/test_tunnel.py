@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pico.config import LinkTimers
-from pico.protocol.tunnel import LINK, Announce, Change, Link, LinkInput, LinkState, Refusal
+from pico.protocol.tunnel import LINK, Announce, Change, GiveUp, Link, LinkInput, LinkState, Refusal
 from pico.protocol.tunnel.backoff import Backoff
 from tests.protocol.tunnel_playbook import Longest, Playbook
 from tests.rules import covers
@@ -135,6 +135,14 @@ def test_a_held_server_is_passed_over_while_another_is_not_held() -> None:
     assert book.now == pytest.approx(130.0, abs=1.0)
 
 
+@covers("TUN-19", "TUN-25")
+def test_when_all_servers_are_held_the_first_to_be_free_is_dialled() -> None:
+    book = Playbook(servers=3)
+    book.run("timer", "refused 1 503 after=50", "timer", "refused 2 503 after=40", "timer")
+    assert book.run("refused 3 503 after=20", "timer") == ["dial 4 server 2"]
+    assert book.now == pytest.approx(120.0, abs=1.0)
+
+
 @covers("TUN-25")
 def test_retry_after_is_obeyed_up_to_a_limit() -> None:
     book = Playbook(retry_after_max_s=60, backoff_first_s=0.5)
@@ -218,6 +226,16 @@ def test_a_server_that_accepted_no_longer_counts_as_refusing() -> None:
     book = Playbook(servers=2)
     book.run("timer", "refused 1 404", "timer", "failed 2 down", "timer", "accepted 3", "ended 3 lost")
     assert book.run("timer", "refused 4 404 node") == []
+
+
+@covers("TUN-26", "TUN-33")
+def test_who_gives_up_says_which_server_said_what() -> None:
+    book = Playbook(servers=2)
+    book.run("timer", "refused 1 404 first", "timer")
+    book.link.refused(2, Refusal(401, "second"), now=book.now)
+    announced, gave_up = book.link.outgoing()
+    assert announced == Announce(Change.GIVEN_UP, 1, "401 second")
+    assert gave_up == GiveUp(1, 401, "401 second")
 
 
 @covers("TUN-27")
@@ -317,6 +335,7 @@ def test_a_stop_lets_crossing_requests_arrive_before_it_closes() -> None:
     book = opened(linger_s=0.5)
     assert book.asked("stop") == ["goaway 1"]
     assert book.asked("idle 1") == []
+    assert book.link.next_timer() == book.now + 0.5
     assert book.asked("after 0.4") == []
     assert book.asked("after 0.1") == ["close 1 1001"]
     assert book.step("ended 1") == ["log closed server 0"]
@@ -399,6 +418,19 @@ def test_the_same_failure_of_the_same_server_is_logged_once() -> None:
     assert book.step("failed 4 refused") == ["log retrying server 1: refused"]
     book.run("timer", "accepted 5", "ended 5 x", "timer")
     assert book.step("failed 6 refused") == ["log retrying server 1: refused"]
+
+
+@covers("TUN-33")
+def test_a_change_is_announced_with_its_reason_and_the_wait_that_follows() -> None:
+    book = Playbook()
+    book.run("timer")
+    book.link.failed(1, "refused", now=book.now)
+    assert book.link.outgoing() == [Announce(Change.RETRYING, 0, "refused", pytest.approx(0.1))]
+    book.step("timer")
+    book.link.accepted(2, now=book.now)
+    assert book.link.outgoing() == [Announce(Change.REGISTERED, 0)]
+    book.link.ended(2, "silent\n", now=book.now)
+    assert book.link.outgoing() == [Announce(Change.LOST, 0, "silent?", pytest.approx(0.2))]
 
 
 @covers("TUN-33")

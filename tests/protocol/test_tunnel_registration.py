@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pico.errors import RemoteProtocolError
+from pico.protocol.http.endpoint import endpoint_id
 from pico.protocol.http.values import UNKNOWN_LENGTH, ResponseHead
 from pico.protocol.tunnel import (
     HOPELESS_STATUSES,
@@ -106,6 +107,15 @@ def test_the_streaming_extension_is_chosen_when_it_is_offered(offered: bytes | N
     assert check_registration(handshake(("Sec-WebSocket-Protocol", offered))).streaming is streaming
 
 
+@covers("TUN-2", "TUN-6")
+def test_a_list_may_be_given_in_several_lines() -> None:
+    request = handshake(
+        ("Sec-WebSocket-Protocol", b"chat"), ("+Sec-WebSocket-Protocol", b"pico.stream.v1"),
+        ("Connection", b"keep-alive"), ("+Connection", b"upgrade"),
+    )  # fmt: skip
+    assert check_registration(request).streaming
+
+
 @covers("TUN-2")
 @pytest.mark.parametrize(
     "request_, detail",
@@ -146,7 +156,9 @@ def test_the_token_upgrade_is_found_among_others_and_in_any_case(connection: byt
 def test_an_endpoint_id_that_is_not_valid_gets_400_and_the_reason(name: bytes) -> None:
     refused = refusal(handshake(target=b"/pico/v1/listener/" + name))
     assert (refused.status, refused.code) == (400, "invalid_endpoint")
-    assert str(refused)
+    with pytest.raises(RemoteProtocolError) as said:
+        endpoint_id(name)
+    assert str(refused) == str(said.value)
 
 
 @covers("TUN-3")
@@ -159,6 +171,7 @@ def test_an_endpoint_id_is_lower_cased_and_a_query_is_no_part_of_it() -> None:
 def test_another_path_gets_404(target: bytes) -> None:
     refused = refusal(handshake(target=target))
     assert (refused.status, refused.code) == (404, "not_found")
+    assert "/pico/v1/listener/<endpoint ID>" in str(refused)
 
 
 @covers("TUN-5")
@@ -167,6 +180,7 @@ def test_another_version_gets_426_and_the_one_that_is_spoken(version: bytes) -> 
     refused = refusal(handshake(("Sec-WebSocket-Version", version)))
     assert (refused.status, refused.code) == (426, "version_not_supported")
     assert refused.fields == (("Sec-WebSocket-Version", "13"),)
+    assert "13" in str(refused)
 
 
 # The agent's side. The key and its answer are those of RFC 6455 §1.3.
@@ -208,6 +222,7 @@ def test_an_acceptance_says_whether_streaming_was_chosen() -> None:
         (ACCEPT.lower(), "Sec-WebSocket-Accept"),
         (ACCEPT + ACCEPT, "Sec-WebSocket-Accept"),
         (ACCEPT + b"Sec-WebSocket-Extensions: permessage-deflate\r\n", "extension"),
+        (ACCEPT + b'Sec-WebSocket-Extensions: x; y=":"\r\n', "extension"),
         (ACCEPT + b"Sec-WebSocket-Protocol: chat\r\n", "subprotocol"),
         (ACCEPT + b"Sec-WebSocket-Protocol: pico.stream.v1\r\n" * 2, "subprotocol"),
     ],

@@ -34,7 +34,6 @@ class _Tunnel:
     """One connection that was accepted and has not ended."""
 
     number: int
-    server: int
     opened_at: float
     idle: bool = False
     closing: bool = False
@@ -73,7 +72,7 @@ class Link:
         self._stopped = False
         self._registered_once = False
         self._held_until: dict[int, float] = {}
-        self._hopeless: dict[int, Refusal] = {}
+        self._hopeless: set[int] = set()  # servers whose last answer cannot heal
         self._announced: dict[int, str] = {}
 
     # Drained by the owner.
@@ -106,11 +105,10 @@ class Link:
             self._commands.append(Abort(tunnel))
             return
         self._step(LinkInput.ACCEPTED)
-        self._current = _Tunnel(tunnel, self._server, now)
+        self._current = _Tunnel(tunnel, now)
         self._registered_once = True
         self._announced.clear()
-        self._hopeless.pop(self._server, None)
-        self._held_until.pop(self._server, None)
+        self._hopeless.discard(self._server)
         self._announce(Change.REGISTERED)
         for old in [old for old in self._leaving.values() if old.idle and not old.closing]:  # TUN-28
             self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
@@ -122,9 +120,9 @@ class Link:
         if refusal.retry_after_s is not None:  # TUN-25
             self._held_until[self._server] = now + min(refusal.retry_after_s, self._timers.retry_after_max_s)
         if self._is_hopeless(refusal):
-            self._hopeless[self._server] = refusal
+            self._hopeless.add(self._server)
         else:
-            self._hopeless.pop(self._server, None)
+            self._hopeless.discard(self._server)
         reason = printable(f"{refusal.status} {refusal.reason}".strip())
         if len(self._hopeless) == self._server_count:  # TUN-26
             self._give_up(refusal, reason, now)
@@ -319,7 +317,7 @@ class Link:
             self._announce(Change.CLOSED)
 
     def _step(self, given: LinkInput) -> None:
-        self.state = LINK[self.state].get(given, self.state)  # TUN-20
+        self.state = LINK[self.state][given]  # TUN-20
 
     def _announce(self, change: Change, reason: str = "", delay_s: float = 0.0) -> None:
         self._commands.append(Announce(change, self._server, reason, delay_s))

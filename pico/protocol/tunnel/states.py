@@ -55,4 +55,4 @@ LINK: dict[LinkState, dict[LinkInput, LinkState]] = {
     LinkState.CLOSED: {},
     LinkState.GIVEN_UP: {},
 }
-"""The next state; an input that is missing changes nothing (TUN-20)."""
+"""The next state. What is missing cannot happen there, or is no news: the link ignores it (TUN-20)."""
