@@ -360,9 +360,16 @@ class SlowSide:
         self.asked: int | None = None  # the last heartbeat, until it is answered
         self.silent = False
 
+    @property
+    def may_open(self) -> bool:
+        mine = {name for name in [*self.streams, *self.queues] if name.startswith("ours")}
+        return len(mine) < self.limits["streams_max"] and not self.goaway_received
+
     # Commands.
 
     def open(self, head: Value, body: str = "", end: bool = False) -> str:
+        need(self.may_open, "RPC-17")
+        need(len(body) <= self.limits["data_bytes_max"], "RPC-35")
         name = f"ours:{self.next_id}"
         self.next_id += 1
         stream = self.streams[name] = SlowStream(name, head, self.limits["window_bytes"])
@@ -374,6 +381,9 @@ class SlowSide:
 
     def head(self, name: str, head: Value, body: str = "", end: bool = False) -> None:
         stream = self.streams[name]
+        need(not stream.ours, "RPC-37")
+        need(len(body) <= self.limits["data_bytes_max"], "RPC-35")
+        need(not (informational(head) and (body or end)), "RPC-30")
         stream.sending.step("INFORMATIONAL" if informational(head) else "HEAD", end)
         if not informational(head):
             stream.response_head(head)
@@ -388,11 +398,13 @@ class SlowSide:
         while len(body) > self.limits["data_bytes_max"]:
             self.say(stream, "DATA", False, body=body[: self.limits["data_bytes_max"]])
             body = body[self.limits["data_bytes_max"] :]
-        self.say(stream, "DATA", end, body=body)
+        if body or end:
+            self.say(stream, "DATA", end, body=body)
         self.end_if_complete(stream)
 
     def trailers(self, name: str, block: str) -> None:
         stream = self.streams[name]
+        need(len(block) <= self.limits["trailer_bytes_max"], "RPC-36")
         stream.sending.step("TRAILERS", False)
         stream.sending.carry(0)
         self.say(stream, "TRAILERS", True, block=block)
@@ -414,10 +426,10 @@ class SlowSide:
         if name not in self.streams:
             return
         stream = self.streams[name]
+        need(size <= stream.held, "RPC-40")
         stream.held -= size
-        assert stream.held >= 0
         stream.taken += size
-        if stream.taken * 4 >= self.limits["window_bytes"] and stream.receiving.state != "ENDED":
+        if stream.taken > 0 and stream.taken * 4 >= self.limits["window_bytes"] and stream.receiving.state != "ENDED":
             self.answer("WINDOW", stream.id, [] if stream.ours else ["RESPONSE"], credit=stream.taken)
             stream.receiving.credit += stream.taken
             stream.taken = 0
@@ -428,7 +440,7 @@ class SlowSide:
             self.answer("GOAWAY", 0, [], reason=reason)
 
     def lost(self) -> None:
-        for stream in list(self.streams.values()):
+        for stream in sorted(self.streams.values(), key=lambda stream: not stream.ours):
             untouched = stream.ours and not stream.head_left
             self.event("reset", stream, code="LOST", untouched=untouched, reason="")
             self.forget(stream)
@@ -449,14 +461,14 @@ class SlowSide:
         events, self.events = self.events, []
         return events
 
-    def take_sent(self) -> list[Value]:
-        """Everything that leaves now: control first, then one message of each stream in turn."""
+    def take_sent(self, turns: int | None = None) -> list[Value]:
+        """What leaves now: all control, then so many messages of the streams in turn, or all of them."""
         messages, self.control = self.control, []
-        while self.queues:
-            waiting = [name for name in self.queues if self.queues[name]]
-            if not waiting:
-                break
-            messages += [self.sent(name) for name in waiting]
+        while turns != 0 and (ready := [name for name in self.queues if self.queues[name]]):
+            messages.append(self.sent(ready[0]))
+            if ready[0] in self.queues:  # Behind the others.
+                self.queues[ready[0]] = self.queues.pop(ready[0])
+            turns = None if turns is None else turns - 1
         return messages
 
     def sent(self, name: str) -> Value:
@@ -476,7 +488,9 @@ class SlowSide:
         kind = TYPES.get(number(message[0:2]))
         ident = number(message[2:10])
         response = message[10] >= 128
-        if kind in (None, "PROXY-HTTP"):
+        if message[10] // 64 % 2 == 1:
+            self.receive_unsupported(kind, f"ours:{ident}", response)
+        elif kind in (None, "PROXY-HTTP"):
             if response:
                 self.late += 1
             else:
@@ -505,6 +519,14 @@ class SlowSide:
             else:
                 self.late += 1  # Dropped without its body being looked at (RPC-13).
 
+    def receive_unsupported(self, kind: str | None, name: str, response: bool) -> None:
+        if kind != "HEAD" or not response or name not in self.streams:
+            self.late += 1
+            return
+        stream = self.streams[name]
+        self.event("reset", stream, code="REFUSED", untouched=not stream.final_head, reason=None)
+        self.forget(stream)
+
     def receive_request(self, value: Value) -> None:
         need(value["id"] > self.highest, "RPC-26")
         self.highest = value["id"]
@@ -532,11 +554,6 @@ class SlowSide:
             if stream.sending.state != "ENDED":
                 stream.sending.give(value["credit"])
                 self.event("credit", stream)
-            return
-        if "UNSUPPORTED" in value["flags"]:
-            need(value["type"] == "HEAD", "RPC-37")
-            self.event("reset", stream, code="REFUSED", untouched=not stream.final_head, reason=None)
-            self.forget(stream)
             return
         if value["type"] == "HEAD":
             stream.receiving.step("INFORMATIONAL" if informational(value["head"]) else "HEAD", end)
