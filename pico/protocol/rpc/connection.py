@@ -180,10 +180,10 @@ class RpcConnection:
 
     def lost(self) -> None:
         """The connection is gone: every stream ends, and each owner hears of it (RPC-15)."""
+        self._forget_queues()
         for stream in [*self._opened.values(), *self._accepted.values()]:
             untouched = stream.opened_here and not stream.head_left
             self._end(stream)
-            self._discard(stream)
             self._events.append(StreamReset(stream, ResetCode.LOST, untouched, "the connection was lost"))
 
     def _open(self, context: Any, window_bytes: int) -> RpcStream:
@@ -231,6 +231,15 @@ class RpcConnection:
         stream.backlog = None
         stream.queued = False
         self._count_leaving(stream, -1)
+
+    def _forget_queues(self) -> None:
+        for stream, _ in self._ring:
+            stream.queued = False
+            stream.backlog = None
+        self._ring.clear()
+        self._control.clear()
+        self._queued_bytes = self._control_bytes = 0
+        self._opened_leaving = self._accepted_leaving = 0
 
     # What is sent next.
 

@@ -69,6 +69,6 @@ class RpcStream:
 
 def body_bytes_of(stream: RpcStream, head: ResponseHead) -> int:
     """How many body bytes must follow this final head, or ``UNBOUNDED`` (RPC-34)."""
-    if stream.is_head_request or head.status in _BODILESS:
-        return 0
-    return UNBOUNDED if head.status == SWITCHING_PROTOCOLS else head.body_length
+    if head.status == SWITCHING_PROTOCOLS:  # RPC-32
+        return UNBOUNDED
+    return 0 if stream.is_head_request or head.status in _BODILESS else head.body_length
