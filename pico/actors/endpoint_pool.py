@@ -64,6 +64,11 @@ class Upstream:
         """Whether it takes another stream now."""
         return self.multiplexer.may_open
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it will take no stream any more, though its pool may not know yet."""
+        return self.multiplexer.leaving
+
 
 class Routes:
     """What pools have published: endpoint → balancer. Read by every request; written only by ``Endpoints``."""
@@ -82,15 +87,20 @@ class Routes:
         return balancer.choose(tried) if balancer is not None else None
 
     def knows(self, endpoint_id: str) -> bool:
-        """Whether an upstream is registered for the endpoint, busy or not."""
-        return endpoint_id in self._balancers
+        """Whether an upstream is registered for the endpoint, busy or not; one about to leave the pool does not count.
+
+        A request that was lost with its tunnel, or crossed a goaway, asks before the pool has heard of either.
+        """
+        balancer = self._balancers.get(endpoint_id)
+        return balancer is not None and not all(one.leaving for one in balancer.candidates)
 
     def wait(self, endpoint_id: str, waiter: pykka.ActorRef[Any]) -> float:
         """Until when ``waiter`` waits for an endpoint that vanished moments ago; 0.0 when it should not (ROUTING-7).
 
         It is told ``EndpointAppeared`` when the endpoint is back.
         """
-        vanished_at = self._vanished.get(endpoint_id)
+        leaves_now = endpoint_id in self._balancers and not self.knows(endpoint_id)
+        vanished_at = self._clock.now() if leaves_now else self._vanished.get(endpoint_id)
         until = 0.0 if vanished_at is None else vanished_at + self._endpoint_wait_s
         if until <= self._clock.now() or self._waiting >= WAITERS_MAX:
             return 0.0

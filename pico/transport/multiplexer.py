@@ -118,6 +118,11 @@ class Multiplexer:
         return not self._ended and not self._closing and self._engine.may_open
 
     @property
+    def leaving(self) -> bool:
+        """Whether no stream can be opened any more; whoever has told the owner so may not have been heard yet."""
+        return self._ended or bool(self._closing) or self._engine.goaway_received
+
+    @property
     def in_flight(self) -> int:
         """Streams that have not ended."""
         return self._engine.open_streams

@@ -18,6 +18,7 @@ class One:
     endpoint_id: str = "ep"
     in_flight: int = 0
     may_open: bool = True
+    leaving: bool = False
 
 
 @dataclass(eq=False)
@@ -72,6 +73,26 @@ def test_the_last_to_leave_takes_the_endpoint_with_it_and_leaving_twice_is_no_ne
         built.on_receive(UpstreamLeft(one))
     assert not published.knows("ep")
     assert published.choose("ep") is None
+
+
+@covers("ROUTING-7")
+def test_an_endpoint_whose_every_upstream_is_about_to_leave_is_waited_for():
+    """A request that was lost with its tunnel asks again before the pool has heard of the loss."""
+    published, clock = routes()
+    built, ones, waiter = pool(published), [One(), One()], Waiter()
+    for one in ones:
+        built.on_receive(UpstreamJoined(one))
+    ones[0].leaving = True
+    assert published.knows("ep")
+    ones[1].leaving = True
+    assert not published.knows("ep")
+    assert published.wait("ep", waiter) == clock.now() + 2.0
+    for one in ones:
+        built.on_receive(UpstreamLeft(one))
+    waiter.told.clear()
+    built.on_receive(UpstreamJoined(One()))
+    published.stop_waiting("ep", waiter)
+    assert published._waiting == 0
 
 
 @covers("ROUTING-7")

@@ -61,6 +61,7 @@ class Upstream:
         self.id, self.multiplexer = name, Tunnel(**settings)
 
     may_open = property(lambda self: self.multiplexer.may_open)
+    leaving = False
     in_flight = property(lambda self: self.multiplexer.in_flight)
 
 
