@@ -199,7 +199,9 @@ class Exchange:
         if end and self._switched:
             stream.half_close()
         if end and self._response_ended:
-            self._complete(reuse=False)  # it answered before it had the request: who knows where it stands
+            self._complete(
+                self._forwarder.clock.now(), reuse=False
+            )  # it answered before it had the request: who knows where it stands
         else:
             self._settle(stream.unsent_bytes)
 
@@ -262,7 +264,7 @@ class Exchange:
             self._multiplexer.send_head(self._stream, head, data, True)  # the whole of it, as nearly all are
             self.bytes_out = len(data)
             self._response_ended = True
-            self._complete(reuse=True)
+            self._complete(self._answered_at, reuse=True)
             return
         self._relay(head, data, end)
 
@@ -333,7 +335,7 @@ class Exchange:
     def _note_response_ended(self) -> None:
         self._response_ended = True
         if self._request_ended:
-            self._complete(reuse=not self._switched)
+            self._complete(self._forwarder.clock.now(), reuse=not self._switched)
         elif self._connection is not None:
             self._set_deadline(self._connection, self._connection.stream.unsent_bytes)
 
@@ -412,9 +414,8 @@ class Exchange:
         self._abort()
         self._finish(failure.code)
 
-    def _complete(self, *, reuse: bool) -> None:
+    def _complete(self, now: float, *, reuse: bool) -> None:
         connection, self._connection = self._connection, None
-        now = self._forwarder.clock.now()
         if connection is not None:
             if reuse and connection.reader.reusable and not connection.stream.unsent_bytes:
                 self._forwarder.service.release(connection, now)

@@ -151,6 +151,18 @@ def test_a_node_that_falls_silent_is_left() -> None:
         assert made.base.metrics._reconnects.count("silent") == 1
 
 
+@covers("TUN-14")
+def test_a_node_that_breaks_the_protocol_is_left() -> None:
+    with linked(("stream",)) as made:
+        tunnel = made.door.tunnel(0)
+        tunnel.stream.write(b"\x81\x02hi")  # text
+        tunnel.wait(lambda: tunnel.end_reason, "the end of the tunnel")
+        assert "1002" in tunnel.end_reason
+        assert made.door.tunnel(1).get().ended
+        assert made.base.metrics.protocol_errors.count("rpc") == 1
+        assert made.base.metrics._reconnects.count("protocol_error") == 1
+
+
 @covers("TUN-24", "TUN-28")
 def test_after_a_goaway_the_next_tunnel_is_open_before_the_old_one_closes() -> None:
     release = Signal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pico.config import LinkTimers
+from pico.config import LinkTimers, NodeConfig, WebSocketLimits
 from pico.protocol.tunnel import LINK, Announce, Change, GiveUp, Link, LinkInput, LinkState, Refusal
 from pico.protocol.tunnel.backoff import Backoff
 from tests.protocol.tunnel_playbook import Longest, Playbook
@@ -32,6 +33,17 @@ def test_a_link_of_the_vectors(vector: dict[str, Any]) -> None:
     book = Playbook(vector["servers"])
     for text, expected in vector["steps"]:
         assert book.step(text) == expected, text
+
+
+def test_the_parameters_in_the_specification_are_those_of_the_configuration() -> None:
+    rows = re.findall(r"^\| `([a-z_]+)` \| .* \| ([0-9.,]+) \| .* \|$", (SPEC / "tunnel.md").read_text(), re.MULTILINE)
+    written = {name: float(value.replace(",", "")) for name, value in rows}
+    known = {
+        **dataclasses.asdict(LinkTimers()),
+        **dataclasses.asdict(WebSocketLimits()),
+        "handshake_s": NodeConfig().handshake_s,
+    }
+    assert written == known
 
 
 # States.
