@@ -183,7 +183,7 @@ def test_via_names_the_version_that_was_received(line):
 def test_three_passes_are_no_loop_and_four_are():
     forwarded(get(b"Via: 1.1 node-a\r\nVia: 1.1 x, 1.0 Node-A (y),1.1 node-a, 1.1 node-ab, node-a\r\n"))
     with pytest.raises(RequestRejected) as caught:
-        forwarded(get(b"Via: 1.1 node-a, 1.1 node-a\r\nVia: 1.1 node-a,, 1.1 NODE-A\r\n"))
+        forwarded(get(b"Via: 1.1 node-a, 1.1 node-a\r\nVia: 1.1 node-a,, 1.1 NODE-A (again)\r\n"))
     assert caught.value.failure is Failure.LOOP_DETECTED
 
 
@@ -247,13 +247,16 @@ def test_what_is_remembered_of_peers_is_bounded():
     trusted = TrustedProxies(("10.0.0.0/8",))
     for number in range(5000):
         assert trusted.contains(f"10.0.{number // 250}.{number % 250}")
-    assert len(trusted._known) <= 1024
+        assert len(trusted._known) <= 1024
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.0/33", "localhost", "10.0.0.0/8/8", "10.0.0", "::1/129"])
 def test_a_network_that_is_none_is_a_wrong_setting(text):
-    with pytest.raises(ConfigError, match="trusted_proxies"):
+    with pytest.raises(ConfigError) as caught:
         TrustedProxies(("10.0.0.0/8", text))
+    assert str(caught.value) == (
+        f"trusted_proxies: {text!r} is not usable: expected an address or a network in CIDR notation"
+    )
 
 
 # Towards the client.
@@ -359,6 +362,16 @@ def test_of_what_pico_says_only_its_own_word_reaches_the_client():
     lines, _ = answer(ResponseHead(503, b"x", block, 0, b""))
     assert lines[1:-2] == [b"A: x-request-id: y", b"x-pico-error: overloaded", b"B: c"]
     assert lines[-2] == b"X-Request-Id: r"
+
+
+@covers("HTTP-41", "HTTP-44")
+@pytest.mark.parametrize("block", [b"X-Request-ID: theirs\r\n", b"x-PICO-other: x\r\n"])
+def test_each_of_them_alone_is_taken_out(block):
+    assert answer(ResponseHead(200, b"x", block, 0, b""))[0] == [
+        b"HTTP/1.1 200 x",
+        b"X-Request-Id: r",
+        b"Content-Length: 0",
+    ]
 
 
 @covers("HTTP-45")

@@ -155,6 +155,7 @@ def test_bytes_behind_an_upgrade_are_handed_over():
     assert request.upgrade == b"websocket"
     assert reader.take_rest() == b"\x81\x00more"
     assert reader.buffered == 0
+    assert not reader.started
     assert reader.take_rest() == b""
 
 

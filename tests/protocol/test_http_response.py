@@ -60,6 +60,8 @@ def test_bytes_that_nobody_asked_for_end_the_use_of_a_connection():
     idle.receive_data(OK)
     assert idle.excess == len(OK)
     assert not idle.reusable
+    with pytest.raises(LocalProtocolError):
+        idle.begin(b"GET")
 
 
 @covers("HTTP-55")
@@ -135,6 +137,10 @@ def test_bytes_behind_a_switch_come_as_they_are_until_the_end():
     reader.receive_eof()
     assert reader.next_body() == (b"", True)
     assert not reader.reusable
+    with pytest.raises(LocalProtocolError):
+        reader.next_head()
+    with pytest.raises(LocalProtocolError):
+        reader.begin(b"GET")
 
 
 @covers("HTTP-53", "HTTP-8")
@@ -177,6 +183,7 @@ BLOCK = b"Host: ep.example\r\nA: b\r\n"
         (b"PUT", 0, b"", b"Content-Length: 0\r\n", Framing.NONE),
         (b"PATCH", 0, b"", b"Content-Length: 0\r\n", Framing.NONE),
         (b"POST", 7, b"", b"Content-Length: 7\r\n", Framing.LENGTH),
+        (b"GET", 1, b"", b"Content-Length: 1\r\n", Framing.LENGTH),
         (b"GET", 7, b"", b"Content-Length: 7\r\n", Framing.LENGTH),
         (b"POST", UNKNOWN_LENGTH, b"", b"Transfer-Encoding: chunked\r\n", Framing.CHUNKED),
         (b"GET", UNKNOWN_LENGTH, b"websocket", b"Upgrade: websocket\r\nConnection: upgrade\r\n", Framing.NONE),

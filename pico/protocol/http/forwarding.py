@@ -48,7 +48,7 @@ class TrustedProxies:
 
     def _look_up(self, host: str) -> bool:
         try:
-            address = ip_address(_plain_host(host).partition("%")[0])
+            address = ip_address(_plain_host(host))
         except ValueError:
             return False
         return any(address in network for network in self._networks)

@@ -110,7 +110,7 @@ class Request:
             lines[index] = line
         for index in sorted((*self.dropped, *dropped_too), reverse=True):
             del lines[index]
-        return b"\r\n".join((*lines, b"")) if lines else b""
+        return b"\r\n".join((*lines, b""))
 
 
 class RequestReader(MessageReader):
@@ -173,7 +173,7 @@ class RequestReader(MessageReader):
         if match[4] == b"0":
             request.minor = 0
         request.lines = lines
-        request.block = b"\r\n".join((*lines, b"")) if lines else b""
+        request.block = b"\r\n".join((*lines, b""))
         self._interpret(request)
         return request
 

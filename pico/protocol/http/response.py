@@ -65,7 +65,7 @@ class ResponseReader(MessageReader):
 
     def begin(self, method: bytes, upgrade: bytes = b"") -> None:
         """A request with this method, asking for this upgrade or none, is about to be written."""
-        if self._awaits_head or self._in_body or not self._keep_alive:
+        if not self.reusable:
             raise LocalProtocolError("the connection cannot carry another request")
         self._method = method
         self._upgrade = upgrade
@@ -111,7 +111,7 @@ class ResponseReader(MessageReader):
         first, lines = head
         match = _FIRST_LINE(first)
         assert match is not None
-        return self._interpret(match, lines, b"\r\n".join((*lines, b"")) if lines else b"")
+        return self._interpret(match, lines, b"\r\n".join((*lines, b"")))
 
     def _check_first_line(self, line: bytes) -> None:
         if _FIRST_LINE(line) is None:
@@ -155,7 +155,7 @@ class ResponseReader(MessageReader):
             kept = lines.copy()
             for index in reversed(dropped):
                 del kept[index]
-            block = b"\r\n".join((*kept, b"")) if kept else b""
+            block = b"\r\n".join((*kept, b""))
         if status < 200:
             return self._informational_head(status, match[3] or b"", block, options, upgrade)
         self._keep_alive = keep_alive
