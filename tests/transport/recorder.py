@@ -83,9 +83,17 @@ def settle() -> None:
         gevent.idle()
 
 
+def listen(host: str = "127.0.0.1", family: int = socket.AF_INET) -> socket.socket:
+    """A listening socket of gevent; ``create_server`` would make a blocking one of the standard library."""
+    listener = socket.socket(family)
+    listener.bind((host, 0))
+    listener.listen(16)
+    return listener
+
+
 def tcp_sockets() -> tuple[socket.socket, socket.socket]:
     """Two ends of one TCP connection; the buffers are small, so that little is needed to fill them."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen() as listener:
         # Set before the connection exists, because the window's scale is agreed on then.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         near = socket.socket()

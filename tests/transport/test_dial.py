@@ -14,14 +14,14 @@ from gevent.hub import get_hub
 from pico.errors import ConnectFailed, TransportTimeout
 from pico.transport import dial as dial_module
 from pico.transport.dial import dial
-from tests.transport.recorder import DEADLINE_S, Recorder, open_files
+from tests.transport.recorder import DEADLINE_S, Recorder, listen, open_files
 
 Address = tuple[int, int, int, str, tuple[str, int]]
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen() as listener:
         yield listener
 
 
@@ -48,7 +48,7 @@ class Resolver:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen() as listener:
         return int(listener.getsockname()[1])
 
 
@@ -70,7 +70,7 @@ def test_an_ipv6_address_is_dialled() -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6")
     try:
-        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+        listener = listen("::1", socket.AF_INET6)
     except OSError:
         pytest.skip("no IPv6 on loopback")
     with listener:
