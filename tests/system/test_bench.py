@@ -42,6 +42,17 @@ def test_the_floor_and_the_service_are_measured_in_both_directions(tmp_path: Pat
         assert cell["targets"]["floor"]["cpu_of_floor"] == {"node": 1.0, "agent": 1.0}
 
 
+def test_pico_is_measured_next_to_the_floor_with_its_memory(tmp_path: Path) -> None:
+    document = bench(tmp_path, *SHORT, "--targets=floor,pico", "--sizes=0,1024")
+    for cell in document["cells"]:
+        assert_plausible(cell["targets"]["pico"], cell["body_bytes"])
+        assert all(ratio > 0.5 for ratio in cell["targets"]["pico"]["cpu_of_floor"].values())
+    memory = document["memory"]
+    assert memory["idle_upstreams"]["count"] == memory["idle_endpoints"]["count"] == 20
+    assert list(memory["stalled_streams"]) == ["node", "agent"]
+    assert memory["stalled_streams"]["node"]["count"] == 3
+
+
 def assert_plausible(figures: dict[str, Any], body_bytes: int) -> None:
     assert figures["failures"] == {}
     assert figures["requests"] > 0

@@ -58,13 +58,13 @@ Options:
   --quick             Only what the bars need, within a minute.
   --check             Exit with 1 when a bar was missed or a request failed.
   --json=FILE         Write the figures for machines as well; - is standard output.
-  --seconds=S         How long each target is under load in each cell and round [default: 0.5].
-  --rounds=N          How often each cell is visited; the figures are medians [default: 3].
+  --seconds=S         How long each target is under load in each cell and round [default: 0.3].
+  --rounds=N          How often each cell is visited; the figures are medians [default: 5].
   --budget=S          No further round starts after so many seconds [default: 240].
   --connections=LIST  [default: 1,32,128,512] 512 with the empty body only: does throughput fall off?
   --sizes=LIST        Bodies in bytes, of 0, 1024, 65536, 1048576 [default: 0,1024,65536,1048576].
   --directions=LIST   [default: download,upload]
-  --targets=LIST      [default: direct,nginx,floor,floor-greenlet,pico]
+  --targets=LIST      [default: direct,nginx,floor-greenlet,floor,pico]
   --idle=N            Idle upstreams to hold, 0 for none [default: 1000].
   --stalled=N         Clients that read nothing to hold, 0 for none [default: 200].
 
@@ -168,7 +168,8 @@ def measure_cells(
     for done, step in enumerate(plan.steps(targets)):
         announce(done, plan.count(), f"{cell_name(step.cell)}: {step.target.name}")
         measure_step(load, step, plan.seconds, measurements.setdefault((step.cell, step.target.name), Measurement()))
-    return dict(sorted(measurements.items(), key=lambda item: plan.cells.index(item[0][0])))
+    order = [target.name for target in targets]
+    return dict(sorted(measurements.items(), key=lambda item: (item[0][0], order.index(item[0][1]))))
 
 
 def measure_step(load: LoadProcess, step: Step, seconds: float, measurement: Measurement) -> None:

@@ -60,9 +60,17 @@ def test_a_wrong_argument_is_named(words: tuple[str, ...]) -> None:
 
 def test_a_round_visits_every_cell_with_its_targets_side_by_side() -> None:
     steps = list(plan("--rounds=2", "--connections=1,32", "--sizes=0").steps([target("floor"), target("pico")]))
+    once = [(1, "floor"), (1, "pico"), (32, "pico"), (32, "floor")]
     assert [(step.round, step.cell.connections, step.target.name) for step in steps] == [
-        (number, connections, name) for number in (0, 1) for connections in (1, 32) for name in ("floor", "pico")
+        (number, *step) for number in (0, 1) for step in once
     ]
+
+
+@pytest.mark.parametrize("words", [("--sizes=0",), ("--quick",)])
+def test_512_connections_are_measured_directly_after_32(words: tuple[str, ...]) -> None:
+    steps = list(plan("--rounds=1", *words).steps([target("floor"), target("pico")]))
+    seen = [(step.cell.connections, step.target.name) for step in steps if not step.cell.body_bytes]
+    assert seen.index((512, "pico")) - seen.index((32, "pico")) == 1
 
 
 def test_the_floor_of_greenlets_stands_only_where_a_bar_is_decided() -> None:
