@@ -29,7 +29,7 @@ from pico.actors.messages import CloseUpstream, DrainUpstream
 from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.config import NodeConfig, websocket_limits
-from pico.errors import TransportError
+from pico.errors import ConnectionLost, TransportError
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import Request, RequestReader, RequestRejected
 from pico.protocol.rpc import BaseEngine, StreamingEngine
@@ -108,7 +108,7 @@ class UpstreamDoor:
         while (request := heads.next_head()) is None:
             data = reader.receive(max(0.001, until - self._clock.now()))
             if not data:
-                heads.receive_eof()
+                raise ConnectionLost("the connection ended before the handshake was complete")
             heads.receive_data(data)
         return check_registration(request), request, heads.take_rest() + reader.detach()
 

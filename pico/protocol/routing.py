@@ -6,7 +6,7 @@ an upstream is beyond how much it has in flight and whether it takes more, and h
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pico.protocol.rpc import ResetCode
@@ -49,11 +49,22 @@ class Balancer(Generic[C]):
         """The upstream for the next request."""
         raise NotImplementedError
 
-    def in_turn(self) -> tuple[C, ...]:
-        """All candidates, beginning with the one whose turn it is; the next call begins one further."""
-        at = self.turn % len(self.candidates)
-        self.turn = at + 1
-        return self.candidates[at:] + self.candidates[:at]
+    def _in_turn(self, tried: Collection[C]) -> Iterator[tuple[int, C]]:
+        """The free candidates that were not tried, with their places, beginning with the one whose turn it is."""
+        candidates = self.candidates
+        at = self.turn % len(candidates) if candidates else 0
+        for place in (*range(at, len(candidates)), *range(at)):
+            candidate = candidates[place]
+            if candidate.may_open and candidate not in tried:  # ROUTING-1
+                yield place, candidate
+
+    def _take(self, chosen: tuple[int, C] | None) -> C | None:
+        """Hand out what was chosen; the turn goes to the one behind it, so that equals take turns."""
+        if chosen is None:
+            return None
+        place, candidate = chosen
+        self.turn = place + 1
+        return candidate
 
 
 class LeastInFlight(Balancer[C]):
@@ -64,8 +75,7 @@ class LeastInFlight(Balancer[C]):
         if len(self.candidates) == 1:
             only = self.candidates[0]
             return only if only.may_open and only not in tried else None
-        free = [candidate for candidate in self.in_turn() if candidate.may_open and candidate not in tried]
-        return min(free, key=_in_flight, default=None)
+        return self._take(min(self._in_turn(tried), key=_in_flight, default=None))
 
 
 class RoundRobin(Balancer[C]):
@@ -73,14 +83,11 @@ class RoundRobin(Balancer[C]):
 
     def choose(self, tried: Collection[C] = ()) -> C | None:
         """The upstream for the next request."""
-        for candidate in self.in_turn():
-            if candidate.may_open and candidate not in tried:
-                return candidate
-        return None
+        return self._take(next(self._in_turn(tried), None))
 
 
-def _in_flight(candidate: Candidate) -> int:
-    return candidate.in_flight
+def _in_flight(placed: tuple[int, Candidate]) -> int:
+    return placed[1].in_flight
 
 
 BALANCERS: Final[dict[str, type[Balancer[Any]]]] = {

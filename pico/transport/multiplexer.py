@@ -26,7 +26,6 @@ from pico.protocol.rpc import (
     StreamEvent,
     StreamingEngine,
     StreamOpened,
-    StreamReset,
 )
 from pico.transport.clock import Clock, Timer
 from pico.transport.stream import Stream

@@ -135,6 +135,14 @@ def test_a_handshake_that_is_not_complete_in_time_is_dropped():
         sock.close()
 
 
+@pytest.mark.parametrize("begun", [b"", b"GET /pico"])
+def test_a_connection_that_ends_before_its_handshake_is_let_go(node, begun):
+    sock = connect(node, "upstream-door")
+    sock.sendall(begun)
+    sock.close()
+    until(lambda: node.metrics.handshakes.count("lost") == 1)
+
+
 @covers("TUN-10")
 def test_bytes_right_behind_the_handshake_belong_to_the_tunnel(node):
     sock = connect(node, "upstream-door")
@@ -215,9 +223,9 @@ def test_a_peer_that_does_not_answer_a_close_is_dropped():
 
 @covers("RPC-8", "RPC-9", "RPC-10")
 def test_heartbeats_are_asked_and_answered_and_a_silent_agent_is_given_up():
-    with running_node(rpc_limits=RpcLimits(heartbeat_s=0.05, silence_s=0.2)) as node:
+    with running_node(rpc_limits=RpcLimits(heartbeat_s=0.1, silence_s=1.0)) as node:
         peer = Peer(node)
-        for _ in range(6):
+        for _ in range(12):
             beat = bytes(peer.next(BytesMessage).data)
             kind, id_, flags = HEADER.unpack(beat)
             assert (kind, flags) == (1, 0)

@@ -34,7 +34,7 @@ def test_the_fewest_in_flight_is_chosen():
 
 @covers("ROUTING-2")
 def test_equals_take_turns():
-    assert names(LeastInFlight((One("a"), One("b"), One("c", 1))), 4) in {"abab", "baba", "abba", "baab"}
+    assert names(LeastInFlight((One("a"), One("b"), One("c", 1))), 4) == "abab"
     assert sorted(names(LeastInFlight((One("a"), One("b"), One("c"))), 6)) == list("aabbcc")
 
 
