@@ -66,7 +66,7 @@ class Forwarder:
         self, service: Service, config: AgentConfig, clock: Clock, metrics: AgentMetrics, access_log: AccessLog
     ) -> None:
         self.service = service
-        self.clock = clock
+        self.now = clock.now
         self.metrics = metrics
         self.access_log = access_log
         self.endpoint_id = service.target.endpoint_id
@@ -79,7 +79,7 @@ class Forwarder:
         """Serve a request that has arrived; called in the hub."""
         exchange = Exchange(self, multiplexer, event)
         event.stream.context = exchange.tunnel_said
-        self.metrics.request_started()
+        self.metrics.requests_in_flight += 1
         if event.head.upgrade and not isinstance(multiplexer.engine, StreamingEngine):  # RPC-23
             exchange.fail(ResetCode.REFUSED, "the base protocol carries no upgrade", untouched=True)
         else:
@@ -116,7 +116,8 @@ class Exchange:
         self._opened = event
         self._stream, self._head, self._body, self._request_ended = event
         # The body is what the service has not been sent yet.
-        self.asked_at = forwarder.clock.now()
+        self._now = forwarder.now
+        self.asked_at = forwarder.now()
 
     # What the service's connections say.
 
@@ -199,9 +200,7 @@ class Exchange:
         if end and self._switched:
             stream.half_close()
         if end and self._response_ended:
-            self._complete(
-                self._forwarder.clock.now(), reuse=False
-            )  # it answered before it had the request: who knows where it stands
+            self._complete(self._now(), reuse=False)  # it answered before it had the request: who knows where it stands
         else:
             self._settle(stream.unsent_bytes)
 
@@ -219,9 +218,9 @@ class Exchange:
         if self._switched or self._paused:
             connection.deadline = inf
         elif self._final:
-            connection.deadline = self._forwarder.clock.now() + self._forwarder.response_idle_s
+            connection.deadline = self._now() + self._forwarder.response_idle_s
         elif unsent_bytes or self._request_ended:
-            connection.deadline = self._forwarder.clock.now() + self._forwarder.response_head_s
+            connection.deadline = self._now() + self._forwarder.response_head_s
         else:
             connection.deadline = inf  # it is the client that is waited for
 
@@ -232,61 +231,58 @@ class Exchange:
     # Towards the tunnel.
 
     def received(self, data: bytes) -> None:
-        """Bytes of the response."""
+        """Bytes of the response; none, when only its end has become known."""
         connection = self._connection
         assert connection is not None
         self._answered = True
         if self._switched:
             self._relay(None, data, False)
-        elif not self._response_ended:  # what comes behind its end is nobody's
-            connection.reader.receive_data(data)
-            self._read_response(connection)
-
-    def _read_response(self, connection: ServiceConnection) -> None:
-        """Relay what is there of it."""
+            return
+        if self._response_ended:
+            return  # what comes behind its end is nobody's
         reader = connection.reader
+        reader.receive_data(data)
         head = None
         try:
             while not self._final:
                 head = reader.next_head()
                 if head is None:
                     return
-                self._note_head(head)
-                if not self._final:
+                status = head.status
+                if status >= 200 or status == SWITCHING_PROTOCOLS:
+                    self.status = status
+                    self._final = True
+                    self._answered_at = self._now()
+                else:
                     self._multiplexer.send_head(self._stream, head)
-            data, end = (reader.take_rest(), False) if self._switched else reader.next_body()
+            if self.status == SWITCHING_PROTOCOLS:
+                self._switched = True
+                self._relay(head, reader.take_rest(), False)
+                return
+            body, end = reader.next_body()
         except ResponseRejected as rejected:
             self.fail(_CODES.get(rejected.failure, ResetCode.SERVICE_MALFORMED), str(rejected))
             return
-        if end and reader.trailer_block:
-            self._response_trailers = reader.trailer_block
-        elif end and head is not None and self._request_ended and len(data) <= self._room:
-            self._multiplexer.send_head(self._stream, head, data, True)  # the whole of it, as nearly all are
-            self.bytes_out = len(data)
-            self._response_ended = True
-            self._complete(self._answered_at, reuse=True)
+        if not end:
+            self._relay(head, body, False)
             return
-        self._relay(head, data, end)
-
-    @property
-    def _room(self) -> int:
-        """Body bytes that may go in one message with the head."""
-        return min(self._stream.credit, self._forwarder.data_bytes_max)
-
-    def _note_head(self, head: ResponseHead) -> None:
-        status = head.status
-        if status >= 200 or status == SWITCHING_PROTOCOLS:
-            self._final = True
-            self._switched = status == SWITCHING_PROTOCOLS
-            self.status = status
-            self._answered_at = self._forwarder.clock.now()
+        self._response_trailers = reader.trailer_block
+        size = len(body)
+        whole = head is not None and self._request_ended and not reader.trailer_block
+        if head is None or not whole or size > self._stream.credit or size > self._forwarder.data_bytes_max:
+            self._relay(head, body, True)
+            return
+        self._multiplexer.send_head(self._stream, head, body, True)  # one message, as nearly always
+        self.bytes_out = size
+        self._response_ended = True
+        self._complete(self._answered_at, reuse=True)
 
     def _relay(self, head: ResponseHead | None, data: bytes, end: bool) -> None:
         """Send as much as there is credit for; hold the rest and read no more."""
         stream = self._stream
         size = len(data)
         if head is not None:
-            if size <= self._room:
+            if size <= stream.credit and size <= self._forwarder.data_bytes_max:
                 self._multiplexer.send_head(stream, head, data, end and not self._response_trailers)
                 self._sent(size, end)
                 return
@@ -335,7 +331,7 @@ class Exchange:
     def _note_response_ended(self) -> None:
         self._response_ended = True
         if self._request_ended:
-            self._complete(self._forwarder.clock.now(), reuse=not self._switched)
+            self._complete(self._now(), reuse=not self._switched)
         elif self._connection is not None:
             self._set_deadline(self._connection, self._connection.stream.unsent_bytes)
 
@@ -359,7 +355,7 @@ class Exchange:
             self._cut_short("the service closed the connection without a response")
         else:
             connection.reader.receive_eof()
-            self._read_response(connection)
+            self.received(b"")
 
     def lost(self, error: ConnectionLost) -> None:
         """The service reset the connection."""
@@ -431,7 +427,7 @@ class Exchange:
     def _finish(self, outcome: str, now: float = 0.0) -> None:
         self.over = True
         forwarder = self._forwarder
-        seconds = (now or forwarder.clock.now()) - self.asked_at
+        seconds = (now or self._now()) - self.asked_at
         service_s = self._answered_at - self.asked_at if self._final else 0.0
         forwarder.metrics.request_finished(self.status, seconds, service_s, self.bytes_in, self.bytes_out)
         if forwarder.access_log.enabled:

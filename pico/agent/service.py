@@ -201,16 +201,12 @@ class Service:
             self._metrics.service_connections_reused += 1
             connection.exchange = waiting
             waiting.connected(connection)
-        else:
-            self._rest(connection, now)
-
-    def _rest(self, connection: ServiceConnection, now: float) -> None:
-        if self._closed:
+        elif self._closed:
             connection.discard()
-            return
-        self._idle.append(connection)
-        surplus = len(self._idle) > self._idle_max
-        connection.deadline = now + (SURPLUS_S if surplus else self._idle_s)
+        else:
+            self._idle.append(connection)
+            surplus = len(self._idle) > self._idle_max
+            connection.deadline = now + (SURPLUS_S if surplus else self._idle_s)
 
     def forget(self, connection: ServiceConnection) -> None:
         """The connection is no more."""
@@ -266,8 +262,7 @@ class Service:
             connection.exchange = waiting
             waiting.connected(connection)
         else:
-            connection.fresh = False
-            self._rest(connection, self._clock.now())
+            self.release(connection, self._clock.now())
 
     def _not_connected(self, reason: str) -> None:
         """The oldest bears the failure, and with it whoever has waited for as long as a dial may take."""

@@ -501,7 +501,7 @@ def test_when_the_second_try_finds_no_service_the_request_was_still_touched() ->
 
 def test_a_fault_of_our_own_ends_the_stream(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with bench(answering(OK)) as made:
-        monkeypatch.setattr("pico.agent.forwarding.Exchange._read_response", lambda *_: 1 // 0)
+        monkeypatch.setattr("pico.agent.service.ResponseReader.next_head", lambda *_: 1 // 0)
         call = made.node.get()
         assert call.reset is not None
         assert call.reset.code is ResetCode.INTERNAL
