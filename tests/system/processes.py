@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -205,11 +206,16 @@ CURL = ["curl", "-sS", "--noproxy", "*", "--max-time", str(CURL_S)]
 
 
 @contextmanager
-def curling(*words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """curl while it runs, its output in a pipe; it has ended when the block is left."""
-    with subprocess.Popen([*CURL, "-N", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
-        try:
-            yield running
-        finally:
-            if running.poll() is None:
-                running.kill()
+def curling(*words: str, input_: bytes = b"") -> Iterator[subprocess.Popen[bytes]]:
+    """curl while it runs, its output in a pipe and its input in a file; it has ended when the block is left."""
+    with tempfile.TemporaryFile() as given:
+        given.write(input_)
+        given.seek(0)
+        with subprocess.Popen(
+            [*CURL, "-N", *words], stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as running:
+            try:
+                yield running
+            finally:
+                if running.poll() is None:
+                    running.kill()
