@@ -73,7 +73,7 @@ def _connect(host: str, port: int, deadline: float) -> _socket.socket:
         late = outcome == ETIMEDOUT
         failures.append(f"{address[4][0]} {strerror(outcome).lower()}")
     sentence = f"cannot connect to {host} port {port}: {', '.join(failures)}"
-    raise (TransportTimeout if late and deadline <= time.monotonic() else ConnectFailed)(sentence)
+    raise (TransportTimeout if late else ConnectFailed)(sentence)
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[_Address]:

@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Final
 
 from pico.config import TlsFiles
-from pico.errors import ConfigError, ConnectFailed, ConnectionLost, LocalProtocolError, TransportTimeout
+from pico.errors import ConfigError, ConnectFailed, ConnectionLost, LocalProtocolError
 from pico.transport.clock import Clock, HubClock
 from pico.transport.stream import BlockingReader, Receiver, Stream, report_crash
 
 __all__ = ["TlsStream", "accept_tls", "client_context", "connect_tls", "server_context"]
 
 RECORD_BYTES_MAX: Final = 16 * 1024
+ANSWERS_BYTES_MAX: Final = 64 * 1024
+"""Of the protocol's own making, waiting for a peer that asks for more."""
+
 ALPN: Final = ["http/1.1"]  # and so no HTTP/2, which we do not speak
 
 PLAIN_HTTP_ANSWER: Final = (
@@ -117,7 +120,8 @@ def connect_tls(
 def _reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
-    return (error.reason or "protocol error").replace("_", " ").lower()
+    # Not every one that the library makes has a reason, and ours has none either.
+    return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
 
 
 def _handshake(
@@ -141,7 +145,9 @@ def _handshake(
             if not data:
                 raise ConnectionLost("the peer closed the connection during the TLS handshake")
             incoming.write(data)
-    except (TransportTimeout, ConnectionLost):
+    except ssl.SSLError:
+        raise
+    except BaseException:  # a greenlet that is killed, too, leaves nothing behind
         stream.abort()
         raise
     incoming.write(reader.detach())
@@ -164,6 +170,7 @@ class TlsStream:
     """A stream of plaintext; made by ``accept_tls`` and ``connect_tls``."""
 
     __slots__ = (
+        "_answers_bytes",
         "_clock",
         "_end_told",
         "_error",
@@ -193,6 +200,7 @@ class TlsStream:
         self._paused = False
         self._peer_ended = False
         self._end_told = False
+        self._answers_bytes = 0
         self._fault: ssl.SSLError | None = None
         self._error: ConnectionLost | None = None
         self._shut = False
@@ -345,11 +353,19 @@ class TlsStream:
         if self._receiver is None or self._paused or self.closed:
             return
         plain, self._plain = self._plain + self._decrypt(), b""
-        if self._outgoing.pending:  # an answer of the protocol's own, or the alert
-            self._raw.write(self._outgoing.read())
+        if self._outgoing.pending:
+            self._answer()
         if plain:
             self._receiver.received(plain)
         self._tell_end()
+
+    def _answer(self) -> None:
+        """Send what TLS itself wants sent: an alert, or a new key, which a peer may demand without reading."""
+        answer = self._outgoing.read()
+        self._answers_bytes = self._answers_bytes + len(answer) if self._raw.unsent_bytes else 0
+        if self._answers_bytes > ANSWERS_BYTES_MAX:
+            self._fault = ssl.SSLError("answers that the peer does not read")
+        self._raw.write(answer)
 
     def _tell_end(self) -> None:
         """What followed the last bytes, if the receiver still wants to know."""

@@ -17,7 +17,7 @@ from gevent.server import StreamServer
 
 from pico.config import TlsFiles
 from pico.errors import ConfigError, ConnectFailed, ConnectionLost, TransportTimeout
-from pico.transport.clock import HubClock
+from pico.transport.clock import HubClock, ManualClock
 from pico.transport.dial import dial
 from pico.transport.memory import memory_pair
 from pico.transport.stream import BlockingReader, SocketStream, Stream
@@ -328,6 +328,48 @@ def test_a_paused_stream_takes_no_more_than_one_read(files: TlsFiles, trusting: 
     settle()
     assert near.unsent_bytes > len(BIG) - 256 * 1024
     assert far._incoming.pending < 128 * 1024
+
+
+class Demanding:
+    """A session whose peer demands an answer to everything it sends."""
+
+    def __init__(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+
+    def read(self, size: int) -> bytes:
+        if self._incoming.read():
+            self._outgoing.write(b"a" * 1000)
+        raise ssl.SSLWantReadError
+
+
+def test_a_peer_that_demands_answers_and_reads_none_is_dropped() -> None:
+    clock = ManualClock()
+    near, far = memory_pair(clock, capacity_bytes=5000)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    stream = TlsStream(far, Demanding(incoming, outgoing), incoming, outgoing, clock)  # type: ignore[arg-type]
+    recorder = Recorder(stream)
+    reader = Recorder(near)
+    for _ in range(200):  # one that reads may demand as much as it likes
+        near.write(b"x")
+        clock.advance()
+    assert recorder.events == [] and len(reader.data) == 200_000
+    near.pause_reading()
+    for _ in range(80):
+        near.write(b"x")
+        clock.advance()
+    assert recorder.events == ["lost"]
+    assert far.unsent_bytes < 100_000
+
+
+def test_a_handshake_that_is_killed_leaves_nothing(files: TlsFiles) -> None:
+    number = open_files()
+    near, far = tcp_sockets()
+    shaking = gevent.spawn(accept_tls, SocketStream(near), server_context(files), DEADLINE_S)
+    settle()
+    shaking.kill(timeout=DEADLINE_S)
+    far.close()
+    assert open_files() == number
 
 
 # Contexts.
