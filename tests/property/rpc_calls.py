@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.rpc_side import EngineSide, Pair, base_side, request_head, response_head, streaming_side
 from tests.rpc_slow import Value, octets, text
@@ -314,7 +313,7 @@ class Play:
         while moved:
             moved = False
             for who in (0, 1):
-                self.post(who, 1 << 30)
+                self.post(1 - who, 1 << 30)
                 while self.deliver(who):
                     moved = True
                 for name in list(self.untaken[who]):
@@ -342,10 +341,5 @@ class Play:
             assert (snapshot.queued_bytes, snapshot.held_bytes) == (0, 0)
             assert self.pair.cut or not side.engine.has_outgoing
 
-    def pick(self, number: int) -> Call | None:
-        return self.calls[number % len(self.calls)] if self.calls else None
-
-
-def outcome(call: Call) -> dict[str, Any]:
-    """What both owners were told, for comparisons."""
-    return {"over": call.over, "request": call.request.seen, "response": call.response.seen, "heads": call.heads_seen}
+    def pick(self, number: int) -> Call:
+        return self.calls[number % len(self.calls)]

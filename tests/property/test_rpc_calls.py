@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.property.rpc_calls import BASE, STREAMING, Binding, Play
 from tests.rules import covers
@@ -25,39 +25,34 @@ class CallMachine(RuleBasedStateMachine):
         super().__init__()
         self.play = Play(self.binding)
 
-    def has_calls(self) -> bool:
-        return bool(self.play.calls)
+    @initialize(who=sides, size=sizes, end=ends, declare=ends)
+    def open_the_first(self, who: int, size: int, end: bool, declare: bool) -> None:
+        self.play.open(who, size, end, declare)
 
     @rule(who=sides, size=sizes, end=ends, declare=ends)
     def open(self, who: int, size: int, end: bool, declare: bool) -> None:
         self.play.open(who, size, end, declare)
 
-    @precondition(has_calls)
     @rule(call=calls, size=sizes, end=ends)
     def send_request(self, call: int, size: int, end: bool) -> None:
         self.play.send_request(self.play.pick(call), size, end)
 
-    @precondition(has_calls)
     @rule(call=calls, status=st.sampled_from([103, 200, 200, 404]), size=sizes, end=ends)
     def send_head(self, call: int, status: int, size: int, end: bool) -> None:
         self.play.send_head(self.play.pick(call), status, size, end)
 
-    @precondition(has_calls)
     @rule(call=calls, size=sizes, end=ends)
     def send_response(self, call: int, size: int, end: bool) -> None:
         self.play.send_response(self.play.pick(call), size, end)
 
-    @precondition(has_calls)
     @rule(call=calls, who=sides)
     def send_trailers(self, call: int, who: int) -> None:
         self.play.trailers(self.play.pick(call), who)
 
-    @precondition(has_calls)
     @rule(call=calls, code=st.sampled_from(["CANCELLED", "DEADLINE"]))
     def cancel(self, call: int, code: str) -> None:
         self.play.cancel(self.play.pick(call), code)
 
-    @precondition(has_calls)
     @rule(
         call=calls,
         code=st.sampled_from(["SERVICE_UNREACHABLE", "SERVICE_CLOSED", "DEADLINE", "NOT_WANTED", "REFUSED"]),
@@ -66,7 +61,6 @@ class CallMachine(RuleBasedStateMachine):
     def fail(self, call: int, code: str, untouched: bool) -> None:
         self.play.fail(self.play.pick(call), code, untouched)
 
-    @precondition(has_calls)
     @rule(who=sides, call=calls, size=sizes)
     def take(self, who: int, call: int, size: int) -> None:
         self.play.take(who, self.play.pick(call).names[who], size)
