@@ -174,8 +174,8 @@ def test_the_limit_is_of_the_whole_message_and_not_of_a_frame() -> None:
     assert codec.receive_data(frame(0x02, bytes(600)) + frame(0x00, bytes(300))) == []
     assert refusal(frame(0x00, length=101)[:-4], codec).close_code == 1009
     codec = server()
-    wire = frame(0x02, bytes(600)) + frame(0x80, bytes(400)) + frame(0x82, bytes(1000))
-    assert [len(message.payload) for message in codec.receive_data(wire)] == [1000, 1000]
+    wire = (frame(0x02, bytes(600)) + frame(0x80, bytes(400))) * 2 + frame(0x82, bytes(1000))
+    assert [len(message.payload) for message in codec.receive_data(wire)] == [1000, 1000, 1000]
 
 
 @covers("TUN-16")
@@ -211,7 +211,8 @@ def test_a_close_frame_may_be_empty_or_have_a_code_that_may_travel() -> None:
         assert (kind, parse_close(payload)) == (Kind.CLOSE, (code, "grüße"))
     for code in WRONG_CODES:
         assert refusal(frame(0x88, struct.pack(">H", code))).close_code == 1002
-    assert refusal(frame(0x88, b"\x03")).close_code == 1002
+    violation = refusal(frame(0x88, b"\x03"))
+    assert violation.close_code == 1002 and "one byte" in str(violation)
     assert refusal(frame(0x88, b"\x03\xe8\xff")).close_code == 1007
 
 
@@ -220,6 +221,9 @@ def test_nothing_is_taken_after_a_close() -> None:
     late = frame(0x82, b"late") + b"\xff" * 100
     assert codec.receive_data(frame(0x82, b"a") + frame(0x88) + late) == [(Kind.BINARY, b"a"), (Kind.CLOSE, b"")]
     assert codec.receive_data(late) == []
+    codec = server()
+    assert codec.receive_data(frame(0x88)[:3]) == []
+    assert codec.receive_data(frame(0x88)[3:] + late) == [(Kind.CLOSE, b"")]
     codec = server()
     wire = frame(0x88) + late
     assert [message for byte in wire for message in codec.receive_data(bytes((byte,)))] == [(Kind.CLOSE, b"")]
