@@ -24,11 +24,13 @@ from pico.actors.messages import (
     EndpointAppeared,
 )
 from pico.actors.request_services import RequestServices
-from pico.actors.runtime import InlineActor, tell
+from pico.actors.runtime import InlineActor
 from pico.protocol.http import (
+    CHUNKED,
+    CLOSE,
     LAST_CHUNK,
+    NO_BODY,
     Failure,
-    Framing,
     Request,
     RequestRejected,
     client_response_head,
@@ -98,47 +100,49 @@ class Client(Protocol):
 class ProxyRequest(InlineActor):
     """Takes one request to its end; afterwards ``keep_alive`` says whether the connection can carry another."""
 
+    # Defaults stand on the class: an instance sets only what differs, which is most of what making one would cost.
+    keep_alive = False
+    status = 0
+    endpoint_id = ""
+    bytes_in = 0
+    bytes_out = 0
+    upstream_s = 0.0
+    _head: RequestHead | None = None
+    _upstream: Upstream | None = None
+    _stream: RpcStream | None = None
+    _tried: tuple[Upstream, ...] = ()
+    _refusal = (Failure.OVERLOADED, "")  # of the upstream that had the request last
+    _waiting = False  # for the endpoint to return
+    _pending = b""  # read from the client, not sent yet
+    _body_read = False  # the client's body has been read to its end
+    _request_sent = False
+    _held: tuple[bytes, ...] | None = ()  # what was sent of the body, while it is short enough to be sent again
+    _held_bytes = 0
+    _framing = NO_BODY
+    _continued = False
+    _response_started = False
+    _response_ended = False
+    _switched = False
+    _uncredited = 0  # written to the client, and not yet given back as credit
+    _client_deadline = inf
+    _service_deadline = inf
+    _finished = False
+
     def __init__(self, services: RequestServices, client: Client, request: Request) -> None:
         super().__init__()
-        self.keep_alive = False
-        self.status = 0
         self._services = services
         self._client = client
         self._request = request
         self.request_id = services.new_request_id()
-        self.began_at = services.clock.now()
-        self.endpoint_id = ""
-        self._head: RequestHead | None = None
-        self._upstream: Upstream | None = None
-        self._stream: RpcStream | None = None
-        self._tried: list[Upstream] = []
-        self._refusal = (Failure.OVERLOADED, "")  # of the upstream that had the request last
-        self._waiting = False  # for the endpoint to return
-        self._pending = b""  # read from the client, not sent yet
-        self._body_read = False  # the client's body has been read to its end
-        self._request_sent = False
-        self._held: list[bytes] | None = []  # what was sent of the body, while it is short enough to be sent again
-        self._held_bytes = 0
-        self._framing = Framing.NONE
-        self._continued = False
-        self._response_started = False
-        self._response_ended = False
-        self._switched = False
-        self._uncredited = 0  # written to the client, and not yet given back as credit
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.upstream_s = 0.0
-        self._client_deadline = inf
-        self._service_deadline = inf
-        self._finished = False
+        # The time of what is being handled: it is read once for each message, not by everyone who needs it.
+        self._now = self.began_at = services.clock.now()
 
     # The actor's life.
 
     def on_start(self) -> None:
         """Find out where the request goes, and send it there."""
-        self._services.deadlines.add(self)
-        self._services.metrics.request_started()
         request = self._request
+        self._services.metrics.request_started()
         self._read_body()
         if self._finished:
             return
@@ -163,7 +167,7 @@ class ProxyRequest(InlineActor):
         """The client asks the node itself (RFC 9110 §7.6.2)."""
         self.status = 204
         self.keep_alive = self._request.keep_alive and self._body_read
-        date = self._services.date()
+        date = self._services.date(self._now)
         self._client.write(
             options_response(self._request, keep_alive=self.keep_alive, request_id=self.request_id, date=date)
         )
@@ -185,11 +189,11 @@ class ProxyRequest(InlineActor):
     def on_receive(self, message: Any) -> None:
         """Go on with what has happened."""
         if not self._finished:
+            self._now = self._services.clock.now()
             _HANDLERS[type(message)](self, message)
 
     def on_exit(self, reason: BaseException | None) -> None:
         """Leave nothing open, whatever the way out."""
-        self._services.deadlines.discard(self)
         if not self._finished:
             self._give_up(Failure.INTERNAL)
 
@@ -204,8 +208,8 @@ class ProxyRequest(InlineActor):
         return min(self._client_deadline, self._service_deadline)
 
     def deadline_passed(self, now: float) -> None:
-        """Called in the hub by the sweep of deadlines."""
-        tell(self.actor_ref, DeadlinePassed(now))
+        """Called in the hub, when the sweep of deadlines comes by the client's connection."""
+        self.post(DeadlinePassed(now))
 
     # Towards the service.
 
@@ -231,10 +235,10 @@ class ProxyRequest(InlineActor):
     def _open(self, upstream: Upstream) -> None:
         assert self._head is not None
         self._upstream = upstream
-        self._tried.append(upstream)
+        self._tried = (*self._tried, upstream)
         if self._request.expect_continue and not upstream.streaming and not self._body_read:
             self._send_continue()
-        data = self._take_pending(upstream.multiplexer.first_bytes_max)
+        data = self._take_pending(upstream.multiplexer.first_bytes_max) if self._pending else b""
         end = self._at_request_end()
         self._stream = upstream.multiplexer.open(self._head, data, end, self._sink)
         if end:
@@ -244,7 +248,7 @@ class ProxyRequest(InlineActor):
 
     def _sink(self, event: StreamEvent) -> None:
         """Called in the hub with each event of the stream."""
-        if not tell(self.actor_ref, event) and self._upstream is not None:
+        if not self.post(event) and self._upstream is not None:
             self._upstream.multiplexer.reset(event.stream, ResetCode.CANCELLED)
 
     def _read_body(self) -> None:
@@ -259,7 +263,7 @@ class ProxyRequest(InlineActor):
             self._pending = self._pending + data if self._pending else data
             self._client_deadline = inf
         if not self._body_read and not self._pending:
-            self._client_deadline = self._services.clock.now() + self._body_wait_s()
+            self._client_deadline = self._now + self._body_wait_s()
         elif self._body_read:
             self._client_deadline = inf
 
@@ -274,7 +278,7 @@ class ProxyRequest(InlineActor):
             if not self._has_body():
                 return
             if self._pending and stream.credit <= 0:
-                self._service_deadline = self._services.clock.now() + self._services.timers.response_idle_s
+                self._service_deadline = self._now + self._services.timers.response_idle_s
                 return
             self._send_piece(stream)
 
@@ -306,7 +310,7 @@ class ProxyRequest(InlineActor):
             if self._held_bytes > HELD_BYTES_MAX:
                 self._held = None
             else:
-                self._held.append(data)
+                self._held = (*self._held, data)
         return data
 
     def _at_request_end(self) -> bool:
@@ -315,7 +319,7 @@ class ProxyRequest(InlineActor):
     def _note_request_sent(self) -> None:
         self._request_sent = True
         if not self._response_started:
-            self._service_deadline = self._services.clock.now() + self._services.timers.response_head_s
+            self._service_deadline = self._now + self._services.timers.response_head_s
 
     def _send_continue(self) -> None:
         if self._request.minor >= 1 and not self._continued:
@@ -334,9 +338,8 @@ class ProxyRequest(InlineActor):
         if status != 101 and self._request.upgrade and not self._request_sent:
             self._end_request()
         services = self._services
-        now = services.clock.now()
-        self.upstream_s = now - self.began_at
-        self._service_deadline = now + services.timers.response_idle_s
+        self.upstream_s = self._now - self.began_at
+        self._service_deadline = self._now + services.timers.response_idle_s
         self._response_started = True
         self._held = None
         self.status = status
@@ -346,9 +349,9 @@ class ProxyRequest(InlineActor):
             self._request,
             keep_alive=self.keep_alive,
             request_id=self.request_id,
-            date=services.date(),
+            date=services.date(self._now),
         )
-        self.keep_alive = self.keep_alive and self._framing is not Framing.CLOSE
+        self.keep_alive = self.keep_alive and self._framing is not CLOSE
         if status == 101:
             self._switch_protocol(head, event)
         else:
@@ -364,7 +367,7 @@ class ProxyRequest(InlineActor):
 
     def _on_data(self, event: DataReceived) -> None:
         if event.stream is self._stream:
-            self._service_deadline = self._services.clock.now() + self._response_wait_s()
+            self._service_deadline = self._now + self._response_wait_s()
             self._relay(b"", event.data, event.end)
 
     def _response_wait_s(self) -> float:
@@ -377,8 +380,8 @@ class ProxyRequest(InlineActor):
         self.bytes_out += size
         out = head
         if size:
-            out = head + (encode_chunk(data) if self._framing is Framing.CHUNKED else data)
-        if end and self._framing is Framing.CHUNKED:
+            out = head + (encode_chunk(data) if self._framing is CHUNKED else data)
+        if end and self._framing is CHUNKED:
             out += LAST_CHUNK
         client = self._client
         client.write(out)
@@ -394,7 +397,7 @@ class ProxyRequest(InlineActor):
     def _settle(self, unsent_bytes: int) -> None:
         """What follows from how much the client has taken."""
         if unsent_bytes:
-            self._client_deadline = self._services.clock.now() + self._services.timers.write_stall_s
+            self._client_deadline = self._now + self._services.timers.write_stall_s
             return
         if self._uncredited and self._upstream is not None and self._stream is not None:
             self._upstream.multiplexer.consumed(self._stream, self._uncredited)
@@ -407,7 +410,7 @@ class ProxyRequest(InlineActor):
     def _on_trailers(self, event: TrailersReceived) -> None:
         if event.stream is not self._stream:
             return
-        if self._framing is Framing.CHUNKED:
+        if self._framing is CHUNKED:
             self._client.write(last_chunk(event.block))
         self._note_response_ended()
         self._settle(self._client.unsent_bytes)
@@ -425,7 +428,7 @@ class ProxyRequest(InlineActor):
         self.keep_alive = False
         self._switched = True
         self._client.switch_protocol()
-        self._service_deadline = self._services.clock.now() + self._services.timers.upgrade_idle_s
+        self._service_deadline = self._now + self._services.timers.upgrade_idle_s
         self._relay(head, event.data, event.end)
         self._send_body()
 
@@ -458,7 +461,7 @@ class ProxyRequest(InlineActor):
     def _try_again(self) -> None:
         assert self._held is not None
         self._pending = b"".join(self._held) + self._pending
-        self._held, self._held_bytes = [], 0
+        self._held, self._held_bytes = (), 0
         self._request_sent = False
         self._service_deadline = inf
         self._services.metrics.retries += 1
@@ -472,7 +475,7 @@ class ProxyRequest(InlineActor):
         waits_for_101 = self._request.upgrade and not self._switched
         if self._stream is not None and not waits_for_101:
             if self._switched:
-                self._service_deadline = self._services.clock.now() + self._services.timers.upgrade_idle_s
+                self._service_deadline = self._now + self._services.timers.upgrade_idle_s
             self._send_body()
 
     def _on_client_drained(self, _: ClientDrained) -> None:
@@ -541,9 +544,12 @@ class ProxyRequest(InlineActor):
         self._finished = True
         if self._waiting:
             self._services.routes.stop_waiting(self.endpoint_id, self.actor_ref)
-        if self._stream is not None and not self._stream.ended and self._upstream is not None:
-            self._upstream.multiplexer.reset(self._stream, ResetCode.CANCELLED)
-        self._services.request_finished(self._request, self._client, self, outcome)
+        stream = self._stream
+        if stream is not None and self._upstream is not None:
+            if not stream.ended:
+                self._upstream.multiplexer.reset(stream, ResetCode.CANCELLED)
+            stream.context = None  # else it and this actor would keep each other until the garbage collector comes
+        self._services.request_finished(self._request, self._client, self, outcome, self._now)
         self.finish()
 
 

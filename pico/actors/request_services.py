@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from email.utils import formatdate
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from pico.actors.endpoint_pool import Routes
@@ -68,16 +69,16 @@ class RequestServices:
         self.connections: set[Connection] = set()
         self._request_id_prefix = request_id_prefix
         self._request_numbers = count(1)
-        self._date_second = 0
+        self._date_until = -inf
         self._date = b""
 
     def new_request_id(self) -> str:
         """A name for one request, unique over nodes and restarts."""
         return f"{self._request_id_prefix}-{next(self._request_numbers):x}"
 
-    def request_finished(self, request: Request, client: Client, actor: ProxyRequest, outcome: str) -> None:
+    def request_finished(self, request: Request, client: Client, actor: ProxyRequest, outcome: str, now: float) -> None:
         """The one place where a request is counted and logged."""
-        total_s = self.clock.now() - actor.began_at
+        total_s = now - actor.began_at
         self.metrics.request_finished(
             request.method, actor.status, total_s, actor.upstream_s, actor.bytes_in, actor.bytes_out
         )
@@ -126,10 +127,10 @@ class RequestServices:
                 b"",
             )
 
-    def date(self) -> bytes:
-        """The value of a ``Date`` field for now (RFC 9110 §5.6.7)."""
-        second = int(time.time())
-        if second != self._date_second:
-            self._date_second = second
-            self._date = formatdate(second, usegmt=True).encode()
+    def date(self, now: float) -> bytes:
+        """The value of a ``Date`` field at ``now`` on the services' clock (RFC 9110 §5.6.7)."""
+        if now >= self._date_until:
+            time_of_day = time.time()
+            self._date_until = now + 1.0 - time_of_day % 1.0
+            self._date = formatdate(time_of_day, usegmt=True).encode()
         return self._date

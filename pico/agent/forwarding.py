@@ -21,9 +21,10 @@ from pico.errors import ConnectionLost
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import AgentMetrics
 from pico.protocol.http import (
+    CHUNKED,
     LAST_CHUNK,
+    NO_BODY,
     Failure,
-    Framing,
     ResponseRejected,
     encode_chunk,
     last_chunk,
@@ -96,7 +97,7 @@ class Exchange:
     bytes_out = 0
     _answered_at = 0.0  # when the final head came
     _connection: ServiceConnection | None = None
-    _framing = Framing.NONE
+    _framing = NO_BODY
     _request_trailers = b""
     _response_trailers = b""
     _uncredited = 0
@@ -192,8 +193,8 @@ class Exchange:
         if body:
             self._uncredited += len(body)
             self.bytes_in += len(body)
-            head += encode_chunk(body) if self._framing is Framing.CHUNKED else body
-        if end and self._framing is Framing.CHUNKED:
+            head += encode_chunk(body) if self._framing is CHUNKED else body
+        if end and self._framing is CHUNKED:
             head += last_chunk(self._request_trailers) if self._request_trailers else LAST_CHUNK
         if head:
             stream.write(head)

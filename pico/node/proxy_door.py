@@ -34,7 +34,7 @@ class ClientConnection:
         self.host = stream.peer_host
         self.scheme = scheme
         self.tls_version = tls_version
-        self.deadline = inf
+        self._own_deadline = inf
         self._stream = stream
         self._services = services
         self._reader = RequestReader(services.http_limits)
@@ -100,14 +100,15 @@ class ClientConnection:
         while True:
             request = self._reader.next_head()
             if request is not None:
-                self.deadline = inf
+                self._own_deadline = inf
                 return request
             if self._ended or self._lost or (self._late and not self._reader.started):
                 return None
             if self._late:
                 raise RequestRejected(Failure.HEADER_TIMEOUT, "the request head was not complete in time")
-            self._resume_reading()
-            self.deadline = self._next_deadline()
+            if self._paused:
+                self._resume_reading()
+            self._own_deadline = self._next_deadline()
             self._parking.park()
 
     def _next_deadline(self) -> float:
@@ -130,7 +131,7 @@ class ClientConnection:
         self._discarding = self._services.http_limits.discard_bytes_max
         self._resume_reading()
         self._late = False
-        self.deadline = self._services.clock.now() + self._services.timers.linger_s
+        self._own_deadline = self._services.clock.now() + self._services.timers.linger_s
         while self._lingers():
             self._parking.park()
 
@@ -159,7 +160,8 @@ class ClientConnection:
         """Body bytes that are there, and whether they are the last."""
         data, end = self._read_raw() if self._switched else self._reader.next_body()
         self._wants_body = not end
-        self._resume_reading()
+        if self._paused:
+            self._resume_reading()
         return data, end
 
     def switch_protocol(self) -> None:
@@ -242,8 +244,16 @@ class ClientConnection:
         else:
             tell(self._request.actor_ref, ClientDrained())
 
+    @property
+    def deadline(self) -> float:
+        """When something is late: the request in progress, else the connection itself."""
+        return self._own_deadline if self._request is None else self._request.deadline
+
     def deadline_passed(self, now: float) -> None:
-        """Idle, slow with its head, or lingering for too long."""
+        """The request is late; or the connection is idle, slow with its head, or lingering for too long."""
+        if self._request is not None:
+            self._request.deadline_passed(now)
+            return
         self._late = True
-        self.deadline = inf
+        self._own_deadline = inf
         self._parking.unpark()

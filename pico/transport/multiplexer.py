@@ -18,7 +18,6 @@ from pico.errors import ConnectionLost, RemoteProtocolError
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc import (
     BaseEngine,
-    Event,
     GoawayReceived,
     PeerSilent,
     ResetCode,
@@ -29,7 +28,7 @@ from pico.protocol.rpc import (
 )
 from pico.transport.clock import Clock, Timer
 from pico.transport.stream import Stream
-from pico.transport.websocket import Kind, WebSocketCodec, WebSocketViolation
+from pico.transport.websocket import BINARY, Kind, WebSocketCodec, WebSocketViolation
 
 __all__ = ["Multiplexer", "MultiplexerOwner", "Sink"]
 
@@ -165,7 +164,7 @@ class Multiplexer:
     def consumed(self, stream: RpcStream, size: int) -> None:
         """Give credit back for body bytes that were taken."""
         self._engine.consumed(stream, size)
-        if self._engine.has_outgoing:
+        if not self._flush_scheduled and self._engine.has_outgoing:
             self._schedule_flush()
 
     def goaway(self, message: str = "") -> None:
@@ -197,7 +196,7 @@ class Multiplexer:
         now = self._clock.now()
         try:
             for kind, payload in self._codec.receive_data(data):
-                if kind is Kind.BINARY:
+                if kind is BINARY:
                     self._engine.receive_message(payload, now=now)
                 else:
                     self._receive_other(kind, payload)
@@ -249,17 +248,18 @@ class Multiplexer:
 
     def _pump(self) -> None:
         for event in self._engine.events():
-            self._dispatch(event)
-        if self._engine.has_outgoing:
+            if isinstance(event, (GoawayReceived, PeerSilent)):
+                self._dispatch(event)
+            else:
+                self._dispatch_to_stream(event)
+        if not self._flush_scheduled and self._engine.has_outgoing:
             self._schedule_flush()
 
-    def _dispatch(self, event: Event) -> None:
+    def _dispatch(self, event: GoawayReceived | PeerSilent) -> None:
         if isinstance(event, GoawayReceived):
             self._owner.goaway_received(event.reason)
-        elif isinstance(event, PeerSilent):
-            self.abort(f"the peer was silent for {event.silent_s:.1f} s")
         else:
-            self._dispatch_to_stream(event)
+            self.abort(f"the peer was silent for {event.silent_s:.1f} s")
 
     def _dispatch_to_stream(self, event: StreamEvent) -> None:
         stream = event.stream
@@ -281,9 +281,7 @@ class Multiplexer:
         self._flush_scheduled = False
         engine, stream = self._engine, self._stream
         while engine.has_outgoing and not stream.unsent_bytes and not self._ended and not self._closing:
-            buffers: list[bytes] = []
-            for message in engine.outgoing(FLUSH_BYTES):
-                buffers.extend(self._codec.encode(message))
+            buffers = self._codec.encode(*engine.outgoing(FLUSH_BYTES))
             self.bytes_sent += sum(map(len, buffers))
             stream.writev(buffers)
         self._regulate_reading()

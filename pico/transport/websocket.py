@@ -23,6 +23,7 @@ from pico.config import WebSocketLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
+    "BINARY",
     "Kind",
     "MaskSource",
     "Message",
@@ -64,7 +65,7 @@ class Kind(Enum):
 
 
 # Looking a member up in its class costs more than the rest of building a message.
-_BINARY: Final = Kind.BINARY
+BINARY: Final = Kind.BINARY
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _CONTINUATION: Final = 0
 
@@ -84,7 +85,6 @@ _VIEW_BYTES_MIN: Final = 1024
 
 _MEDIUM: Final = Struct(">BBH")
 _LONG: Final = Struct(">BBQ")
-_SHORT_HEADERS: Final = tuple(bytes((FIN_BINARY, length)) for length in range(CONTROL_BYTES_MAX + 1))
 
 
 class Message(NamedTuple):
@@ -213,7 +213,7 @@ class WebSocketCodec:
             payload = data[start:end] if length < _VIEW_BYTES_MIN else memoryview(data)[start:end]
             whole = _apply_mask(payload, bytes(data[start - 4 : start])) if mask_bit else bytes(payload)
             if first == FIN_BINARY:
-                messages.append(_new_tuple(Message, (_BINARY, whole)))
+                messages.append(_new_tuple(Message, (BINARY, whole)))
             else:
                 self._receive_frame(first, whole, messages)
                 if self._done:
@@ -309,14 +309,17 @@ class WebSocketCodec:
 
     # Sending.
 
-    def encode(self, payload: bytes) -> list[bytes]:
-        """The buffers of one binary message in one frame."""
-        length = len(payload)
+    def encode(self, *payloads: bytes) -> list[bytes]:
+        """The buffers of so many binary messages, each in one frame."""
         source = self._mask_source
-        if source is None:
-            return [_SHORT_HEADERS[length] if length <= CONTROL_BYTES_MAX else _header(FIN_BINARY, 0, length), payload]
-        mask = source()
-        return [_header(FIN_BINARY, 0x80, length) + mask, _apply_mask(payload, mask)]
+        buffers: list[bytes] = []
+        for payload in payloads:
+            if source is None:
+                buffers += (_header(FIN_BINARY, 0, len(payload)), payload)
+            else:
+                mask = source()
+                buffers += (_header(FIN_BINARY, 0x80, len(payload)) + mask, _apply_mask(payload, mask))
+        return buffers
 
     def encode_ping(self, payload: bytes = b"") -> bytes:
         """A ping with at most 125 bytes."""

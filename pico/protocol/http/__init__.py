@@ -9,7 +9,7 @@ from pico.protocol.http.forwarding import (
     request_head,
     request_id_of,
 )
-from pico.protocol.http.framing import LAST_CHUNK, Framing, encode_chunk, last_chunk
+from pico.protocol.http.framing import CHUNKED, CLOSE, LAST_CHUNK, NO_BODY, Framing, encode_chunk, last_chunk
 from pico.protocol.http.request import Request, RequestReader, RequestRejected
 from pico.protocol.http.response import ResponseReader, ResponseRejected, service_request
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead, valid_field_block
@@ -21,7 +21,10 @@ from pico.protocol.http.whole import (
 )
 
 __all__ = [
+    "CHUNKED",
+    "CLOSE",
     "LAST_CHUNK",
+    "NO_BODY",
     "UNKNOWN_LENGTH",
     "Failure",
     "Framing",

@@ -13,7 +13,7 @@ from typing import Final
 
 from pico.errors import ConfigError
 from pico.protocol.http.failures import ALLOWED_METHODS, Failure
-from pico.protocol.http.framing import Framing
+from pico.protocol.http.framing import CHUNKED, CLOSE, LENGTH, NO_BODY, Framing
 from pico.protocol.http.request import Request, RequestRejected
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead
 
@@ -153,8 +153,8 @@ def client_response_head(
     if length >= 0 and status != 204:
         delimiter = b"Content-Length: %d\r\n" % length
     else:
-        delimiter = b"Transfer-Encoding: chunked\r\n" if framing is Framing.CHUNKED else b""
-    if framing is Framing.CLOSE or not keep_alive:
+        delimiter = b"Transfer-Encoding: chunked\r\n" if framing is CHUNKED else b""
+    if framing is CLOSE or not keep_alive:
         connection = b"Connection: close\r\n"
     else:
         connection = b"" if request.minor else b"Connection: keep-alive\r\n"
@@ -168,19 +168,19 @@ def client_response_head(
 def _framing(status: int, length: int, request: Request) -> Framing:
     """HTTP-51, HTTP-52."""
     if status in (204, 304) or request.method == b"HEAD":
-        return Framing.NONE
+        return NO_BODY
     if length >= 0:
-        return Framing.LENGTH
-    return Framing.CHUNKED if request.minor else Framing.CLOSE
+        return LENGTH
+    return CHUNKED if request.minor else CLOSE
 
 
 def _informational_head(head: ResponseHead, block: bytes, minor: int) -> tuple[bytes, Framing]:
     if head.status == 101:
-        end, framing = b"Upgrade: %b\r\nConnection: upgrade\r\n" % head.upgrade, Framing.CLOSE
+        end, framing = b"Upgrade: %b\r\nConnection: upgrade\r\n" % head.upgrade, CLOSE
     elif minor == 0:
-        return b"", Framing.NONE
+        return b"", NO_BODY
     else:
-        end, framing = b"", Framing.NONE
+        end, framing = b"", NO_BODY
     return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (head.status, head.reason, block, end), framing
 
 

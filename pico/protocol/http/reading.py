@@ -18,7 +18,7 @@ from pico.config import HttpLimits
 from pico.errors import LocalProtocolError
 from pico.protocol.http.failures import Failure, Rejected
 from pico.protocol.http.fields import is_field_line
-from pico.protocol.http.framing import ChunkedDecoder, Framing
+from pico.protocol.http.framing import CHUNKED, LENGTH, NO_BODY, ChunkedDecoder, Framing
 
 __all__ = ["MessageReader"]
 
@@ -39,7 +39,7 @@ class MessageReader:
         self._checked = 0  # bytes of the next head whose lines were looked at already
         self._lines_checked = 0
         self._in_body = False
-        self._framing = Framing.NONE
+        self._framing = NO_BODY
         self._left = 0
         self._received = 0
         self._must_be_empty = False
@@ -90,12 +90,12 @@ class MessageReader:
                 raise self._failed
             raise LocalProtocolError("there is no body to read")
         framing = self._framing
-        if framing is Framing.NONE:
+        if framing is NO_BODY:
             self._in_body = False
             return b"", True
-        if framing is Framing.LENGTH:
+        if framing is LENGTH:
             return self._next_of_length()
-        return self._next_chunks() if framing is Framing.CHUNKED else self._next_until_close()
+        return self._next_chunks() if framing is CHUNKED else self._next_until_close()
 
     def _begin_body(self, framing: Framing, length: int = 0) -> None:
         self._in_body = True
@@ -104,7 +104,7 @@ class MessageReader:
         self._received = 0
         self.trailer_block = b""
         self._checked = self._lines_checked = 0
-        if framing is Framing.CHUNKED:
+        if framing is CHUNKED:
             self._decoder = ChunkedDecoder(self._limits)
 
     def _next_of_length(self) -> tuple[bytes, bool]:

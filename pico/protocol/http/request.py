@@ -27,7 +27,7 @@ from pico.protocol.http.fields import (
     kind_in_request,
     may_be_nominated,
 )
-from pico.protocol.http.framing import Framing
+from pico.protocol.http.framing import CHUNKED, LENGTH, NO_BODY
 from pico.protocol.http.reading import MessageReader
 from pico.protocol.http.values import UNKNOWN_LENGTH
 
@@ -279,13 +279,13 @@ class RequestReader(MessageReader):
         if coding is not None:
             self._check_coding(request, length, coding)
             request.body_length = UNKNOWN_LENGTH
-            self._begin_body(Framing.CHUNKED)
+            self._begin_body(CHUNKED)
         elif length is not None:
             size = self._content_length(length)
             request.body_length = size
-            self._begin_body(Framing.LENGTH if size else Framing.NONE, size)
+            self._begin_body(LENGTH if size else NO_BODY, size)
         else:
-            self._begin_body(Framing.NONE)
+            self._begin_body(NO_BODY)
 
     def _content_length(self, value: bytes) -> int:
         """HTTP-23."""

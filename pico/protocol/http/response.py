@@ -21,7 +21,7 @@ from pico.protocol.http.fields import (
     kind_in_response,
     may_be_nominated,
 )
-from pico.protocol.http.framing import Framing
+from pico.protocol.http.framing import CHUNKED, CLOSE, LENGTH, NO_BODY, Framing
 from pico.protocol.http.reading import MessageReader
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead
 
@@ -189,7 +189,7 @@ class ResponseReader(MessageReader):
         if not self._upgrade or not named or b"upgrade" not in options:
             self._fail(Failure.SERVICE_MALFORMED, "the service switched to a protocol that was not asked for")
         self._awaits_head = self._keep_alive = False
-        self._begin_body(Framing.CLOSE)
+        self._begin_body(CLOSE)
         return ResponseHead(_SWITCHING_PROTOCOLS, reason, block, UNKNOWN_LENGTH, self._upgrade)
 
     def _final_framing(self, status: int, length: bytes | None, coding: bytes | None, version_1_1: bool) -> int:
@@ -198,18 +198,18 @@ class ResponseReader(MessageReader):
         if coding is not None and (length is not None or not version_1_1 or coding.lower() != b"chunked"):
             self._fail(Failure.SERVICE_MALFORMED, "the framing of the response is not valid")
         if self._method == b"HEAD" or status in (_NO_CONTENT, _NOT_MODIFIED):
-            self._begin_body(Framing.NONE)
+            self._begin_body(NO_BODY)
             return 0 if status == _NO_CONTENT else size
         self._must_be_empty = status == _RESET_CONTENT  # HTTP-51
         if self._must_be_empty and size > 0:
             self._fail(Failure.SERVICE_MALFORMED, "a response that must be empty has a body")
         if coding is not None:
-            self._begin_body(Framing.CHUNKED)
+            self._begin_body(CHUNKED)
         elif length is not None:
-            self._begin_body(Framing.LENGTH if size else Framing.NONE, size)
+            self._begin_body(LENGTH if size else NO_BODY, size)
         else:
             self._keep_alive = False
-            self._begin_body(Framing.CLOSE)
+            self._begin_body(CLOSE)
         return size
 
     def _content_length(self, value: bytes) -> int:
@@ -238,11 +238,11 @@ def service_request(head: RequestHead, *, host_header: bytes = b"") -> tuple[byt
     if b"TE: trailers\r\n" in block and not upgrade:
         block += b"Connection: TE\r\n"  # RFC 9110 §10.1.4
     if upgrade:
-        end, framing = b"Upgrade: %b\r\nConnection: upgrade\r\n\r\n" % upgrade, Framing.NONE
+        end, framing = b"Upgrade: %b\r\nConnection: upgrade\r\n\r\n" % upgrade, NO_BODY
     elif length > 0:
-        end, framing = b"Content-Length: %d\r\n\r\n" % length, Framing.LENGTH
+        end, framing = b"Content-Length: %d\r\n\r\n" % length, LENGTH
     elif length == 0:
-        end, framing = b"Content-Length: 0\r\n\r\n" if method in _SENDS_CONTENT else b"\r\n", Framing.NONE
+        end, framing = b"Content-Length: 0\r\n\r\n" if method in _SENDS_CONTENT else b"\r\n", NO_BODY
     else:
-        end, framing = b"Transfer-Encoding: chunked\r\n\r\n", Framing.CHUNKED
+        end, framing = b"Transfer-Encoding: chunked\r\n\r\n", CHUNKED
     return b"%b %b HTTP/1.1\r\n%b%b" % (method, target, block, end), framing

@@ -25,7 +25,7 @@ from pico.protocol.rpc.connection import RpcConnection
 from pico.protocol.rpc.events import HeadReceived, StreamOpened, StreamReset, TrailersReceived
 from pico.protocol.rpc.failures import failure_of
 from pico.protocol.rpc.messages import HEADER_BYTES, RESPONSE, MessageType, ResetCode, encode_header
-from pico.protocol.rpc.states import HALF, HalfState, Input
+from pico.protocol.rpc.states import BODY, ENDED, HALF, Input
 from pico.protocol.rpc.stream import UNBOUNDED, RpcStream, body_bytes_of
 
 __all__ = ["BaseEngine"]
@@ -34,12 +34,11 @@ __all__ = ["BaseEngine"]
 class BaseStream(RpcStream):
     """A call of the base protocol, with the half that is being gathered."""
 
-    __slots__ = ("body", "head", "method")
+    method = b""
+    head: RequestHead | ResponseHead | None = None
 
-    def __init__(self, id_: int, *, opened_here: bool, window_bytes: int, context: Any = None) -> None:
-        super().__init__(id_, opened_here=opened_here, window_bytes=window_bytes, context=context)
-        self.method = b""
-        self.head: RequestHead | ResponseHead | None = None
+    def __init__(self, id_: int, opened_here: bool, window_bytes: int, context: Any = None) -> None:
+        super().__init__(id_, opened_here, window_bytes, context)
         self.body = bytearray()
 
 
@@ -50,6 +49,8 @@ class BaseEngine(RpcConnection):
     is over the limit: the stream then ends as TOO_LARGE.
     """
 
+    _stream_type = BaseStream
+
     def __init__(self, limits: RpcLimits, http_limits: HttpLimits, *, now: float) -> None:
         super().__init__(limits, limits.base_streams_max, now=now)
         self.first_bytes_max = limits.base_body_bytes_max + 1
@@ -59,9 +60,6 @@ class BaseEngine(RpcConnection):
     def _opening_type(self) -> MessageType:
         return MessageType.PROXY_HTTP
 
-    def _new_stream(self, id_: int, *, opened_here: bool, window_bytes: int, context: Any) -> BaseStream:
-        return BaseStream(id_, opened_here=opened_here, window_bytes=window_bytes, context=context)
-
     # What our side wants.
 
     def open(self, head: RequestHead, data: bytes = b"", end: bool = False, *, context: Any = None) -> RpcStream:
@@ -70,7 +68,7 @@ class BaseEngine(RpcConnection):
         assert isinstance(stream, BaseStream)
         stream.method = head.method
         stream.head = head
-        stream.sending = HalfState.BODY
+        stream.sending = BODY
         stream.send_left = head.body_length
         if head.upgrade:  # RPC-23
             self._refuse(stream, ResetCode.REFUSED, "the base protocol carries no upgrade")
@@ -164,7 +162,7 @@ class BaseEngine(RpcConnection):
             raise LocalProtocolError("the body is not as long as its head declared")
         head, body = stream.head, bytes(stream.body)
         stream.body = bytearray()
-        stream.sending = HalfState.ENDED
+        stream.sending = ENDED
         if isinstance(head, RequestHead):
             payload = encode_whole_request(head, body, trailers)
             self._send_on(stream, encode_header(MessageType.PROXY_HTTP, stream.id, 0) + payload)
@@ -173,7 +171,7 @@ class BaseEngine(RpcConnection):
 
     def _answer(self, stream: RpcStream, payload: bytes) -> None:
         self._send_on(stream, encode_header(MessageType.PROXY_HTTP, stream.id, RESPONSE) + payload)
-        stream.sending = HalfState.ENDED
+        stream.sending = ENDED
         self._end(stream)
 
     # What the peer said.
@@ -216,10 +214,10 @@ class BaseEngine(RpcConnection):
         except RemoteProtocolError as violation:  # RPC-22
             self._refuse_request(id_, failure_response(Failure.BAD_REQUEST, str(violation)))
             return
-        stream = BaseStream(id_, opened_here=False, window_bytes=self.limits.base_body_bytes_max + 1)
+        stream = BaseStream(id_, False, self.limits.base_body_bytes_max + 1)
         stream.method = head.method
         stream.is_head_request = head.method == b"HEAD"
-        stream.receiving = HalfState.ENDED
+        stream.receiving = ENDED
         self._accepted[id_] = stream
         self._events.append(StreamOpened(stream, head, body, not trailers))
         if trailers:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
@@ -26,7 +26,7 @@ from pico.protocol.rpc.messages import (
     ResetCode,
     encode_header,
 )
-from pico.protocol.rpc.states import HalfState
+from pico.protocol.rpc.states import ENDED, HEAD
 from pico.protocol.rpc.stream import RpcStream
 
 __all__ = ["RpcConnection", "RpcSnapshot"]
@@ -55,6 +55,7 @@ class RpcConnection:
 
     first_bytes_max: int
     """Body bytes that ``open`` takes at most."""
+    _stream_type: ClassVar[type[RpcStream]] = RpcStream
 
     def __init__(self, limits: RpcLimits, streams_max: int, *, now: float) -> None:
         self.limits = limits
@@ -123,7 +124,7 @@ class RpcConnection:
     def _receive_unsupported(self, kind: int, id_: int, flags: int) -> None:
         stream = self._opened.get(id_)
         if flags & RESPONSE and stream is not None and kind == self._opening_type():  # RPC-16
-            untouched = stream.receiving is HalfState.HEAD
+            untouched = stream.receiving is HEAD
             self._end(stream)
             self._discard(stream)
             self._events.append(StreamReset(stream, ResetCode.REFUSED, untouched, "not supported by the peer"))
@@ -189,25 +190,18 @@ class RpcConnection:
     def _open(self, context: Any, window_bytes: int) -> RpcStream:
         if not self.may_open:  # RPC-17, RPC-55
             raise LocalProtocolError("no stream may be opened on this connection now")
-        stream = self._new_stream(self._take_id(), opened_here=True, window_bytes=window_bytes, context=context)
-        self._opened[stream.id] = stream
+        id_ = self._take_id()
+        stream = self._opened[id_] = self._stream_type(id_, True, window_bytes, context)
         return stream
-
-    def _new_stream(self, id_: int, *, opened_here: bool, window_bytes: int, context: Any) -> RpcStream:
-        return RpcStream(id_, opened_here=opened_here, window_bytes=window_bytes, context=context)
 
     def _take_id(self) -> int:
         id_ = self._next_id  # RPC-7
         self._next_id += 1
         return id_
 
-    def _find(self, id_: int, flags: int) -> RpcStream | None:
-        return self._opened.get(id_) if flags & RESPONSE else self._accepted.get(id_)
-
     def _end(self, stream: RpcStream) -> None:
         stream.ended = True
-        streams = self._opened if stream.opened_here else self._accepted
-        streams.pop(stream.id, None)
+        (self._opened if stream.opened_here else self._accepted).pop(stream.id, None)
         if stream.queued:
             self._count_leaving(stream, 1)
 
@@ -218,7 +212,7 @@ class RpcConnection:
             self._accepted_leaving += change
 
     def _end_if_complete(self, stream: RpcStream) -> None:
-        if stream.sending is HalfState.ENDED and stream.receiving is HalfState.ENDED:
+        if stream.sending is ENDED and stream.receiving is ENDED:
             self._end(stream)
 
     def _discard(self, stream: RpcStream) -> None:

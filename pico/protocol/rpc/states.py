@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["HALF", "HalfState", "Input"]
+__all__ = ["BODY", "ENDED", "HALF", "HEAD", "HalfState", "Input"]
 
 
 class HalfState(IntEnum):
@@ -19,6 +19,10 @@ class HalfState(IntEnum):
     HEAD = 0
     BODY = 1
     ENDED = 2
+
+
+# For the engines: in Python 3.11 to look a member up in its class takes 0.1 us, and every message needs several.
+HEAD, BODY, ENDED = HalfState
 
 
 class Input(IntEnum):

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, Final
 
 from pico.protocol.http.values import ResponseHead
-from pico.protocol.rpc.states import HalfState
+from pico.protocol.rpc.states import HEAD, HalfState
 
 __all__ = ["SWITCHING_PROTOCOLS", "UNBOUNDED", "RpcStream", "body_bytes_of"]
 
@@ -21,46 +21,30 @@ _BODILESS: Final = frozenset((204, 304))
 
 
 class RpcStream:
-    """One request with its response."""
+    """One request with its response.
 
-    __slots__ = (
-        "backlog",
-        "context",
-        "credit",
-        "ended",
-        "head_left",
-        "held_bytes",
-        "id",
-        "is_head_request",
-        "opened_here",
-        "queued",
-        "receive_left",
-        "receiving",
-        "send_left",
-        "sending",
-        "taken_bytes",
-        "upgrade_asked",
-        "window_left",
-    )
+    Defaults stand on the class: an instance sets only what differs, which is most of what making one would cost.
+    """
 
-    def __init__(self, id_: int, *, opened_here: bool, window_bytes: int, context: Any = None) -> None:
+    ended = False
+    sending: HalfState = HEAD
+    receiving: HalfState = HEAD
+    held_bytes = 0  # received, and not yet taken by the owner
+    taken_bytes = 0  # taken by the owner, and not yet given back as credit
+    send_left = UNBOUNDED  # of the declared body
+    receive_left = UNBOUNDED
+    is_head_request = False
+    upgrade_asked = False
+    queued = False  # has a message in the ring of the connection
+    head_left = False  # its first message was handed to the transport
+    backlog: deque[bytes] | None = None  # queued behind the message in the ring
+
+    def __init__(self, id_: int, opened_here: bool, window_bytes: int, context: Any = None) -> None:
         self.id = id_
         self.opened_here = opened_here
         self.context = context
         self.credit = window_bytes  # body bytes that we may still send
-        self.sending = HalfState.HEAD
-        self.receiving = HalfState.HEAD
-        self.ended = False
         self.window_left = window_bytes  # body bytes that the peer may still send
-        self.held_bytes = 0  # received, and not yet taken by the owner
-        self.taken_bytes = 0  # taken by the owner, and not yet given back as credit
-        self.send_left = UNBOUNDED  # of the declared body
-        self.receive_left = UNBOUNDED
-        self.is_head_request = False
-        self.upgrade_asked = False
-        self.queued = False  # has a message in the ring of the connection
-        self.head_left = False  # its first message was handed to the transport
-        self.backlog: deque[bytes] | None = None  # queued behind the message in the ring
 
     def __repr__(self) -> str:
         who = "ours" if self.opened_here else "theirs"

@@ -9,7 +9,7 @@ such a call does nothing. Any other misuse raises ``LocalProtocolError``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
@@ -24,6 +24,7 @@ from pico.protocol.rpc.events import (
     TrailersReceived,
 )
 from pico.protocol.rpc.messages import (
+    DATA_TYPE,
     END,
     HEADER_BYTES,
     RESPONSE,
@@ -39,10 +40,13 @@ from pico.protocol.rpc.messages import (
     encode_response_head,
     encode_window,
 )
-from pico.protocol.rpc.states import HALF, HalfState, Input
+from pico.protocol.rpc.states import BODY, ENDED, HALF, HEAD, Input
 from pico.protocol.rpc.stream import SWITCHING_PROTOCOLS, UNBOUNDED, RpcStream, body_bytes_of
 
 __all__ = ["StreamingEngine"]
+
+_GIVEN_HEAD: Final = Input.HEAD  # as in the table of states: looked up once
+_GIVEN_DATA: Final = Input.DATA
 
 
 class StreamingEngine(RpcConnection):
@@ -78,7 +82,7 @@ class StreamingEngine(RpcConnection):
         stream.is_head_request = head.method == b"HEAD"
         stream.upgrade_asked = head.upgrade != b""
         stream.send_left = head.body_length
-        stream.sending = HalfState.BODY
+        stream.sending = BODY
         if data or end:
             try:
                 self._account_first(stream, data, end)
@@ -97,7 +101,7 @@ class StreamingEngine(RpcConnection):
             raise LocalProtocolError(f"this head may not be sent on {stream!r}")
         if head.status == SWITCHING_PROTOCOLS and not stream.upgrade_asked:  # RPC-32
             raise LocalProtocolError("101 answers only a request that asked for an upgrade")
-        self._step_sending(stream, Input.INFORMATIONAL if informational else Input.HEAD)
+        self._step_sending(stream, Input.INFORMATIONAL if informational else _GIVEN_HEAD)
         if not informational:
             stream.send_left = body_bytes_of(stream, head)
             self._account_first(stream, data, end)
@@ -110,15 +114,15 @@ class StreamingEngine(RpcConnection):
         """Send body bytes, at most ``stream.credit`` of them; ``end`` ends our half."""
         if stream.ended:
             return
-        self._step_sending(stream, Input.DATA)
+        self._step_sending(stream, _GIVEN_DATA)
         self._account_sent(stream, data, end)
         flags = 0 if stream.opened_here else RESPONSE
         size_max = self.limits.data_bytes_max
         while len(data) > size_max:  # RPC-35
-            self._send_on(stream, encode_header(MessageType.DATA, stream.id, flags) + data[:size_max])
+            self._send_on(stream, encode_header(DATA_TYPE, stream.id, flags) + data[:size_max])
             data = data[size_max:]
         if data or end:
-            header = encode_header(MessageType.DATA, stream.id, flags | END if end else flags)
+            header = encode_header(DATA_TYPE, stream.id, flags | END if end else flags)
             self._send_on(stream, header + data)
         self._end_if_complete(stream)
 
@@ -144,7 +148,7 @@ class StreamingEngine(RpcConnection):
             raise LocalProtocolError("LOST is never sent")
         if stream.ended:
             return
-        if stream.queued and not stream.opened_here and stream.sending is HalfState.ENDED:  # RPC-53
+        if stream.queued and not stream.opened_here and stream.sending is ENDED:  # RPC-53
             self._send_on(stream, encode_reset(stream.id, RESPONSE, code, untouched, message, self.limits))
             self._end(stream)
             return
@@ -159,7 +163,7 @@ class StreamingEngine(RpcConnection):
             raise LocalProtocolError(f"{size} bytes were taken of {stream.held_bytes} that are held")
         stream.held_bytes -= size
         stream.taken_bytes += size
-        if stream.ended or stream.receiving is HalfState.ENDED or stream.taken_bytes < self._give_back_bytes:
+        if stream.ended or stream.receiving is ENDED or stream.taken_bytes < self._give_back_bytes:
             return
         flags = 0 if stream.opened_here else RESPONSE
         self._send_control(encode_window(stream.id, flags, stream.taken_bytes))  # RPC-40
@@ -196,7 +200,7 @@ class StreamingEngine(RpcConnection):
             if stream.send_left < 0 or (end and stream.send_left):
                 raise LocalProtocolError("the body is not as long as its head declared")
         if end:
-            stream.sending = HalfState.ENDED
+            stream.sending = ENDED
 
     def _send_reset(self, id_: int, flags: int, code: ResetCode, untouched: bool, reason: str) -> None:
         self._send_control(encode_reset(id_, flags, code, untouched, reason, self.limits))
@@ -219,11 +223,11 @@ class StreamingEngine(RpcConnection):
             reason = "going away" if self.goaway_sent else "too many open streams"
             self._send_reset(id_, RESPONSE, ResetCode.REFUSED, True, reason)
             return
-        stream = RpcStream(id_, opened_here=False, window_bytes=self.limits.window_bytes)
+        stream = RpcStream(id_, False, self.limits.window_bytes)
         stream.is_head_request = head.method == b"HEAD"
         stream.upgrade_asked = head.upgrade != b""
         stream.receive_left = head.body_length
-        stream.receiving = HalfState.BODY
+        stream.receiving = BODY
         self._account_received(stream, data, end)
         self._accepted[id_] = stream
         self._events.append(StreamOpened(stream, head, data, end))
@@ -241,7 +245,7 @@ class StreamingEngine(RpcConnection):
         else:
             if head.status == SWITCHING_PROTOCOLS and not stream.upgrade_asked:  # RPC-32
                 raise RemoteProtocolError("HEAD: the status 101 answers a request that asked for no upgrade")
-            self._step_receiving(stream, Input.HEAD)
+            self._step_receiving(stream, _GIVEN_HEAD)
             stream.receive_left = body_bytes_of(stream, head)
             self._account_received(stream, data, end)
             if head.status == SWITCHING_PROTOCOLS:
@@ -257,7 +261,7 @@ class StreamingEngine(RpcConnection):
         end = bool(flags & END)
         if len(data) > self.limits.data_bytes_max or not (data or end):  # RPC-35
             raise RemoteProtocolError(f"DATA: {len(data)} bytes in one message")
-        self._step_receiving(stream, Input.DATA)
+        self._step_receiving(stream, _GIVEN_DATA)
         self._account_received(stream, data, end)
         self._events.append(DataReceived(stream, data, end))
         self._end_if_complete(stream)
@@ -279,7 +283,7 @@ class StreamingEngine(RpcConnection):
         stream = self._receiving_stream(id_, flags)
         if stream is None:  # RPC-52
             return
-        untouched = reset.untouched and stream.opened_here and stream.receiving is HalfState.HEAD  # RPC-50
+        untouched = reset.untouched and stream.opened_here and stream.receiving is HEAD  # RPC-50
         self._end(stream)
         self._discard(stream)
         self._events.append(StreamReset(stream, reset.code, untouched, reset.reason))
@@ -287,7 +291,7 @@ class StreamingEngine(RpcConnection):
     def _receive_window(self, id_: int, flags: int, message: bytes) -> None:
         credit = decode_window(message)
         stream = self._receiving_stream(id_, flags)
-        if stream is None or stream.sending is HalfState.ENDED:  # RPC-42
+        if stream is None or stream.sending is ENDED:  # RPC-42
             return
         stream.credit += credit
         if stream.credit > self.limits.window_bytes:  # RPC-41
@@ -301,7 +305,7 @@ class StreamingEngine(RpcConnection):
         self._goaway_received(message[HEADER_BYTES:].decode("utf-8", "replace"))
 
     def _receiving_stream(self, id_: int, flags: int) -> RpcStream | None:
-        stream = self._find(id_, flags)
+        stream = (self._opened if flags & RESPONSE else self._accepted).get(id_)
         if stream is not None:
             return stream
         highest = self._next_id - 1 if flags & RESPONSE else self._highest_accepted
@@ -327,4 +331,4 @@ class StreamingEngine(RpcConnection):
             if stream.receive_left < 0 or (end and stream.receive_left):
                 raise RemoteProtocolError("the body is not as long as its head declared")
         if end:
-            stream.receiving = HalfState.ENDED
+            stream.receiving = ENDED
