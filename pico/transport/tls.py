@@ -263,13 +263,16 @@ class TlsStream:
                 raise LocalProtocolError("write after half_close")
             return
         rest = memoryview(data)
+        records = []
         try:
             while rest:
-                rest = rest[self._session.write(rest) :]
+                rest = rest[self._session.write(rest[:RECORD_BYTES_MAX]) :]
+                # One record at a time: what the library buffers in between never shrinks again.
+                records.append(self._outgoing.read())
         except ssl.SSLError as error:
             self._break_soon(error)
             return
-        self._raw.write(self._outgoing.read())
+        self._raw.writev(records)
 
     def writev(self, buffers: list[bytes]) -> None:
         """See ``Stream``."""
@@ -313,7 +316,7 @@ class TlsStream:
 
     def received(self, data: bytes) -> None:
         """See ``Receiver``."""
-        self._incoming.write(data)
+        self._incoming.write(data if len(data) <= RECORD_BYTES_MAX else self._decrypt_in_pieces(data))
         self._pump()
 
     def ended(self) -> None:
@@ -348,6 +351,16 @@ class TlsStream:
         except BaseException as error:
             self._raw.abort()
             self.crashed(error)
+
+    def _decrypt_in_pieces(self, data: bytes) -> memoryview:
+        """All but the last piece, which is given back: what the library buffers never shrinks again."""
+        pieces, rest = [self._plain], memoryview(data)
+        while len(rest) > RECORD_BYTES_MAX:
+            self._incoming.write(rest[:RECORD_BYTES_MAX])
+            pieces.append(self._decrypt())
+            rest = rest[RECORD_BYTES_MAX:]
+        self._plain = b"".join(pieces)
+        return rest
 
     def _pump(self) -> None:
         if self._receiver is None or self._paused or self.closed:

@@ -6,6 +6,7 @@ import shutil
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import gevent
 import gevent.subprocess
@@ -328,6 +329,39 @@ def test_a_paused_stream_takes_no_more_than_one_read(files: TlsFiles, trusting: 
     settle()
     assert near.unsent_bytes > len(BIG) - 256 * 1024
     assert far._incoming.pending < 128 * 1024
+
+
+def test_an_idle_stream_keeps_no_buffers_of_a_busy_past(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+    near, far = memory_pair(HubClock(), capacity_bytes=len(BIG))
+    accepting = gevent.spawn(accept_tls, far, server_context(files), DEADLINE_S)
+    client, server = connect_tls(near, trusting, "localhost", DEADLINE_S), accepting.get(timeout=DEADLINE_S)
+    seen = Watched(client, server)
+    recorder = Recorder(server)
+    client.write(BIG)
+    assert recorder.wait_for_bytes(len(BIG)) == BIG
+    assert 0 < seen.pending_max < 64 * 1024
+
+
+class Watched:
+    """The buffers between the library and us, and how full they ever were."""
+
+    def __init__(self, *streams: TlsStream) -> None:
+        self.pending_max = 0
+        for stream in streams:
+            stream._incoming = self._watch(stream._incoming)  # type: ignore[assignment]
+            stream._outgoing = self._watch(stream._outgoing)  # type: ignore[assignment]
+
+    def _watch(self, bio: ssl.MemoryBIO) -> SimpleNamespace:
+        def look(operation: Callable[..., object]) -> Callable[..., object]:
+            def looking(*arguments: object) -> object:
+                self.pending_max = max(self.pending_max, bio.pending)
+                result = operation(*arguments)
+                self.pending_max = max(self.pending_max, bio.pending)
+                return result
+
+            return looking
+
+        return SimpleNamespace(write=look(bio.write), read=look(bio.read), write_eof=bio.write_eof, pending=0)
 
 
 class Demanding:
