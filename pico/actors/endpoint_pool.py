@@ -73,9 +73,10 @@ class Upstream:
 class Routes:
     """What pools have published: endpoint → balancer. Read by every request; written only by ``Endpoints``."""
 
-    def __init__(self, clock: Clock, endpoint_wait_s: float) -> None:
+    def __init__(self, clock: Clock, endpoint_wait_s: float, requests_max: int) -> None:
         self._clock = clock
         self._endpoint_wait_s = endpoint_wait_s
+        self._requests_max = requests_max  # in flight for one endpoint
         self._balancers: dict[str, Balancer[Upstream]] = {}
         self._vanished: dict[str, float] = {}
         self._waiters: dict[str, list[pykka.ActorRef[Any]]] = {}
@@ -84,7 +85,9 @@ class Routes:
     def choose(self, endpoint_id: str, tried: Collection[Upstream] = ()) -> Upstream | None:
         """The upstream for a request, or None when none takes it now."""
         balancer = self._balancers.get(endpoint_id)
-        return balancer.choose(tried) if balancer is not None else None
+        if balancer is None or balancer.in_flight >= self._requests_max:
+            return None
+        return balancer.choose(tried)
 
     def knows(self, endpoint_id: str) -> bool:
         """Whether an upstream is registered for the endpoint, busy or not; one about to leave the pool does not count.

@@ -126,6 +126,8 @@ class ProxyRequest(InlineActor):
     _uncredited = 0  # written to the client, and not yet given back as credit
     _client_deadline = inf
     _service_deadline = inf
+    _total_deadline = inf
+    _unsent_bytes = 0  # when the client was last seen to take something
     _finished = False
 
     def __init__(self, services: RequestServices, client: Client, request: Request) -> None:
@@ -136,6 +138,8 @@ class ProxyRequest(InlineActor):
         self.request_id = services.new_request_id()
         # The time of what is being handled: it is read once for each message, not by everyone who needs it.
         self._now = self.began_at = services.clock.now()
+        if services.timers.request_total_s:
+            self._total_deadline = self.began_at + services.timers.request_total_s
 
     # The actor's life.
 
@@ -205,7 +209,7 @@ class ProxyRequest(InlineActor):
     @property
     def deadline(self) -> float:
         """When something is late, on the services' clock."""
-        return min(self._client_deadline, self._service_deadline)
+        return min(self._client_deadline, self._service_deadline, self._total_deadline)
 
     def deadline_passed(self, now: float) -> None:
         """Called in the hub, when the sweep of deadlines comes by the client's connection."""
@@ -263,13 +267,17 @@ class ProxyRequest(InlineActor):
             self._pending = self._pending + data if self._pending else data
             self._client_deadline = inf
         if not self._body_read and not self._pending:
-            self._client_deadline = self._now + self._body_wait_s()
+            self._client_deadline = self._body_deadline()
         elif self._body_read:
             self._client_deadline = inf
 
-    def _body_wait_s(self) -> float:
+    def _body_deadline(self) -> float:
+        """By when the next byte must come: not idle for too long, and not too slow on the average."""
         timers = self._services.timers
-        return timers.upgrade_idle_s if self._switched else timers.body_idle_s
+        if self._switched:
+            return self._now + timers.upgrade_idle_s
+        too_slow_s = max(timers.body_rate_grace_s, self.bytes_in / timers.body_rate_bytes_min)
+        return min(self._now + timers.body_idle_s, self.began_at + too_slow_s)
 
     def _send_body(self) -> None:
         """Send what there is credit for; more comes with credit or with bytes from the client."""
@@ -397,6 +405,7 @@ class ProxyRequest(InlineActor):
     def _settle(self, unsent_bytes: int) -> None:
         """What follows from how much the client has taken."""
         if unsent_bytes:
+            self._unsent_bytes = unsent_bytes
             self._client_deadline = self._now + self._services.timers.write_stall_s
             return
         if self._uncredited and self._upstream is not None and self._stream is not None:
@@ -502,12 +511,17 @@ class ProxyRequest(InlineActor):
             self._client_late()
         elif message.now >= self._service_deadline:
             self._service_late()
+        elif message.now >= self._total_deadline:
+            self._give_up(Failure.RESPONSE_TIMEOUT)
 
     def _client_late(self) -> None:
-        if self._client.unsent_bytes:
-            self._cancel(Failure.CLIENT_STALLED)
-        else:
+        unsent_bytes = self._client.unsent_bytes
+        if not unsent_bytes:
             self._give_up(Failure.BODY_TIMEOUT)
+        elif unsent_bytes < self._unsent_bytes:
+            self._settle(unsent_bytes)  # slow, but it takes some
+        else:
+            self._cancel(Failure.CLIENT_STALLED)
 
     def _service_late(self) -> None:
         if self._waiting:

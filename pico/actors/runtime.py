@@ -51,6 +51,7 @@ __all__ = [
     "depth",
     "install_registry",
     "is_expected",
+    "registered_actors",
     "tell",
 ]
 
@@ -384,7 +385,13 @@ class GeventActor(_NativeActor):
         gevent.spawn_raw(self._actor_loop)
 
     def _actor_loop_setup(self) -> None:
-        super()._actor_loop_setup()
+        try:
+            self.on_start()
+        except BaseException as error:
+            if is_expected(error):
+                self._end(error)  # ``started`` tells whoever wanted the actor: a log line would say it twice
+            else:
+                self._fail(error)
         if self.exit_reason is None:
             self.started.set(None)
         else:
@@ -443,6 +450,11 @@ class RegistryTable(Generic[A]):
             del self._refs[ref]
         except KeyError:
             raise ValueError(f"{ref} is not registered") from None
+
+
+def registered_actors() -> int:
+    """How many actors live in this process."""
+    return len(pykka.ActorRegistry._actor_refs)
 
 
 def install_registry() -> None:

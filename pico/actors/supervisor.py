@@ -61,7 +61,7 @@ class Child:
 
 
 class ChildDidNotStart(PicoError):
-    """The ``on_start`` of a child failed, which the child's own log line says in full, or took too long."""
+    """The ``on_start`` of a child failed, or took too long; of a bug, the child's own log line has the traceback."""
 
 
 class RestartsExhausted(PicoError):

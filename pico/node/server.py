@@ -28,7 +28,7 @@ from pico.actors.endpoint_pool import Endpoints, Routes
 from pico.actors.listener import Listener
 from pico.actors.messages import StopAccepting
 from pico.actors.request_services import RequestServices
-from pico.actors.runtime import install_registry, tell
+from pico.actors.runtime import install_registry, registered_actors, tell
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig, TlsFiles
 from pico.errors import TransportError
@@ -72,7 +72,7 @@ class Node:
             actors=NODE_ORDER,
         )
         self.access_log = AccessLog(config.access_log, write_access_log, self.clock, node_id=node_id)
-        self.routes = Routes(self.clock, config.endpoint_wait_s)
+        self.routes = Routes(self.clock, config.endpoint_wait_s, config.requests_per_endpoint_max)
         self.services = RequestServices(
             config,
             self.clock,
@@ -114,14 +114,14 @@ class Node:
         """Stop taking new work and finish what is in flight, within the grace period; blocks until then."""
         config = self.config
         self.services.draining = True
-        self.upstream_door.drain("the node is going away")
-        gevent.sleep(config.drain_delay_s)
+        gevent.sleep(config.drain_delay_s)  # requests come until balancers have noticed, so agents must still be here
         for door in ("proxy-door", "upstream-door"):
             ref = self._supervisor.ref(door)
             if ref is not None:
                 tell(ref, StopAccepting())
         for connection in tuple(self.services.connections):
             connection.close_when_idle()
+        self.upstream_door.drain("the node is going away")
         until = self.clock.now() + config.grace_period_s
         while self.metrics.requests_in_flight and self.clock.now() < until:
             gevent.sleep(POLL_S)
@@ -209,12 +209,14 @@ class Node:
     def _set_gauges(self) -> None:
         self.metrics.upstreams = lambda: float(self.upstream_door.upstreams)
         self.metrics.endpoints = lambda: float(self.routes.endpoints)
+        self.metrics.actors = lambda: float(registered_actors())
         self.metrics.streams = lambda: float(self.routes.streams)
         self.metrics.client_connections = lambda: float(len(self.services.connections))
         self.metrics.access_log_dropped = lambda: float(self.access_log.dropped)
 
     def _escalated(self, reason: BaseException) -> None:
-        _log.error("the node ends: %s", reason)
+        if self._supervisor.started.done():  # else ``start`` raises it
+            _log.error("the node ends: %s", reason)
         self.failed.set()
 
 

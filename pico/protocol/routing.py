@@ -49,6 +49,11 @@ class Balancer(Generic[C]):
         """The upstream for the next request."""
         raise NotImplementedError
 
+    @property
+    def in_flight(self) -> int:
+        """Streams that have not ended, of all candidates."""
+        return sum([candidate.in_flight for candidate in self.candidates])
+
     def _in_turn(self, tried: Collection[C]) -> Iterator[tuple[int, C]]:
         """The free candidates that were not tried, with their places, beginning with the one whose turn it is."""
         candidates = self.candidates

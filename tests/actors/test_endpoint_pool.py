@@ -45,7 +45,7 @@ class Waiter:
 
 def routes(wait_s: float = 2.0) -> tuple[Routes, ManualClock]:
     clock = ManualClock()
-    return Routes(clock, wait_s), clock
+    return Routes(clock, wait_s, 100), clock
 
 
 def pool(published: Routes) -> EndpointPool:

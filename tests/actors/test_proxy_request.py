@@ -10,7 +10,7 @@ from pico.actors.endpoint_pool import Routes
 from pico.actors.messages import ClientDrained, ClientLost, ClientReadable, DeadlinePassed, EndpointAppeared
 from pico.actors.proxy_request import ProxyRequest
 from pico.actors.request_services import RequestServices
-from pico.config import HttpLimits, NodeConfig
+from pico.config import HttpLimits, HttpTimers, NodeConfig
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import UNKNOWN_LENGTH, Failure, RequestReader, ResponseHead
@@ -20,6 +20,7 @@ from pico.transport.clock import ManualClock
 from tests.rules import covers
 
 GET = b"GET /a HTTP/1.1\r\nHost: ep.x\r\n\r\n"
+LONG = b"POST /a HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 100000\r\n\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 10\r\n\r\n"
 
 
@@ -85,13 +86,13 @@ class Client:
 
 
 class Scene:
-    def __init__(self, request: bytes = GET, upstreams: int = 1, **settings) -> None:
+    def __init__(self, request: bytes = GET, upstreams: int = 1, timers: HttpTimers | None = None, **settings) -> None:
         self.clock, self.lines = ManualClock(), []
         metrics = NodeMetrics(node_id="n", version="0", failure_codes=[failure.code for failure in Failure])
         self.services = RequestServices(
-            NodeConfig(),
+            NodeConfig(http_timers=timers or HttpTimers()),
             self.clock,
-            Routes(self.clock, 2.0),
+            Routes(self.clock, 2.0, 100),
             metrics,
             AccessLog("json", self.lines.append, self.clock, node_id="n"),
             node_id="n",
@@ -203,6 +204,59 @@ def test_a_deadline_that_passes_names_what_was_late(request_bytes, seconds, code
     scene.actor.on_receive(DeadlinePassed(scene.clock.now() + seconds))
     assert scene.error() == code
     assert scene.log[-1] == ("reset", ResetCode.CANCELLED)
+
+
+@covers("HTTP-62")
+def test_a_body_that_comes_too_slowly_is_given_up_however_steadily_it_comes():
+    scene = Scene(LONG, credit=100_000)
+    for _ in range(2):  # 2,000 bytes every 10 s are 200 B/s
+        scene.clock.advance(10.0)
+        scene.client.reader.receive_data(b"x" * 2000)
+        scene.actor.on_receive(ClientReadable())
+    assert scene.actor.deadline == 30.0
+    scene.actor.on_receive(DeadlinePassed(30.0))
+    assert scene.error() == "body_timeout"
+
+
+@covers("HTTP-62")
+def test_a_body_that_is_fast_enough_may_take_its_time():
+    scene = Scene(LONG, credit=100_000)
+    for _ in range(3):
+        scene.clock.advance(10.0)
+        scene.client.reader.receive_data(b"x" * 10_000)
+        scene.actor.on_receive(ClientReadable())
+    assert scene.actor.deadline == 60.0
+
+
+@covers("HTTP-62")
+def test_a_client_that_takes_some_bytes_is_slow_and_one_that_takes_none_is_stalled():
+    scene = Scene()
+    scene.client.unsent_bytes = 1000
+    scene.tell(HeadReceived, ENDLESS, b"abc", False)
+    scene.client.unsent_bytes = 999
+    scene.clock.advance(60.0)
+    scene.actor.on_receive(DeadlinePassed(60.0))
+    assert not scene.ended
+    assert scene.actor.deadline == 120.0
+    scene.actor.on_receive(DeadlinePassed(120.0))
+    assert scene.client.aborted
+    assert scene.ended
+
+
+@covers("HTTP-62")
+def test_the_total_time_of_a_request_can_be_bounded():
+    scene = Scene(timers=HttpTimers(request_total_s=5.0))
+    assert scene.actor.deadline == 5.0
+    scene.actor.on_receive(DeadlinePassed(5.0))
+    assert scene.error() == "response_timeout"
+
+
+def test_requests_in_flight_for_one_endpoint_are_bounded():
+    scene = Scene()
+    scene.upstreams[0].multiplexer.in_flight = 99
+    assert scene.services.routes.choose("ep") is not None
+    scene.upstreams[0].multiplexer.in_flight = 100
+    assert scene.services.routes.choose("ep") is None
 
 
 @covers("HTTP-66")
