@@ -23,7 +23,7 @@ from gevent.event import Event
 
 from pico import __version__
 from pico.actors.admin_door import AdminDoor
-from pico.actors.runtime import install_registry, tell
+from pico.actors.runtime import install_registry, registered_actors, tell
 from pico.actors.supervisor import Child, Restart, Supervisor
 from pico.agent.dialling import Server, server_of
 from pico.agent.forwarding import Forwarder
@@ -86,6 +86,7 @@ class Agent:
         self._admin: AdminDoor | None = None
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
         self.metrics.service_connections = lambda: float(sum(map(len, self._services)))
+        self.metrics.actors = lambda: float(registered_actors())
         self.metrics.streams = lambda: float(sum(link.streams for link in self._links.values()))
 
     def start(self) -> None:

@@ -111,6 +111,7 @@ class _Metrics:
         "_request_s",
         "_upstream_s",
         "actor_restarts",
+        "actors",
         "bytes_in",
         "bytes_out",
         "failures",
@@ -130,6 +131,7 @@ class _Metrics:
         self.actor_restarts = Tally(actors)
         self.late_messages = 0
         self.hub_blocked_s = 0.0
+        self.actors: Gauge = _zero
         self.streams: Gauge = _zero
         self._request_s = Histogram()
         self._upstream_s = Histogram()
@@ -161,6 +163,7 @@ class _Metrics:
             "pico_requests_in_flight", "Requests that have begun and not ended.", self.requests_in_flight
         )
         yield GaugeMetricFamily("pico_streams", "Streams open in all tunnels together.", self.streams())
+        yield GaugeMetricFamily("pico_actors", "Actors alive, those of requests and tunnels included.", self.actors())
         yield self._bytes()
         yield self.failures.family("pico_request_failures_total", "Requests that failed on the way.", "reason")
         yield self.protocol_errors.family(

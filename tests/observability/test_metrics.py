@@ -110,6 +110,7 @@ def test_what_a_node_tells() -> None:
         "pico_upstream_duration_seconds",
         "pico_requests_in_flight",
         "pico_streams",
+        "pico_actors",
         "pico_bytes",
         "pico_request_failures",
         "pico_protocol_errors",

@@ -160,8 +160,9 @@ class Programs:
             assert TRACEBACK not in program.errors, f"{program.name}: {program.errors}"
 
     def node(self, *options: str) -> Node:
-        """A node that leaves without delay; more options go behind these."""
-        return self._add(Node(self._name("node"), self._directory, ["--drain-delay=0", *options]))
+        """A node that leaves without delay unless it is told one."""
+        delay = [] if any(option.startswith("--drain-delay") for option in options) else ["--drain-delay=0"]
+        return self._add(Node(self._name("node"), self._directory, [*delay, *options]))
 
     def agent(self, server: str, endpoint: str, service_port: int, *options: str) -> Agent:
         """An agent for one endpoint with a service on this machine; not yet registered."""

@@ -1,0 +1,233 @@
+"""How node and agent start, leave and fail, seen from outside: exit codes, one line, and what is in flight."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.system.processes import CURL_S, HOST, Node, Program, Programs, answer_of, curl, curling, until
+from tests.system.service import Service
+
+DOORS = [f"--{door}-host={HOST}" for door in ("proxy", "admin", "upstream", "gossip")]
+ANY_PORTS = [f"--{door}-port=0" for door in ("proxy", "admin", "upstream", "gossip")]
+ASK = ("--fail", "-H", "x-pico-endpoint: web")
+
+
+@contextmanager
+def in_flight(service: Service, node: Node) -> Iterator[Program]:
+    """A request that the service has got and not answered."""
+    with curling(*ASK, f"{node.url}/wait") as running:
+        service.until_waiting()
+        yield running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_that_is_told_to_stop_finishes_what_is_in_flight(
+    programs: Programs, service: Service, number: signal.Signals
+) -> None:
+    node = programs.node()
+    agent = programs.agent(node.upstream_url, "web", service.port).registered()
+    with in_flight(service, node) as running:
+        node.send(number)
+        node.until_said("drains")
+        until(lambda: refuses(node.proxy_port), "the closing of the proxy door")
+        assert node.admin("/readyz")[0] == 503
+        assert node.admin("/livez")[0] == 200
+        assert node.process.poll() is None
+        service.permit()
+        assert running.communicate(timeout=CURL_S)[0] == b"it was worth it\n"
+        assert running.returncode == 0
+    assert node.wait() == 0
+    assert agent.process.poll() is None, "an agent outlives its node"
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_requests_are_served_until_the_door_closes(programs: Programs, service: Service) -> None:
+    """The drain's delay is there so that balancers notice: until it is over, nobody is refused."""
+    node = programs.node("--drain-delay=2s", "--endpoint-wait=0")
+    programs.agent(node.upstream_url, "web", service.port).registered()
+    node.send(signal.SIGTERM)
+    until(lambda: node.admin("/readyz")[0] == 503, "the node's warning")
+    for _ in range(5):
+        assert curl(*ASK, f"{node.url}/").stdout == b"hello\n"
+    assert node.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_agent_that_is_told_to_stop_finishes_what_is_in_flight(
+    programs: Programs, service: Service, number: signal.Signals
+) -> None:
+    node = programs.node("--endpoint-wait=0")
+    agent = programs.agent(node.upstream_url, "web", service.port).registered()
+    with in_flight(service, node) as running:
+        agent.send(number)
+        until(lambda: node.metric("pico_endpoints") == 0, "the end of its registration")
+        assert b"endpoint_not_found" in curl("-H", "x-pico-endpoint: web", f"{node.url}/").stdout
+        assert agent.process.poll() is None
+        service.permit()
+        assert running.communicate(timeout=CURL_S)[0] == b"it was worth it\n"
+    assert agent.wait() == 0
+
+
+@pytest.mark.parametrize("which", ["node", "agent"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_signal_stops_at_once(
+    programs: Programs, service: Service, which: str, number: signal.Signals
+) -> None:
+    node = programs.node()
+    agent = programs.agent(node.upstream_url, "web", service.port).registered()
+    with in_flight(service, node) as running:
+        told: Program = node if which == "node" else agent
+        told.send(number)
+        told.until_said("drains" if which == "node" else "finishes its requests")
+        assert told.process.poll() is None
+        told.send(number)
+        assert told.wait(within_s=8.0) == 0  # the grace period is 30 s
+        running.communicate(timeout=CURL_S)
+        assert running.returncode != 0
+    service.permit()
+
+
+def test_a_grace_period_ends(programs: Programs, service: Service) -> None:
+    node = programs.node("--grace-period=500ms")
+    agent = programs.agent(node.upstream_url, "web", service.port, "--grace-period=500ms").registered()
+    with in_flight(service, node) as running:
+        agent.send(signal.SIGTERM)
+        assert agent.wait() == 0
+        running.communicate(timeout=CURL_S)
+        assert running.returncode != 0
+    programs.agent(node.upstream_url, "web", service.port).registered()
+    with in_flight(service, node) as running:
+        node.send(signal.SIGTERM)
+        assert node.wait() == 0
+        running.communicate(timeout=CURL_S)
+        assert running.returncode != 0
+    service.permit()
+    service.permit()
+
+
+def test_an_agent_follows_a_node_that_is_started_anew(programs: Programs, service: Service) -> None:
+    first = programs.node()
+    ports = [f"--{door}-port={getattr(first, f'{door}_port')}" for door in ("proxy", "admin", "upstream")]
+    agent = programs.agent(first.upstream_url, "web", service.port, "--backoff-max=500ms").registered()
+    first.send(signal.SIGKILL)
+    first.wait()
+    agent.until_said("retrying")
+    second = programs.program("pico.cli.node", *DOORS, *ports, "--gossip-port=0", "--drain-delay=0")
+    second.until_said("is ready")
+    second.until_said("registered endpoint web")
+    assert curl(*ASK, f"{first.url}/").stdout == b"hello\n"
+    assert agent.errors.count("retrying") == 1, "the same failure again is no news"
+
+
+@pytest.mark.parametrize("door", ["proxy", "admin", "upstream"])
+def test_a_node_whose_port_is_taken_says_so_in_one_line(programs: Programs, door: str) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = [option for option in ANY_PORTS if door not in option]
+        code, said = programs.run("node", *DOORS, *ports, f"--{door}-port={port}")
+    complaints = [line for line in said.splitlines() if "level=info" not in line]
+    assert code == 1
+    assert len(complaints) == 1, said
+    assert re.fullmatch(rf"pico-node: .*--{door}-port.*{port}.*in use.*", complaints[0])
+
+
+BAD = {
+    "unknown option": ("node", ["--frob"], "pico-node: unknown option --frob"),
+    "no number": ("node", ["--proxy-port=many"], "pico-node: --proxy-port"),
+    "no duration": ("node", ["--heartbeat=often"], "pico-node: --heartbeat"),
+    "no file": ("node", ["--proxy-tls-cert=/nowhere", "--proxy-tls-key=/nowhere"], "pico-node: --proxy-tls-cert"),
+    "nothing": ("agent", [], "pico-agent: --server is missing"),
+    "no url": ("agent", ["--server=frob", "--endpoint=web=3000"], "pico-agent: --server"),
+    "hyphen": ("agent", ["--server=http://localhost:1", "--endpoint=-web=3000"], "pico-agent: --endpoint"),
+    "dots": ("agent", ["--server=http://localhost:1", "--endpoint=a.b=3000"], "pico-agent: --endpoint"),
+    "too long": ("agent", ["--server=http://localhost:1", f"--endpoint={'x' * 64}=3000"], "pico-agent: --endpoint"),
+    "no service": ("agent", ["--server=http://localhost:1", "--endpoint=web"], "pico-agent: --endpoint"),
+}
+
+
+@pytest.mark.parametrize("program,words,begins", BAD.values(), ids=BAD.keys())
+def test_a_wrong_word_is_answered_with_one_line(
+    programs: Programs, program: str, words: list[str], begins: str
+) -> None:
+    code, said = programs.run(program, *words)
+    assert code == 2
+    assert len(said.splitlines()) == 1
+    assert said.startswith(begins)
+
+
+@contextmanager
+def door_that_answers(status: str) -> Iterator[str]:
+    """Something that is no node of Pico, or one that will not have this agent."""
+    with socket.create_server((HOST, 0)) as listening:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield f"http://{HOST}:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "403 Forbidden", "404 Not Found"])
+def test_an_agent_that_is_refused_for_good_ends_with_one_line(programs: Programs, status: str) -> None:
+    with door_that_answers(status) as server:
+        code, said = programs.run("agent", f"--server={server}", "--endpoint=web=3000")
+    assert code == 1
+    errors = [line for line in said.splitlines() if "level=error" in line]
+    assert len([line for line in errors if "the agent ends" in line]) == 1, said
+    assert status[:3] in errors[-1]
+
+
+def test_an_agent_goes_on_after_an_answer_that_may_heal(programs: Programs) -> None:
+    with door_that_answers("503 Service Unavailable") as server:
+        agent = programs.agent_of(f"--server={server}", "--endpoint=web=3000", "--backoff-max=100ms")
+        agent.until_said("retrying")
+        agent.send(signal.SIGTERM)
+        assert agent.wait() == 0
+
+
+def test_an_agent_takes_the_next_server(programs: Programs, service: Service) -> None:
+    node = programs.node()
+    with socket.create_server((HOST, 0)) as nobody:
+        gone = nobody.getsockname()[1]
+    programs.agent_of(
+        f"--server=http://{HOST}:{gone}", f"--server={node.upstream_url}", f"--endpoint=web={HOST}:{service.port}"
+    ).registered()
+    assert curl(*ASK, f"{node.url}/").stdout == b"hello\n"
+
+
+def test_an_agent_has_an_admin_door_when_it_is_asked_to(programs: Programs, service: Service) -> None:
+    node = programs.node()
+    with socket.create_server((HOST, 0)) as free:
+        port = free.getsockname()[1]
+    agent = programs.agent(node.upstream_url, "web", service.port, f"--admin-port={port}").registered()
+    assert answer_of(port, "/livez")[0] == 200
+    assert answer_of(port, "/readyz")[0] == 200
+    assert 'pico_tunnel_up{endpoint="web"} 1.0' in answer_of(port, "/metrics")[1]
+    node.send(signal.SIGKILL)
+    until(lambda: answer_of(port, "/readyz")[0] == 503, "the agent's notice")
+    agent.send(signal.SIGTERM)
+    assert agent.wait() == 0
