@@ -111,7 +111,7 @@ class ProxyRequest(InlineActor):
     _upstream: Upstream | None = None
     _stream: RpcStream | None = None
     _tried: tuple[Upstream, ...] = ()
-    _refusal = (Failure.OVERLOADED, "")  # of the upstream that had the request last
+    _refusal = Failure.OVERLOADED  # what the upstream that had the request last stands for
     _waiting = False  # for the endpoint to return
     _pending = b""  # read from the client, not sent yet
     _body_read = False  # the client's body has been read to its end
@@ -224,7 +224,7 @@ class ProxyRequest(InlineActor):
         if upstream is not None:
             self._open(upstream)
         elif services.routes.knows(self.endpoint_id):
-            self._give_up(*self._refusal)
+            self._give_up(self._refusal)
         else:
             self._wait_for_endpoint()
 
@@ -461,11 +461,13 @@ class ProxyRequest(InlineActor):
                 self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
             )
         )
+        # The reason may name hosts and ports behind the agent: for the operator only (HTTP-68).
+        _log.info("request %s: upstream %s gave it up: %s", self.request_id, self.upstream_id, event.reason)
+        self._refusal = failure_of(event.code, untouched=event.untouched)
         if again:
-            self._refusal = (failure_of(event.code, untouched=event.untouched), event.reason)
             self._try_again()
         else:
-            self._give_up(failure_of(event.code, untouched=event.untouched), event.reason)
+            self._give_up(self._refusal)
 
     def _try_again(self) -> None:
         assert self._held is not None

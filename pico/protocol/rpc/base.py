@@ -120,7 +120,7 @@ class BaseEngine(RpcConnection):
             self._end(stream)
             self._discard(stream)
         else:  # RPC-24
-            self._answer(stream, failure_response(failure_of(code), message))
+            self._answer(stream, failure_response(failure_of(code)))
 
     def consumed(self, stream: RpcStream, size: int) -> None:
         """Nothing to give back: the base protocol has no credit."""
