@@ -285,6 +285,19 @@ def test_a_fault_in_any_callback_ends_the_connection(event: str) -> None:
     assert faulty.crashes == 1 and far.closed
 
 
+def test_a_cut_cable_is_noticed_at_both_ends() -> None:
+    clock = ManualClock()
+    near, far = memory_pair(clock)
+    one, other = Recorder(near), Recorder(far)
+    near.write(b"on its way")
+    near.cut()
+    clock.advance()
+    far.write(b"too late")
+    clock.advance()
+    assert one.events == other.events == ["lost"]
+    assert near.closed and far.closed
+
+
 def test_a_reader_has_its_deadline_from_its_clock() -> None:
     clock = ManualClock()
     near, far = memory_pair(clock)
