@@ -221,7 +221,9 @@ class Multiplexer:
 
     def _receive_other(self, kind: Kind, payload: bytes) -> None:
         if kind is Kind.PING:
-            self._stream.write(self._codec.encode_pong(payload))
+            # RFC 6455 §5.5.3 lets answers to earlier pings be left out: a peer that reads nothing gets none.
+            if self._stream.unsent_bytes <= self._engine.limits.control_bytes_max:
+                self._stream.write(self._codec.encode_pong(payload))
         elif kind is Kind.CLOSE:
             self._receive_close(payload)
         elif kind is Kind.TEXT:  # RPC-1

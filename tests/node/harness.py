@@ -36,6 +36,19 @@ def until(condition: Callable[[], object], what: str = "the condition", seconds:
             gevent.sleep(0.002)
 
 
+def settled(condition: Callable[[], object], what: str = "the condition", quiet_s: float = 0.2) -> None:
+    """Wait until a condition holds and goes on holding for a while."""
+
+    def holds() -> bool:
+        with gevent.Timeout(quiet_s, False):
+            while condition():
+                gevent.sleep(0.002)
+            return False
+        return True
+
+    until(holds, what)
+
+
 class Call:
     """One request as the agent's side sees it."""
 
@@ -182,12 +195,15 @@ def plain_socket(sock: socket.socket):
 def send_until_blocked(sock: socket.socket, data: bytes, quiet_s: float = 0.3) -> int:
     """Send ``data`` again and again until nobody takes any of it for a while; how many bytes were taken."""
     sock.settimeout(quiet_s)
-    sent = 0
+    total = 0
+    rest = data
     try:
         while True:
-            sent += sock.send(data)
+            sent = sock.send(rest)
+            total += sent
+            rest = rest[sent:] or data
     except TimeoutError:
-        return sent
+        return total
 
 
 def ends_with_reset(sock: socket.socket) -> bool:
@@ -378,5 +394,6 @@ __all__ = [
     "read_head",
     "running_node",
     "send_until_blocked",
+    "settled",
     "until",
 ]

@@ -16,6 +16,7 @@ from tests.node.harness import (
     logged,
     running_node,
     send_until_blocked,
+    settled,
     until,
 )
 from tests.rules import covers
@@ -126,7 +127,7 @@ def test_a_client_that_does_not_read_stalls_only_itself_and_holds_no_more_than_i
 
     agent = Agent(node, "ep", handler)
     stalled = Client(node).send(b"GET /big HTTP/1.1\r\nHost: ep.x\r\n\r\n")
-    until(lambda: agent.calls and agent.calls[0].stream.credit == 0)
+    settled(lambda: agent.calls and agent.calls[0].stream.credit == 0)
     assert Client(node).get(b"/quick").body == b"quick"
     (connection,) = [one for one in node.services.connections if one.unsent_bytes]
     assert connection.unsent_bytes <= window

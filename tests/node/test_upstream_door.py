@@ -8,6 +8,7 @@ import struct
 
 import gevent
 import pytest
+from gevent import socket
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, Request
 
@@ -259,10 +260,14 @@ def test_random_bytes_after_the_handshake_harm_nobody_else(node):
     assert not bystander.ended.ready()
 
 
-def test_a_flood_of_heartbeats_by_an_agent_that_does_not_read_is_bounded(node):
+@covers("RPC-47", "TUN-17")
+@pytest.mark.parametrize("frame", [raw_frame(2, HEADER.pack(1, 1, 0)), raw_frame(9, b"x" * 125)])
+def test_a_flood_of_questions_by_an_agent_that_does_not_read_is_bounded(node, frame):
     peer = Peer(node)
-    beats = raw_frame(2, HEADER.pack(1, 1, 0)) * 1000
-    send_until_blocked(peer.sock, beats)
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with gevent.Timeout(3.0, False):
+        send_until_blocked(peer.sock, frame * 500)
     (upstream,) = node.routes._balancers["ep"].candidates
     assert upstream.multiplexer.engine.snapshot().control_bytes < 256 * 1024
+    assert upstream.multiplexer._stream.unsent_bytes < 512 * 1024
     gevent.sleep(0)
