@@ -39,6 +39,7 @@ class MemoryStream:
         self.peer_port = peer_port
         self.closed = False
         self.unsent_bytes = 0
+        self.read_bytes_max = RECV_BYTES
         self._clock = clock
         self._capacity_bytes = capacity_bytes
         self._receiver: Receiver | None = None
@@ -174,11 +175,11 @@ class MemoryStream:
     def _take(self) -> bytes:
         """One read."""
         pieces, size = [], 0
-        while self._inbox and size < RECV_BYTES:
+        while self._inbox and size < self.read_bytes_max:
             piece = self._inbox.popleft()
-            if size + len(piece) > RECV_BYTES:
-                self._inbox.appendleft(piece[RECV_BYTES - size :])
-                piece = piece[: RECV_BYTES - size]
+            if size + len(piece) > self.read_bytes_max:
+                self._inbox.appendleft(piece[self.read_bytes_max - size :])
+                piece = piece[: self.read_bytes_max - size]
             pieces.append(piece)
             size += len(piece)
         self._inbox_bytes -= size

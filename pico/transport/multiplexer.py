@@ -27,7 +27,7 @@ from pico.protocol.rpc import (
     StreamOpened,
 )
 from pico.transport.clock import Clock, Timer
-from pico.transport.stream import Stream
+from pico.transport.stream import READ_BYTES_MAX, Stream
 from pico.transport.websocket import BINARY, Kind, WebSocketCodec, WebSocketViolation
 
 __all__ = ["Multiplexer", "MultiplexerOwner", "Sink"]
@@ -103,6 +103,8 @@ class Multiplexer:
 
     def start(self, leftover: bytes = b"") -> None:
         """Begin to read; ``leftover`` is what arrived behind the handshake."""
+        # Several messages at a time, so that what they cause, credit above all, leaves in one send.
+        self._stream.read_bytes_max = READ_BYTES_MAX
         self._stream.set_receiver(self)
         self._arm()
         if leftover:

@@ -21,6 +21,7 @@ from collections import deque
 from itertools import islice
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import gevent
 from gevent.hub import Waiter, get_hub
@@ -28,10 +29,13 @@ from gevent.hub import Waiter, get_hub
 from pico.errors import ConnectionLost, LocalProtocolError, TransportTimeout
 from pico.transport.clock import Clock, HubClock
 
-__all__ = ["BlockingReader", "Receiver", "SocketStream", "Stream", "report_crash"]
+__all__ = ["READ_BYTES_MAX", "BlockingReader", "Receiver", "SocketStream", "Stream", "report_crash"]
 
 RECV_BYTES: Final = 64 * 1024
-"""Read at a time; one connection gets no more of one turn of the hub."""
+"""Read at a time, unless ``read_bytes_max`` says otherwise; one connection gets no more of one turn of the hub."""
+
+READ_BYTES_MAX: Final = 256 * 1024
+"""The most that ``read_bytes_max`` may be."""
 
 JOIN_BYTES_MAX: Final = 64 * 1024
 """Up to here one copy and one ``send`` cost less than a ``sendmsg`` of many buffers."""
@@ -83,6 +87,9 @@ class Stream(Protocol):
     def closed(self) -> bool:
         """Closed, aborted or lost; writing does nothing any more."""
 
+    read_bytes_max: int
+    """What one turn of the hub may bring. The owner may raise it to ``READ_BYTES_MAX``."""
+
     def set_receiver(self, receiver: Receiver | None) -> None:
         """Begin to read for ``receiver``, or stop for None.
 
@@ -133,6 +140,20 @@ def report_crash(receiver: Receiver | None, error: BaseException) -> None:
         _log.exception("a receiver of bytes failed again")
 
 
+_scratches: WeakKeyDictionary[Any, memoryview] = WeakKeyDictionary()
+
+
+def _scratch_of(hub: Any) -> memoryview:
+    """Where the streams of one hub read into. Each takes its bytes out at once, so all of them need one such room.
+
+    It spares every small read an allocation of the largest size, and lets large reads cost nothing while they are not.
+    """
+    scratch = _scratches.get(hub)
+    if scratch is None:
+        scratch = _scratches[hub] = memoryview(bytearray(READ_BYTES_MAX))
+    return scratch
+
+
 class SocketStream:
     """A stream on a connected socket, which it takes over: the object that was given is detached.
 
@@ -149,6 +170,7 @@ class SocketStream:
         "_peer_ended",
         "_reader",
         "_receiver",
+        "_scratch",
         "_shut",
         "_sock",
         "_unsent",
@@ -156,12 +178,15 @@ class SocketStream:
         "closed",
         "peer_host",
         "peer_port",
+        "read_bytes_max",
         "unsent_bytes",
     )
 
     def __init__(self, sock: Any, peer: tuple[Any, ...] | None = None) -> None:
         """Take over ``sock``; ``peer`` is its address when the caller has it, as from ``accept``."""
-        self._loop: Any = get_hub().loop
+        hub = get_hub()
+        self._loop: Any = hub.loop
+        self._scratch = _scratch_of(hub)
         # The plain C object: a gevent socket brings two watchers and a dictionary for each connection.
         self._sock = _socket.socket(fileno=sock.detach())
         self._sock.setblocking(False)
@@ -176,6 +201,7 @@ class SocketStream:
         self._shut = False  # half-closed by us
         self._fin_wanted = False  # ... once everything is out
         self.unsent_bytes = 0
+        self.read_bytes_max = RECV_BYTES
         self.closed = False
         self.peer_host, self.peer_port = _prepare(self._sock, peer)
 
@@ -211,15 +237,15 @@ class SocketStream:
 
     def _on_readable(self) -> None:
         try:
-            data = self._sock.recv(RECV_BYTES)
+            size = self._sock.recv_into(self._scratch, self.read_bytes_max)
         except BlockingIOError:
             return
         except OSError as error:
             self._break(_lost(error))
             return
-        if data:
+        if size:
             try:
-                self._receiver.received(data)  # type: ignore[union-attr] # the watcher runs only for a receiver
+                self._receiver.received(bytes(self._scratch[:size]))  # type: ignore[union-attr] # the watcher runs only for a receiver
             except BaseException as error:
                 self._crashed(error)
         else:

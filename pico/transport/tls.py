@@ -209,6 +209,15 @@ class TlsStream:
         raw.set_receiver(self)
 
     @property
+    def read_bytes_max(self) -> int:
+        """See ``Stream``; counted in what travels."""
+        return self._raw.read_bytes_max
+
+    @read_bytes_max.setter
+    def read_bytes_max(self, size: int) -> None:
+        self._raw.read_bytes_max = size
+
+    @property
     def peer_host(self) -> str:
         """See ``Stream``."""
         return self._raw.peer_host
