@@ -151,12 +151,14 @@ class EngineSide:
             case TrailersReceived(stream, block):
                 more = {"event": "trailers", "block": rpc_slow.text(block)}
             case StreamReset(stream, code, untouched, reason):
+                assert isinstance(reason, str)
                 more = {"event": "reset", "code": code.name, "untouched": untouched, "reason": reason}
             case CreditReceived(stream):
                 more = {"event": "credit"}
             case GoawayReceived(reason):
                 return {"event": "goaway", "reason": reason}
-            case PeerSilent():
+            case PeerSilent(silent_s):
+                assert silent_s >= self.engine.limits.silence_s
                 return {"event": "silent"}
             case _:
                 raise AssertionError(f"an event that the interface does not list: {event!r}")

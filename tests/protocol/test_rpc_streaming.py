@@ -8,7 +8,7 @@ import pytest
 
 from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
-from pico.protocol.rpc import StreamingEngine
+from pico.protocol.rpc import PeerSilent, StreamingEngine
 from tests.rpc_side import EngineSide, Pair, head_message, message, request_head, response_head, streaming_side
 from tests.rpc_slow import Value, encode, octets
 from tests.rules import covers
@@ -172,6 +172,20 @@ def test_what_is_received_puts_the_heartbeat_off() -> None:
     assert side.take_sent() == []
     side.timer(3.5)
     assert [sent["type"] for sent in side.take_sent()] == ["HEARTBEAT"]
+
+
+@covers("RPC-9", "RPC-10")
+def test_the_timer_is_wanted_when_something_is_to_be_done_and_not_before() -> None:
+    side = streaming_side(heartbeat_s=2.0, silence_s=7.0)
+    assert side.engine.next_timer() == 2.0
+    side.timer(1.5)
+    side.hear(message("HEARTBEAT", 9))
+    assert side.engine.next_timer() == 3.5
+    for at, then in ((3.5, 5.5), (5.5, 7.5), (7.5, 8.5)):
+        side.timer(at)
+        assert side.engine.next_timer() == then
+    side.timer(9.0)
+    assert side.engine.events() == [PeerSilent(7.5)]
 
 
 @covers("RPC-9", "RPC-10")
@@ -739,6 +753,15 @@ def test_trailers_that_are_not_valid_are_a_violation(block: str) -> None:
         acceptor(trailer_bytes_max=20).hear(message("TRAILERS", 1, "END", block=block))
 
 
+@covers("RPC-36", "RPC-39")
+def test_trailers_need_no_credit_and_no_length() -> None:
+    side = acceptor(request_head(body_length=4), "abcd", window_bytes=4)
+    assert len(side.hear(message("TRAILERS", 1, "END", block=""))) == 1
+    side.head("theirs:1", response_head(body_length=4), "abcd")
+    side.trailers("theirs:1", "")
+    assert side.engine.open_streams == 0
+
+
 @covers("RPC-36")
 def test_trailers_over_the_limit_are_the_callers_fault() -> None:
     side = opener(trailer_bytes_max=20)
@@ -1216,3 +1239,10 @@ def test_the_snapshot_counts_what_is_held() -> None:
     side.reset("ours:1", "CANCELLED")
     snapshot = engine.snapshot()
     assert (snapshot.opened, snapshot.held_bytes, snapshot.queued_bytes) == (0, 0, 0)
+
+
+def test_a_stream_says_in_a_log_whose_it_is_and_where_it_stands() -> None:
+    side = opener()
+    side.hear(head_message(7, ASKED, "", "END"))
+    assert repr(side.streams["ours:1"]) == "<RpcStream 1 ours sending=BODY receiving=HEAD>"
+    assert repr(side.streams["theirs:7"]) == "<RpcStream 7 theirs sending=HEAD receiving=ENDED>"
