@@ -1,0 +1,259 @@
+"""The multiplexer on a stream in memory and a clock that is moved by hand."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from pico.config import RpcLimits, WebSocketLimits
+from pico.protocol.http.values import RequestHead, ResponseHead
+from pico.protocol.rpc import (
+    DataReceived,
+    HeadReceived,
+    ResetCode,
+    StreamingEngine,
+    StreamOpened,
+    StreamReset,
+)
+from pico.protocol.rpc.messages import HEADER
+from pico.transport.clock import ManualClock
+from pico.transport.memory import memory_pair
+from pico.transport.multiplexer import Multiplexer
+from pico.transport.websocket import Kind, WebSocketCodec
+from tests.rules import covers
+
+GET = RequestHead(b"GET", b"/", b"Host: a.b\r\n", 0, b"")
+PUT = RequestHead(b"PUT", b"/", b"Host: a.b\r\n", -1, b"")
+OK = ResponseHead(200, b"OK", b"", -1, b"")
+
+
+class Owner:
+    """Records what concerns the connection; answers nothing."""
+
+    def __init__(self) -> None:
+        self.opened: list[StreamOpened] = []
+        self.goaways: list[str] = []
+        self.ended: list[str] = []
+        self.sink = lambda event: None
+
+    def stream_opened(self, event) -> None:
+        self.opened.append(event)
+        event.stream.context = self.sink
+
+    def goaway_received(self, reason: str) -> None:
+        self.goaways.append(reason)
+
+    def connection_ended(self, reason: str) -> None:
+        self.ended.append(reason)
+
+
+class Pair:
+    """A node's side and an agent's side with a wire between them."""
+
+    def __init__(self, limits: RpcLimits | None = None, capacity_bytes: int = 64 * 1024) -> None:
+        self.clock = ManualClock()
+        limits = limits or RpcLimits()
+        self.ends = memory_pair(self.clock, capacity_bytes=capacity_bytes)
+        self.owners = (Owner(), Owner())
+        self.node, self.agent = (
+            Multiplexer(
+                end, WebSocketCodec(role, WebSocketLimits()), StreamingEngine(limits, now=0.0), self.clock, owner
+            )
+            for end, role, owner in zip(self.ends, ("server", "client"), self.owners, strict=True)
+        )
+        self.node.start()
+        self.agent.start()
+        self.clock.advance()
+
+
+class Wire:
+    """One multiplexer, and a peer that is a test: frames in, frames out."""
+
+    def __init__(self, limits: RpcLimits | None = None) -> None:
+        self.clock, self.owner = ManualClock(), Owner()
+        near, self.far = memory_pair(self.clock, capacity_bytes=4096)
+        self.near = near
+        self.codec = WebSocketCodec("client", WebSocketLimits())
+        self.got: list = []
+        engine = StreamingEngine(limits or RpcLimits(), now=0.0)
+        self.mux = Multiplexer(near, WebSocketCodec("server", WebSocketLimits()), engine, self.clock, self.owner)
+        self.mux.start()
+        self.far.set_receiver(self)
+        self.clock.advance()
+
+    def received(self, data: bytes) -> None:
+        self.got.extend(self.codec.receive_data(data))
+
+    def ended(self) -> None:
+        pass
+
+    def drained(self) -> None:
+        pass
+
+    def lost(self, error) -> None:
+        pass
+
+    def send(self, *buffers: bytes) -> None:
+        self.far.write(b"".join(buffers))
+        self.clock.advance()
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level(logging.CRITICAL)
+
+
+def test_a_call_travels_and_every_event_reaches_its_own_sink():
+    pair, events = Pair(), ([], [])
+    pair.owners[1].sink = lambda event: None
+    for number in range(2):
+        pair.node.open(PUT, b"%d" % number, True, events[number].append)
+    pair.clock.advance()
+    for opened in pair.owners[1].opened:
+        pair.agent.send_head(opened.stream, OK, b"answer " + opened.data, True)
+    pair.clock.advance()
+    for number in range(2):
+        (event,) = events[number]
+        assert isinstance(event, HeadReceived)
+        assert event.data == b"answer %d" % number
+    assert pair.node.in_flight == pair.agent.in_flight == 0
+
+
+def test_what_is_queued_in_one_turn_leaves_in_one_write(monkeypatch):
+    pair = Pair()
+    writes: list[int] = []
+    original = type(pair.ends[0]).writev
+    monkeypatch.setattr(
+        type(pair.ends[0]), "writev", lambda self, buffers: (writes.append(len(buffers)), original(self, buffers))
+    )
+    for _ in range(10):
+        pair.node.open(GET, b"", True, lambda event: None)
+    pair.clock.advance()
+    assert len(writes) == 1
+    assert len(pair.owners[1].opened) == 10
+
+
+@covers("RPC-43", "RPC-44")
+def test_a_peer_that_reads_nothing_makes_us_hold_no_more_than_windows_and_one_flush():
+    pair = Pair(capacity_bytes=4096)
+    pair.ends[1].pause_reading()
+    stream = pair.node.open(PUT, b"", False, lambda event: None)
+    while stream.credit:
+        pair.node.send_data(stream, b"x" * min(stream.credit, 65536))
+    pair.clock.advance()
+    held = pair.ends[0].unsent_bytes + pair.node.engine.snapshot().queued_bytes
+    assert held <= RpcLimits().window_bytes + 4096
+    pair.ends[1].resume_reading()
+    pair.clock.advance()
+    assert sum(len(opened.data) for opened in pair.owners[1].opened) == 0
+    assert pair.ends[0].unsent_bytes == 0
+
+
+def test_a_sink_that_raises_costs_its_own_stream_only():
+    pair, events = Pair(), []
+
+    def broken(event):
+        raise RuntimeError("seeded fault")
+
+    pair.node.open(GET, b"", True, broken)
+    pair.node.open(GET, b"", True, events.append)
+    pair.clock.advance()
+    resets: list = []
+    for opened in pair.owners[1].opened:
+        opened.stream.context = resets.append
+        pair.agent.send_head(opened.stream, OK, b"", False)
+    pair.clock.advance()
+    assert [event.code for event in resets if isinstance(event, StreamReset)] == [ResetCode.INTERNAL]
+    pair.agent.send_data(pair.owners[1].opened[1].stream, b"more", True)
+    pair.clock.advance()
+    assert isinstance(events[-1], DataReceived)
+    assert not pair.owners[0].ended
+
+
+@covers("RPC-15", "RPC-12")
+def test_the_loss_of_the_connection_ends_every_stream_and_then_tells_the_owner_once():
+    pair, events = Pair(), []
+    pair.node.open(GET, b"", True, events.append)
+    pair.clock.advance()
+    pair.ends[1].abort()
+    pair.clock.advance()
+    assert [(type(event), event.code) for event in events] == [(StreamReset, ResetCode.LOST)]
+    assert len(pair.owners[0].ended) == 1
+    assert not pair.node.may_open
+    pair.node.abort("again")
+    assert len(pair.owners[0].ended) == 1
+
+
+@covers("RPC-54", "RPC-55", "RPC-56")
+def test_goaway_is_told_to_the_owner_and_stops_new_streams():
+    pair = Pair()
+    pair.agent.goaway("moving house")
+    pair.clock.advance()
+    assert pair.owners[0].goaways == ["moving house"]
+    assert not pair.node.may_open
+
+
+@covers("TUN-18")
+def test_the_closing_handshake_ends_both_sides_and_a_silent_peer_is_dropped_after_a_deadline():
+    pair = Pair()
+    pair.node.close(1001, "bye")
+    pair.clock.advance()
+    assert len(pair.owners[0].ended) == len(pair.owners[1].ended) == 1
+    wire = Wire()
+    wire.mux.close(1000)
+    wire.clock.advance()
+    assert [message.kind for message in wire.got] == [Kind.CLOSE]
+    assert not wire.owner.ended
+    wire.clock.advance(WebSocketLimits().close_s)
+    assert len(wire.owner.ended) == 1
+
+
+@covers("RPC-9", "RPC-10")
+def test_heartbeats_keep_a_quiet_pair_alive_and_a_silent_peer_is_given_up():
+    pair = Pair()
+    pair.clock.advance(100.0)
+    assert not pair.owners[0].ended
+    wire = Wire()
+    wire.clock.advance(RpcLimits().silence_s - 0.1)
+    assert [message.kind for message in wire.got] == [Kind.BINARY] * 2
+    assert not wire.owner.ended
+    wire.clock.advance(0.1)
+    assert len(wire.owner.ended) == 1
+
+
+@covers("TUN-17", "RPC-47")
+@pytest.mark.parametrize("question", ["ping", "heartbeat", "unknown type"])
+def test_a_peer_that_asks_and_never_reads_is_bounded(question):
+    wire = Wire(RpcLimits(control_bytes_max=2000))
+    wire.far.pause_reading()
+    frame = {
+        "ping": lambda: wire.codec.encode_ping(b"x" * 100),
+        "heartbeat": lambda: b"".join(wire.codec.encode(HEADER.pack(1, 1, 0))),
+        "unknown type": lambda: b"".join(wire.codec.encode(HEADER.pack(99, 1, 0))),
+    }[question]
+    for _ in range(3000):
+        wire.send(frame())
+    held = wire.near.unsent_bytes + wire.mux.engine.snapshot().control_bytes
+    assert held < 30_000
+    assert not wire.owner.ended
+
+
+@covers("RPC-1", "RPC-2")
+@pytest.mark.parametrize(
+    "frame, code",
+    [
+        (b"\x82\x85\0\0\0\0short", 1002),
+        (b"\x81\x84\0\0\0\0text", 1002),
+        (b"\x82\x05plain", 1002),
+        (b"\xc2\x80\0\0\0\0", 1002),
+    ],
+)
+def test_a_violation_is_said_with_its_code_and_ends_the_connection(frame, code):
+    wire = Wire()
+    wire.send(frame)
+    (message,) = wire.got
+    assert message.kind is Kind.CLOSE
+    assert int.from_bytes(message.payload[:2], "big") == code
+    assert len(wire.owner.ended) == 1
+    assert wire.mux.violated in ("rpc", "websocket")
