@@ -163,7 +163,7 @@ def test_a_response_over_the_limit_is_replaced_by_an_error() -> None:
 def test_a_response_over_the_limit_is_not_taken() -> None:
     side = opener(base_body_bytes_max=4)
     [event] = side.hear(response(1, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde"))
-    assert (event["event"], event["code"]) == ("reset", "TOO_LARGE")
+    assert (event["event"], event["code"], event["untouched"]) == ("reset", "TOO_LARGE", False)
 
 
 @covers("RPC-20")

@@ -8,7 +8,7 @@ import pytest
 
 from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
-from pico.protocol.rpc import PeerSilent, StreamingEngine
+from pico.protocol.rpc import PeerSilent, ResetCode, StreamingEngine
 from tests.rpc_side import EngineSide, Pair, head_message, message, request_head, response_head, streaming_side
 from tests.rpc_slow import Value, encode, octets
 from tests.rules import covers
@@ -1096,6 +1096,22 @@ def test_a_long_reason_is_cut_before_it_is_sent() -> None:
     [sent] = side.engine.outgoing(1)
     assert 250 <= len(sent) - 15 <= 256
     assert opener().engine.receive_message(sent, now=0.0) is None
+
+
+@covers("RPC-51", "RPC-56")
+def test_a_reason_that_has_no_utf_8_is_sent_as_well_as_it_can_be() -> None:
+    side = acceptor()
+    side.goaway("\udc80 gone")
+    side.reset("theirs:1", "INTERNAL", reason="\udc80 bad")
+    assert [sent["reason"] for sent in side.take_sent()] == ["? gone", "? bad"]
+
+
+@covers("RPC-50", "RPC-56")
+def test_an_owner_that_says_nothing_more_says_touched_and_gives_no_reason() -> None:
+    side = acceptor()
+    side.engine.reset(side.streams["theirs:1"], ResetCode.INTERNAL)
+    side.engine.goaway()
+    assert side.take_sent() == [reset_message(1, "INTERNAL", "RESPONSE"), message("GOAWAY", 0, reason="")]
 
 
 @covers("RPC-51")
