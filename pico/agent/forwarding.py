@@ -427,6 +427,7 @@ class Exchange:
 
     def _finish(self, outcome: str, now: float = 0.0) -> None:
         self.over = True
+        self._stream.context = None  # else it and this exchange would keep each other until the garbage collector comes
         forwarder = self._forwarder
         seconds = (now or self._now()) - self.asked_at
         service_s = self._answered_at - self.asked_at if self._final else 0.0

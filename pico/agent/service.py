@@ -23,7 +23,7 @@ from pico.protocol.http import ResponseReader
 from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
 from pico.transport.dial import dial
-from pico.transport.stream import Stream
+from pico.transport.stream import READ_BYTES_MAX, Stream
 
 __all__ = ["Service", "ServiceConnection", "Tenant"]
 
@@ -252,6 +252,7 @@ class Service:
             self._dial_for_waiting()
 
     def _connected(self, stream: Stream) -> None:
+        stream.read_bytes_max = READ_BYTES_MAX  # fewer and larger pieces of a large response
         connection = ServiceConnection(self, stream, ResponseReader(self._config.http_limits))
         self._connections.add(connection)
         self._deadlines.add(connection)

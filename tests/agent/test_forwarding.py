@@ -12,6 +12,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from pico.protocol.rpc import HeadReceived, ResetCode
+from pico.transport.stream import READ_BYTES_MAX
 from tests.agent.harness import (
     Bench,
     answering,
@@ -240,7 +241,7 @@ def test_a_large_download_waits_for_a_client_that_takes_nothing() -> None:
         assert call.not_taken == made.config.rpc_limits.window_bytes
         assert sent[0] < size, "the service is held back, too"
         (exchange,) = [c.exchange for c in made.service._connections if c.exchange._stream.id == call.stream.id]
-        assert len(exchange._held) <= 64 * 1024  # type: ignore[union-attr]
+        assert len(exchange._held) <= READ_BYTES_MAX  # type: ignore[union-attr]
         other.node.multiplexer.reset(other.stream, ResetCode.CANCELLED)
         call.take()
         call.done()

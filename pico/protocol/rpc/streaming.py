@@ -118,12 +118,14 @@ class StreamingEngine(RpcConnection):
         self._account_sent(stream, data, end)
         flags = 0 if stream.opened_here else RESPONSE
         size_max = self.limits.data_bytes_max
-        while len(data) > size_max:  # RPC-35
-            self._send_on(stream, encode_header(DATA_TYPE, stream.id, flags) + data[:size_max])
-            data = data[size_max:]
+        header, size = encode_header(DATA_TYPE, stream.id, flags), len(data)
+        at = 0
+        while size - at > size_max:  # RPC-35
+            self._send_on(stream, header + data[at : at + size_max])
+            at += size_max
         if data or end:
-            header = encode_header(DATA_TYPE, stream.id, flags | END if end else flags)
-            self._send_on(stream, header + data)
+            last = encode_header(DATA_TYPE, stream.id, flags | END) if end else header
+            self._send_on(stream, last + data[at:])
         self._end_if_complete(stream)
 
     def send_trailers(self, stream: RpcStream, block: bytes) -> None:
