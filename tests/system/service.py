@@ -45,7 +45,12 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the name is the base class's
 
     def do_POST(self) -> None:
-        if self.path == "/digest":
+        if self.path == "/wait":
+            body = b"".join(self._body())
+            self.server.waiting.release()
+            self.server.permissions.get(timeout=WAIT_S)
+            self._answer(body)
+        elif self.path == "/digest":
             digest, size = hashlib.sha256(), 0
             for piece in self._body():
                 digest.update(piece)
@@ -180,6 +185,10 @@ class Service:
 
     def permit(self, what: object = "go on") -> None:
         self._server.permissions.put(what)
+
+    def is_waiting(self) -> bool:
+        """Whether one has stopped that nobody has been told of."""
+        return self._server.waiting.acquire(blocking=False)
 
     def until_waiting(self) -> None:
         assert self._server.waiting.acquire(timeout=WAIT_S), "no request has come to the service"

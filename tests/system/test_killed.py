@@ -17,17 +17,30 @@ def node(shared_programs: Programs) -> Node:
     return shared_programs.node("--endpoint-wait=20s")
 
 
+@pytest.fixture(scope="module")
+def bystander(shared_programs: Programs, node: Node, service: Service) -> Agent:
+    return shared_programs.agent(node.upstream_url, "bystander", service.port).registered()
+
+
 @pytest.fixture
 def agent(programs: Programs, node: Node, service: Service) -> Agent:
     return programs.agent(node.upstream_url, "short-lived", service.port).registered()
 
 
-@pytest.mark.parametrize("framing", ["chunked", "length"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told twice to stop"])
+@pytest.mark.parametrize(
+    "number,framing",
+    [(signal.SIGKILL, "chunked"), (signal.SIGKILL, "length"), (signal.SIGTERM, "chunked")],
+    ids=["killed-chunked", "killed-length", "told twice to stop"],
+)
 def test_curl_never_takes_a_part_for_the_whole(
-    programs: Programs, node: Node, agent: Agent, service: Service, framing: str, number: signal.Signals
+    programs: Programs,
+    node: Node,
+    bystander: Agent,
+    agent: Agent,
+    service: Service,
+    number: signal.Signals,
+    framing: str,
 ) -> None:
-    bystander = programs.agent(node.upstream_url, "bystander", service.port).registered()
     with curling("-H", "x-pico-endpoint: short-lived", f"{node.url}/stuck?framing={framing}") as running:
         assert running.stdout is not None
         assert len(running.stdout.read(BEGINNING)) == BEGINNING
@@ -94,10 +107,10 @@ def test_a_get_outlives_the_only_agent(
 
 
 def test_a_request_between_two_agents_waits_for_the_second(
-    programs: Programs, node: Node, agent: Agent, service: Service
+    programs: Programs, node: Node, bystander: Agent, agent: Agent, service: Service
 ) -> None:
     agent.send(signal.SIGKILL)
-    until(lambda: node.metric("pico_upstreams") == 0, "the node's notice")
+    until(lambda: node.metric("pico_endpoints") == 1, "the node's notice")
     with curling("--fail", "-d", "not idempotent", "-H", "x-pico-endpoint: short-lived", f"{node.url}/echo") as running:
         until(lambda: node.metric("pico_requests_in_flight") == 1, "the request")
         programs.agent(node.upstream_url, "short-lived", service.port).registered()
@@ -106,11 +119,13 @@ def test_a_request_between_two_agents_waits_for_the_second(
         assert running.wait(CURL_S) == 0
 
 
-def test_a_post_that_the_killed_agent_had_is_not_sent_again(node: Node, agent: Agent, service: Service) -> None:
-    with curling("-X", "POST", "-H", "Expect: 100-continue", "-T", "-", "--expect100-timeout", "60",
-                 "-H", "x-pico-endpoint: short-lived", f"{node.url}/echo") as running:  # fmt: skip
-        until(lambda: node.metric("pico_streams") == 1, "the request at the agent")
-        agent.send(signal.SIGKILL)
-        assert running.stdout is not None
-        assert b"tunnel_lost" in running.stdout.read()
-        running.wait(CURL_S)
+def test_a_post_that_the_killed_agent_had_is_not_sent_again(
+    programs: Programs, node: Node, agent: Agent, service: Service
+) -> None:
+    programs.agent(node.upstream_url, "short-lived", service.port).registered()
+    with curling("-d", "not idempotent", "-H", "x-pico-endpoint: short-lived", f"{node.url}/wait") as running:
+        service.until_waiting()
+        agent.send(signal.SIGKILL)  # the first in turn has it
+        assert b"tunnel_lost" in running.communicate(timeout=CURL_S)[0]
+    assert not service.is_waiting(), "it came once"
+    service.permit()

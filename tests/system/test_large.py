@@ -57,7 +57,7 @@ def node(programs: Programs) -> Node:
 
 def assert_small(what: str, began: float, node: Node, agent: Agent) -> None:
     peaks = {program.name.split("-")[0]: program.peak_rss_bytes() for program in (node, agent)}
-    print(f"{what}: {BYTES} bytes in {time.monotonic() - began:.1f} s, peak RSS", end="")
+    print(f"{what} of {BYTES} bytes: {time.monotonic() - began:.1f} s, peak RSS", end="")
     print("".join(f", {name} {peak / 1e6:.1f} MB" for name, peak in peaks.items()))
     assert max(peaks.values()) < RSS_BYTES_MAX, peaks
 
@@ -86,7 +86,7 @@ def test_an_upload_arrives_whole_in_little_memory(
     done = subprocess.run(command, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"sha256": checksum, "size": BYTES}
-    assert_small(f"upload, {framing}", began, node, agent)
+    assert_small(f"upload ({framing})", began, node, agent)
 
 
 def test_a_client_that_takes_nothing_costs_a_window_and_no_more(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ ASK = ("--fail", "-H", "x-pico-endpoint: web")
 
 
 @contextmanager
-def in_flight(service: Service, node: Node) -> Iterator[Program]:
+def in_flight(service: Service, node: Node) -> Iterator[subprocess.Popen[bytes]]:
     """A request that the service has got and not answered."""
     with curling(*ASK, f"{node.url}/wait") as running:
         service.until_waiting()
@@ -82,8 +83,7 @@ def test_an_agent_that_is_told_to_stop_finishes_what_is_in_flight(
     assert agent.wait() == 0
 
 
-@pytest.mark.parametrize("which", ["node", "agent"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("which,number", [("node", signal.SIGTERM), ("agent", signal.SIGINT)])
 def test_the_second_signal_stops_at_once(
     programs: Programs, service: Service, which: str, number: signal.Signals
 ) -> None:
