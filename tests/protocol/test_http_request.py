@@ -102,8 +102,11 @@ def test_an_end_of_file_after_an_empty_line_is_quiet():
 
 
 @covers("HTTP-28")
-def test_bytes_before_the_end_of_file_are_handed_out_before_the_failure():
-    reader = reader_with(POST + b"he")
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 5\r\n\r\nhe", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhe"], ids=["length", "chunked"]
+)
+def test_bytes_before_the_end_of_file_are_handed_out_before_the_failure(body):
+    reader = reader_with(b"POST / HTTP/1.1\r\nHost: a.b\r\n" + body)
     reader.receive_eof()
     assert reader.next_head() is not None
     assert reader.next_body() == (b"he", False)
