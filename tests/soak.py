@@ -226,9 +226,9 @@ class Client:
             for _ in range(self.rng.randrange(1, 5)):
                 token, size = self.token(), self.size()
                 connection.request("GET", f"/{token}/{size}", headers={"Host": f"{endpoint}.test"})
-                status = self.check(endpoint, token, connection.getresponse(), body_of(token, size))
-                if status != 200:
-                    return str(status)
+                outcome = self.check(endpoint, token, connection.getresponse(), body_of(token, size))
+                if outcome != "200":
+                    return outcome
         return "200"
 
     def post(self, endpoint: str) -> str:
@@ -236,15 +236,16 @@ class Client:
         body = body_of(token, size)
         with self.connected() as connection:
             connection.request("POST", f"/{token}", body=body, headers={"Host": f"{endpoint}.test"})
-            return str(self.check(endpoint, token, connection.getresponse(), body))
+            return self.check(endpoint, token, connection.getresponse(), body)
 
-    def check(self, endpoint: str, token: str, response: http.client.HTTPResponse, expected: bytes) -> int:
+    def check(self, endpoint: str, token: str, response: http.client.HTTPResponse, expected: bytes) -> str:
+        """The status, and what is said to have failed."""
         body = response.read()
         if response.status == 200 and body != expected:
             self.world.wrong.append(f"{endpoint} {token}: {len(body)} bytes instead of {len(expected)}, or other ones")
         if response.status != 200 and endpoint == CALM:
             self.world.wrong.append(f"{endpoint} {token}: {response.status} {body[:200]!r}")
-        return response.status
+        return " ".join(filter(None, (str(response.status), response.headers["x-pico-error"])))
 
     def leave(self, endpoint: str) -> str:
         """Goes away in the middle of a response, politely or with a reset."""
