@@ -45,14 +45,14 @@ def checksum(body: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@pytest.fixture
-def agent(programs: Programs, node: Node, service: Service) -> Agent:
-    return programs.agent(node.upstream_url, "large", service.port).registered()
+@pytest.fixture(scope="module")
+def agent(shared_programs: Programs, node: Node, service: Service) -> Agent:
+    return shared_programs.agent(node.upstream_url, "large", service.port).registered()
 
 
-@pytest.fixture
-def node(programs: Programs) -> Node:
-    return programs.node()
+@pytest.fixture(scope="module")
+def node(shared_programs: Programs) -> Node:
+    return shared_programs.node()
 
 
 def assert_small(what: str, began: float, node: Node, agent: Agent) -> None:
