@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pico.errors import LocalProtocolError, RemoteProtocolError
+from pico.protocol.http.values import RequestHead, ResponseHead
 from tests.rpc_side import EngineSide, Pair, base_side, head_message, message, request_head, response_head
 from tests.rpc_slow import Value, encode, octets, split_http
 from tests.rules import covers
@@ -147,6 +148,37 @@ def test_the_credit_lets_an_owner_find_out_that_a_body_is_too_large() -> None:
 
 
 @covers("RPC-20")
+def test_a_declared_length_as_large_as_the_limit_is_sent() -> None:
+    side = base_side(base_body_bytes_max=4)
+    side.open({**POST, "body_length": 4}, "abcd", True)
+    assert side.take_events() == []
+    assert len(side.take_sent()) == 1
+
+
+@covers("RPC-20")
+def test_an_acceptor_has_the_same_credit() -> None:
+    assert acceptor(base_body_bytes_max=4).streams["theirs:1"].credit == 5
+
+
+def test_the_first_bytes_may_be_a_whole_body_and_one_byte_more() -> None:
+    assert base_side(base_body_bytes_max=4).engine.first_bytes_max == 5
+
+
+def test_nothing_is_sent_and_nothing_ended_that_was_not_asked_for() -> None:
+    side = acceptor()
+    theirs, context = side.streams["theirs:1"], object()
+    ours = side.engine.open(RequestHead(b"POST", b"/", b"", -1, b""), context=context)
+    side.engine.send_head(theirs, ResponseHead(200, b"", b"", -1, b""))
+    side.engine.send_data(theirs, b"x")
+    assert side.take_sent() == []
+    side.engine.send_data(theirs, b"", True)
+    side.engine.send_data(ours, b"y", True)
+    assert ours.context is context
+    assert theirs.context is None
+    assert [split_http(sent["payload"])["body"] for sent in side.take_sent()] == ["x", "y"]
+
+
+@covers("RPC-20")
 def test_a_response_over_the_limit_is_replaced_by_an_error() -> None:
     side = acceptor(base_body_bytes_max=4)
     side.head("theirs:1", response_head(), "abcd")
@@ -191,6 +223,7 @@ def test_a_response_that_is_not_http_ends_its_own_call_and_nothing_else() -> Non
     side.take_sent()
     [event] = side.hear(response(1, "\x00"))
     assert (event["stream"], event["code"], event["untouched"]) == ("ours:1", "SERVICE_MALFORMED", False)
+    assert len(event["reason"]) > 10  # It says what is wrong.
     assert [event["event"] for event in side.hear(response(2))] == ["head"]
 
 
@@ -198,7 +231,10 @@ def test_a_response_that_is_not_http_ends_its_own_call_and_nothing_else() -> Non
 def test_informational_responses_before_the_final_one_are_told() -> None:
     side = opener()
     events = side.hear(response(1, "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"))
-    assert [(event["head"]["status"], event["end"]) for event in events] == [(103, False), (204, True)]
+    assert [(event["head"]["status"], event["body"], event["end"]) for event in events] == [
+        (103, "", False),
+        (204, "", True),
+    ]
 
 
 @covers("RPC-21")
@@ -213,6 +249,14 @@ def test_a_request_that_is_not_http_is_answered_and_forgotten() -> None:
     assert side.engine.open_streams == 0
     assert [(ident, status) for ident, status, _ in answers(side)] == [(1, "400")]
     assert [event["event"] for event in side.hear(request(1))] == ["opened"]
+
+
+@covers("RPC-22")
+def test_the_answer_to_a_request_that_is_not_http_says_what_is_wrong() -> None:
+    said = set()
+    for payload in ("nonsense", "GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", WIRE_GET + "more"):
+        said.add(answers(acceptor(payload))[0][2])
+    assert len(said) == 3
 
 
 @covers("RPC-23")

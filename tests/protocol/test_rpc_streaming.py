@@ -8,6 +8,7 @@ import pytest
 
 from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
+from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc import PeerSilent, ResetCode, StreamingEngine
 from tests.rpc_side import EngineSide, Pair, head_message, message, request_head, response_head, streaming_side
 from tests.rpc_slow import Value, encode, octets
@@ -608,6 +609,13 @@ def test_101_that_was_not_asked_for_is_a_fault_of_whoever_sends_it() -> None:
         opener().hear(head_message(1, SWITCHED))
 
 
+@covers("RPC-27", "RPC-32")
+@pytest.mark.parametrize("cut", [1, 9, 10])
+def test_a_101_that_is_cut_is_a_violation(cut: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        opener(UPGRADE).receive(encode(head_message(1, response_head(101, "", "", -1, "websocket")))[:-cut])
+
+
 @covers("RPC-32")
 def test_101_is_final() -> None:
     side = opener(UPGRADE)
@@ -717,6 +725,14 @@ def test_data_is_cut_to_the_size_that_a_message_may_have() -> None:
     ]
     with pytest.raises(RemoteProtocolError):
         acceptor(data_bytes_max=4).hear(message("DATA", 1, body="abcde"))
+
+
+@covers("RPC-35")
+@pytest.mark.parametrize("end", [False, True])
+def test_data_as_large_as_a_message_may_be_is_one_message(end: bool) -> None:
+    side = opener(data_bytes_max=4)
+    side.data("ours:1", "abcd", end)
+    assert side.take_sent() == [message("DATA", 1, *(["END"] if end else []), body="abcd")]
 
 
 @covers("RPC-35")
@@ -850,6 +866,15 @@ def test_credit_is_given_for_what_was_taken_and_by_quarters() -> None:
         side.consumed("theirs:1", 1)
         given += [sent["credit"] for sent in side.take_sent()]
     assert given == [10, 10, 10, 10]
+
+
+@covers("RPC-40")
+def test_an_opener_gives_credit_back_for_the_response() -> None:
+    side = opener(window_bytes=8)
+    side.hear(head_message(1, ANSWER, "12345678"))
+    side.consumed("ours:1", 8)
+    assert side.take_sent() == [message("WINDOW", 1, credit=8)]
+    assert len(side.hear(message("DATA", 1, "RESPONSE", body="12345678"))) == 1
 
 
 @covers("RPC-40")
@@ -1236,7 +1261,35 @@ def test_goaway_has_no_id_and_a_bounded_reason() -> None:
     assert sent == message("GOAWAY", 0, reason="y" * 256)
 
 
+@covers("RPC-56")
+def test_the_reason_of_goaway_is_read_leniently() -> None:
+    side = streaming_side()
+    side.receive(octets(8, 2) + octets(0, 8) + octets(0, 2) + b"bye \xff")
+    assert side.take_events() == [{"event": "goaway", "reason": "bye \ufffd"}]
+
+
 # What one connection holds.
+
+
+def test_the_first_bytes_may_be_as_many_as_one_message_and_the_window_allow() -> None:
+    assert streaming_side().engine.first_bytes_max == 65_536
+    assert streaming_side(window_bytes=7).engine.first_bytes_max == 7
+    assert streaming_side(data_bytes_max=9).engine.first_bytes_max == 9
+
+
+def test_nothing_is_sent_and_nothing_ended_that_was_not_asked_for() -> None:
+    side = acceptor()
+    theirs, context = side.streams["theirs:1"], object()
+    ours = side.engine.open(RequestHead(b"GET", b"/", b"", -1, b""), context=context)
+    side.engine.send_head(theirs, ResponseHead(200, b"", b"", -1, b""))
+    side.engine.send_data(theirs, b"x")
+    assert ours.context is context
+    assert theirs.context is None
+    assert [(sent["flags"], sent["body"]) for sent in side.take_sent()] == [
+        ([], ""),
+        (["RESPONSE"], ""),
+        (["RESPONSE"], "x"),
+    ]
 
 
 @covers("RPC-12", "RPC-40")
