@@ -67,6 +67,8 @@ def _context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    # Some releases of Python set this: a body that was cut short would look complete.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.set_alpn_protocols(ALPN)
     return context
 
@@ -431,7 +433,7 @@ class TlsStream:
 
 
 def _lost(error: ssl.SSLError) -> ConnectionLost:
-    truncated = isinstance(error, ssl.SSLEOFError)
+    truncated = isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
     lost = ConnectionLost("the connection ended without close_notify" if truncated else f"TLS failed: {_reason(error)}")
     lost.__cause__ = error.with_traceback(None)  # which would tie the stream into a cycle
     return lost

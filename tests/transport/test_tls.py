@@ -151,6 +151,7 @@ def test_old_versions_of_tls_are_refused(files: TlsFiles, trusting: ssl.SSLConte
     for context in (server_context(files), trusting):
         assert context.minimum_version is ssl.TLSVersion.TLSv1_2
         assert context.options & ssl.OP_NO_RENEGOTIATION
+        assert not context.options & ssl.OP_IGNORE_UNEXPECTED_EOF
 
 
 def test_a_truncated_stream_is_a_loss(files: TlsFiles, authority: Authority) -> None:
