@@ -433,7 +433,7 @@ class TlsStream:
 
 
 def _lost(error: ssl.SSLError) -> ConnectionLost:
-    truncated = isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
+    truncated = isinstance(error, ssl.SSLEOFError) or getattr(error, "reason", "") == "UNEXPECTED_EOF_WHILE_READING"
     lost = ConnectionLost("the connection ended without close_notify" if truncated else f"TLS failed: {_reason(error)}")
     lost.__cause__ = error.with_traceback(None)  # which would tie the stream into a cycle
     return lost
