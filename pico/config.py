@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 __all__ = [
     "AgentConfig",
     "EndpointTarget",
+    "GossipLimits",
     "HttpLimits",
     "HttpTimers",
     "LinkTimers",
@@ -106,6 +107,22 @@ class LinkTimers:
     linger_s: float = 0.5  # from our goaway to the earliest close, for requests that cross it
     abort_s: float = 8.0  # from our close to the end of our patience
     draining_max: int = 4  # old tunnels that finish what they have while a new one serves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipLimits:
+    """What a node may say and has to remember of a cluster (``spec/gossip.md``, Parameters)."""
+
+    packet_bytes_max: int = 1_200  # one UDP payload: fits the smallest MTU of IPv6
+    state_bytes_max: int = 16 * MIB  # the entries of one node as they are written in a snapshot; the same on every node
+    nodes_max: int = 10_000  # in the table, this node not counted
+    tombstones_max: int = 1_024  # kept by the owner, or as many as it has live entries
+    answer_packets_max: int = 16  # to one packet
+    lives_max: int = 8  # taken by one process after its first
+    dead_state_s: float = 60.0  # entries of a dead node, so that a short partition ends with a delta
+    dead_record_s: float = 600.0  # in the table and in digests
+    memory_s: float = 86_400.0  # after that
+    memory_nodes_max: int = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

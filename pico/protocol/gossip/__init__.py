@@ -1,0 +1,45 @@
+"""Gossip: what the nodes of a cluster know of each other, and how they come to agree (``spec/gossip.md``)."""
+
+from pico.protocol.gossip.memory import Memory
+from pico.protocol.gossip.state import Applied, NodeState, OwnState, Replica
+from pico.protocol.gossip.table import Answer, GossipTable, TableSnapshot
+from pico.protocol.gossip.values import (
+    Delta,
+    Digest,
+    DigestEntry,
+    Entry,
+    Rank,
+    Record,
+    Records,
+    Snapshot,
+    first_life,
+    next_life,
+)
+from pico.protocol.gossip.wire import ForeignCluster, MessageType, OtherVersion, Packet, PacketBuilder, PacketCodec
+
+__all__ = [
+    "Answer",
+    "Applied",
+    "Delta",
+    "Digest",
+    "DigestEntry",
+    "Entry",
+    "ForeignCluster",
+    "GossipTable",
+    "Memory",
+    "MessageType",
+    "NodeState",
+    "OtherVersion",
+    "OwnState",
+    "Packet",
+    "PacketBuilder",
+    "PacketCodec",
+    "Rank",
+    "Record",
+    "Records",
+    "Replica",
+    "Snapshot",
+    "TableSnapshot",
+    "first_life",
+    "next_life",
+]

@@ -1,0 +1,174 @@
+"""The words of gossip as values: records, entries, and the messages made of them (``spec/gossip.md``, Terms).
+
+Responsible for: what a node may be called, what may be an entry, how two records of one node compare, and where a new
+life comes from. Refuses to know: bytes on the wire, and who holds what.
+
+A *record* says which process of a node is meant and how it is doing. Records compare as tuples, and the greater one is
+right: so merging is ``max``, and the order in which evidence arrives, its repeats and its losses cannot matter.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from typing import Final, NamedTuple, Protocol
+
+from pico.errors import LocalProtocolError
+
+__all__ = [
+    "ENTRY_BYTES_MAX",
+    "INC_MAX",
+    "LIFE_MAX",
+    "NAME_BYTES_MAX",
+    "Chance",
+    "Delta",
+    "Digest",
+    "DigestEntry",
+    "Entry",
+    "Message",
+    "Rank",
+    "Record",
+    "Records",
+    "Snapshot",
+    "check_entry",
+    "first_life",
+    "next_life",
+    "valid_name",
+]
+
+NAME_BYTES_MAX: Final = 64
+"""Of a node ID and of a cluster name: each stands in every packet."""
+
+ENTRY_BYTES_MAX: Final = 512
+"""Key and value together. Fixed, so that an entry fits the packets of every node that may have to relay it."""
+
+CHANCE_BITS: Final = 22
+"""The low bits of a life. Two processes that take a life in the same millisecond, or by the same rule after the same
+news, would otherwise mix their histories."""
+
+LIFE_MAX: Final = (1 << 64) - 1
+INC_MAX: Final = (1 << 32) - 1
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+
+class Chance(Protocol):
+    """What is asked of a random generator: ``random.Random`` has it."""
+
+    def getrandbits(self, bits: int, /) -> int:
+        """A number of so many bits."""
+
+
+class Rank(IntEnum):
+    """How a process is doing, as far as is known."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+
+
+class Record(NamedTuple):
+    """What is known of the process behind a node ID. The order of the fields is the order of their weight."""
+
+    life: int
+    left: bool = False
+    inc: int = 0
+    rank: Rank = Rank.ALIVE
+
+    @property
+    def gone(self) -> bool:
+        """Dead, or left: nothing is told or learned about its entries."""
+        return self.left or self.rank is Rank.DEAD
+
+
+class Entry(NamedTuple):
+    """One thing that a node says of itself."""
+
+    version: int
+    key: bytes
+    value: bytes | None
+    """None: deleted, a *tombstone*."""
+
+
+class DigestEntry(NamedTuple):
+    """What the sender knows of one node."""
+
+    node_id: str
+    record: Record
+    applied: int
+
+
+class Digest(NamedTuple):
+    """What the sender knows of all nodes with ``above < node_id <= upto``, and of those named besides.
+
+    An empty ``upto`` is the end of all names. In the range, a node that is not named is not known to the sender.
+    """
+
+    above: str
+    upto: str
+    entries: tuple[DigestEntry, ...]
+
+    def speaks_of(self, node_id: str) -> bool:
+        """Whether the range holds the node."""
+        return self.above < node_id and (not self.upto or node_id <= self.upto)
+
+
+class Records(NamedTuple):
+    """What the sender knows of some nodes."""
+
+    records: tuple[tuple[str, Record], ...]
+
+
+class Delta(NamedTuple):
+    """What is next to say of one node to whoever has applied its versions up to ``start``; never without entries."""
+
+    node_id: str
+    life: int
+    start: int
+    floor: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def upto(self) -> int:
+        """What is applied with it."""
+        return self.entries[-1].version
+
+
+class Snapshot(NamedTuple):
+    """The whole state of one node as the sender has it."""
+
+    node_id: str
+    life: int
+    floor: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def upto(self) -> int:
+        """What is applied with it: the last version is that of an entry, unless it was a deletion and is gone."""
+        return max(self.floor, self.entries[-1].version if self.entries else 0)
+
+
+Message = Records | Digest | Delta | Snapshot
+
+
+def valid_name(name: str) -> bool:
+    """Whether it may be a node ID or the name of a cluster."""
+    return _NAME(name) is not None
+
+
+def check_entry(key: bytes, value: bytes) -> None:
+    """Raises ``LocalProtocolError`` for an entry that some packet could not carry."""
+    if not key or len(key) + len(value) > ENTRY_BYTES_MAX:  # GOSSIP-4
+        raise LocalProtocolError(
+            f"{key[:64]!r}, {len(value)} bytes: an entry has a key, and with it at most {ENTRY_BYTES_MAX} bytes"
+        )
+
+
+def first_life(wall_s: float, rng: Chance, *, stored: int = 0) -> int:
+    """The life of a process that starts now by the clock on the wall, above the one that was stored, if any."""
+    return max(int(wall_s * 1000) << CHANCE_BITS | rng.getrandbits(CHANCE_BITS), next_life(stored, rng))  # GOSSIP-1
+
+
+def next_life(heard: int, rng: Chance) -> int:
+    """A life above one that was heard of."""
+    return (heard >> CHANCE_BITS) + 1 << CHANCE_BITS | rng.getrandbits(CHANCE_BITS)  # GOSSIP-39

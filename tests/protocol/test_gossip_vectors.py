@@ -1,0 +1,115 @@
+"""Every vector of ``spec/vectors/gossip_*.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pico.config import GossipLimits
+from pico.errors import RemoteProtocolError
+from pico.protocol.gossip import Delta, Entry, ForeignCluster, MessageType, OtherVersion, PacketCodec, Replica
+from pico.protocol.gossip import wire as wire_module
+from pico.protocol.gossip.values import Snapshot
+from tests.gossip_slow import Value, encode, entry_value, payload, value_of
+from tests.rules import covers
+
+VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
+
+
+def load(name: str) -> list[Value]:
+    vectors: list[Value] = json.loads((VECTORS / name).read_text())["vectors"]
+    return vectors
+
+
+PACKETS = load("gossip_packets.json")
+COPIES = load("gossip_copies.json")
+KINDS = {"version": OtherVersion, "cluster": ForeignCluster, "violation": RemoteProtocolError}
+ENCODERS = {
+    "RECORDS": lambda message: wire_module.encode_records(message.records),
+    "DIGEST": wire_module.encode_digest,
+    "DELTA": wire_module.encode_delta,
+    "SNAPSHOT": wire_module.encode_snapshot,
+}
+
+
+def name_of(vector: Value) -> str:
+    return vector["name"].replace(" ", "-")
+
+
+def codec(cluster: str = "prod", node_id: str = "a") -> PacketCodec:
+    return PacketCodec(cluster, node_id, GossipLimits())
+
+
+def test_vectors_have_names_of_their_own_and_name_their_rules() -> None:
+    for vectors in (PACKETS, COPIES):
+        assert len({vector["name"] for vector in vectors}) == len(vectors)
+        assert all(vector["rules"] for vector in vectors)
+
+
+@pytest.mark.parametrize("vector", [v for v in PACKETS if "value" in v], ids=name_of)
+@covers("GOSSIP-3", "GOSSIP-4", "GOSSIP-10", "GOSSIP-12", "GOSSIP-24", "GOSSIP-28", "GOSSIP-29", "GOSSIP-30")
+@covers("GOSSIP-32")
+def test_a_packet_is_read(vector: Value) -> None:
+    value = vector["value"]
+    packet = codec(value["cluster"]).decode(bytes.fromhex(vector["bytes"]))
+    assert value_of(packet, value["cluster"]) == value
+    assert packet.unknown == vector.get("unknown", 0)
+
+
+@pytest.mark.parametrize("vector", [v for v in PACKETS if "value" in v and "unknown" not in v], ids=name_of)
+@covers("GOSSIP-12", "GOSSIP-24")
+def test_a_packet_is_written(vector: Value) -> None:
+    value, data = vector["value"], bytes.fromhex(vector["bytes"])
+    assert encode(value) == data
+    node = codec(value["cluster"], value["sender"])
+    messages = [
+        (MessageType[written["type"]], ENCODERS[written["type"]](read))
+        for written, read in zip(value["messages"], node.decode(data).messages, strict=True)
+    ]
+    assert node.encode(value["life"], messages) == data
+
+
+@pytest.mark.parametrize("vector", [v for v in PACKETS if "violation" in v], ids=name_of)
+@covers("GOSSIP-24", "GOSSIP-25", "GOSSIP-26", "GOSSIP-27", "GOSSIP-29", "GOSSIP-30", "GOSSIP-31", "GOSSIP-32")
+def test_a_violation_raises(vector: Value) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        codec().decode(bytes.fromhex(vector["bytes"]))
+    assert type(caught.value) is KINDS[vector["violation"]]
+
+
+def copy_of(value: Value) -> Replica:
+    replica = Replica(value["life"])
+    replica.applied, replica.floor = value["applied"], value["floor"]
+    replica.entries = {entry.key: entry for entry in map(entry_of, value["entries"])}
+    return replica
+
+
+def entry_of(fields: list[object]) -> Entry:
+    version, key, value = fields
+    assert isinstance(version, int) and isinstance(key, str)
+    return Entry(version, key.encode(), value.encode() if isinstance(value, str) else None)
+
+
+def copy_value(replica: Replica) -> Value:
+    entries = list(map(entry_value, replica.entries.values()))
+    return {"life": replica.life, "applied": replica.applied, "floor": replica.floor, "entries": entries}
+
+
+@pytest.mark.parametrize("vector", COPIES, ids=name_of)
+@covers("GOSSIP-6", "GOSSIP-7", "GOSSIP-12", "GOSSIP-15", "GOSSIP-16", "GOSSIP-17", "GOSSIP-18")
+def test_a_copy_takes_what_it_is_sent(vector: Value) -> None:
+    replica = copy_of(vector["copy"])
+    for step in vector["steps"]:
+        received = step["receive"]
+        # As it comes from the wire, so that no vector speaks of a message that could not.
+        message_type = MessageType[received["type"]]
+        [message] = codec().decode(codec().encode(1, [(message_type, payload(received))])).messages
+        if isinstance(message, Delta):
+            outcome = replica.apply_delta(message)
+        else:
+            assert isinstance(message, Snapshot)
+            outcome = replica.apply_snapshot(message)
+        assert outcome.name == step["outcome"]
+        assert copy_value(replica) == step["copy"]
