@@ -381,6 +381,16 @@ def test_a_call_behind_others_in_the_queue_is_untouched() -> None:
     assert [event["untouched"] for event in side.take_events()] == [False, True, True]
 
 
+@covers("RPC-15", "RPC-17")
+def test_a_lost_connection_has_nothing_left_to_count() -> None:
+    side = acceptor(ASKED, "", "END", streams_max=1)
+    side.open(ASKED)
+    side.head("theirs:1", ANSWER, "queued", True)
+    side.lost()
+    assert side.engine.may_open
+    assert len(side.hear(head_message(2, ASKED))) == 2  # LOST, and what a caller that goes on would be told.
+
+
 @covers("RPC-15")
 def test_nothing_leaves_after_the_connection_is_lost() -> None:
     side = opener()
@@ -455,6 +465,27 @@ def test_a_complete_stream_counts_until_its_last_message_has_left() -> None:
     assert not opening.engine.may_open
     opening.take_sent()
     assert opening.engine.may_open
+
+
+@covers("RPC-17", "RPC-31")
+def test_each_complete_stream_counts_until_its_own_last_message_has_left() -> None:
+    side, opening = streaming_side(streams_max=2), streaming_side(streams_max=2)
+    for ident in (1, 2):
+        side.hear(head_message(ident, ASKED, "", "END"))
+        side.head(f"theirs:{ident}", ANSWER, "whole", True)
+        opening.open(ASKED)
+    opening.take_sent()
+    for ident in (1, 2):
+        opening.data(f"ours:{ident}", "", True)
+        opening.hear(head_message(ident, ANSWER, "", "END"))
+    assert side.hear(head_message(3, ASKED), head_message(4, ASKED)) == []
+    for left in (1, 2):
+        assert not (opening.engine.may_open and left == 1)
+        assert side.take_sent(1)[-1] == head_message(left, ANSWER, "whole", "END")
+        opening.take_sent(1)
+        assert opening.engine.may_open
+        assert len(side.hear(head_message(10 * left, ASKED))) == 1
+        assert side.hear(head_message(10 * left + 1, ASKED)) == []
 
 
 @covers("RPC-17", "RPC-49")
@@ -1290,6 +1321,19 @@ def test_nothing_is_sent_and_nothing_ended_that_was_not_asked_for() -> None:
         (["RESPONSE"], ""),
         (["RESPONSE"], "x"),
     ]
+
+
+@covers("RPC-13", "RPC-54", "RPC-55")
+def test_the_snapshot_says_how_the_connection_stands() -> None:
+    side = streaming_side()
+    snapshot = side.engine.snapshot()
+    assert (snapshot.late_messages, snapshot.goaway_sent, snapshot.goaway_received) == (0, False, False)
+    side.hear(message("HEARTBEAT", 1, "RESPONSE"))
+    side.goaway()
+    snapshot = side.engine.snapshot()
+    assert (snapshot.late_messages, snapshot.goaway_sent, snapshot.goaway_received) == (1, True, False)
+    side.hear(message("GOAWAY", 0, reason=""))
+    assert side.engine.snapshot().goaway_received is True
 
 
 @covers("RPC-12", "RPC-40")
