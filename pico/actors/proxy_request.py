@@ -120,6 +120,7 @@ class ProxyRequest(InlineActor):
     _held_bytes = 0
     _framing = NO_BODY
     _continued = False
+    _informational = 0  # responses before the final one
     _response_started = False
     _response_ended = False
     _switched = False
@@ -366,6 +367,10 @@ class ProxyRequest(InlineActor):
             self._relay(head, event.data, event.end)
 
     def _relay_informational(self, event: HeadReceived) -> None:
+        self._informational += 1
+        if self._informational > self._services.http_limits.informational_max:  # HTTP-45
+            self._give_up(Failure.SERVICE_MALFORMED)
+            return
         if self._request.minor >= 1 and not (event.head.status == 100 and self._continued):
             self._continued = self._continued or event.head.status == 100
             head, _ = client_response_head(
@@ -542,7 +547,13 @@ class ProxyRequest(InlineActor):
             self.status = failure.status
             self.keep_alive = self._request.keep_alive and self._body_read and failure.status not in (400, 500)
             response = failure_response(
-                failure, detail, keep_alive=self.keep_alive, request_id=self.request_id, method=self._request.method
+                failure,
+                detail,
+                keep_alive=self.keep_alive,
+                request_id=self.request_id,
+                method=self._request.method,
+                minor=self._request.minor,
+                date=self._services.date(self._now),
             )
             self._client.write(response)
         self._services.metrics.request_failed(failure.code)

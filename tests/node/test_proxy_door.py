@@ -336,6 +336,24 @@ def test_informational_responses_are_relayed_but_not_to_http_1_0(node):
     assert client.read_head().startswith(b"HTTP/1.1 200")
 
 
+@covers("HTTP-45")
+def test_informational_responses_without_end_are_not_relayed_without_end(node):
+    def handler(call):
+        while not call.stream.ended:
+            call.respond(103, length=UNKNOWN_LENGTH, end=False, reason=b"Early Hints")
+            gevent.sleep(0)
+
+    Agent(node, "ep", handler)
+    client = Client(node)
+    assert client.get().error() == "service_malformed"
+
+
+@covers("HTTP-66", "RPC-51")
+def test_an_agent_cannot_make_the_node_say_499(node):
+    Agent(node, "ep", lambda call: call.reset(ResetCode.CANCELLED))
+    assert Client(node).get().error() == "internal"
+
+
 @covers("HTTP-46", "HTTP-50")
 def test_an_expectation_is_met_by_the_service_and_the_head_does_not_wait_for_the_body(node):
     def handler(call):

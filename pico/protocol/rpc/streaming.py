@@ -286,9 +286,12 @@ class StreamingEngine(RpcConnection):
         if stream is None:  # RPC-52
             return
         untouched = reset.untouched and stream.opened_here and stream.receiving is HEAD  # RPC-50
+        code = reset.code
+        if stream.opened_here and code is ResetCode.CANCELLED:  # RPC-51
+            code = ResetCode.INTERNAL
         self._end(stream)
         self._discard(stream)
-        self._events.append(StreamReset(stream, reset.code, untouched, reset.reason))
+        self._events.append(StreamReset(stream, code, untouched, reset.reason))
 
     def _receive_window(self, id_: int, flags: int, message: bytes) -> None:
         credit = decode_window(message)
