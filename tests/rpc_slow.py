@@ -547,7 +547,8 @@ class SlowSide:
         end = "END" in value["flags"]
         if value["type"] == "RESET":
             untouched = value["untouched"] and stream.ours and not stream.final_head
-            self.event("reset", stream, code=value["code"], untouched=untouched, reason=value["reason"])
+            code = "INTERNAL" if stream.ours and value["code"] == "CANCELLED" else value["code"]  # RPC-51
+            self.event("reset", stream, code=code, untouched=untouched, reason=value["reason"])
             self.forget(stream)
             return
         if value["type"] == "WINDOW":

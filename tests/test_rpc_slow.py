@@ -160,6 +160,16 @@ def test_a_side_plays_a_call_to_its_end() -> None:
     assert not acceptor.streams
 
 
+def test_only_an_opener_cancels() -> None:
+    side = SlowSide()
+    side.open(request_head())
+    side.receive(encode({"type": "HEAD", "id": 1, "flags": [], "head": request_head(), "body": ""}))
+    for flags in (["RESPONSE"], []):
+        reset = {"type": "RESET", "id": 1, "flags": flags, "code": "CANCELLED", "untouched": False, "reason": ""}
+        side.receive(encode(reset))
+    assert [event["code"] for event in side.events[1:]] == ["INTERNAL", "CANCELLED"]
+
+
 def test_a_side_gives_credit_back_by_quarters() -> None:
     acceptor = SlowSide({"window_bytes": 16})
     head = {"type": "HEAD", "id": 1, "flags": [], "head": request_head(), "body": "123456789"}

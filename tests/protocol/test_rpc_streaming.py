@@ -1146,6 +1146,14 @@ def test_an_unknown_code_is_read_as_internal(code: int) -> None:
 
 
 @covers("RPC-51")
+def test_only_an_opener_says_that_the_client_went_away() -> None:
+    [event] = opener().hear(reset_message(1, "CANCELLED", "RESPONSE"))
+    assert event["code"] == "INTERNAL"
+    [event] = acceptor().hear(reset_message(1, "CANCELLED"))
+    assert event["code"] == "CANCELLED"
+
+
+@covers("RPC-51")
 def test_a_long_reason_is_cut_before_it_is_sent() -> None:
     side = acceptor()
     side.reset("theirs:1", "INTERNAL", reason="ü" * 300)
