@@ -439,3 +439,15 @@ def test_only_a_short_message_ends_the_connection() -> None:
     for size in range(12):
         with pytest.raises(RemoteProtocolError):
             base_side().receive(encode(request(1))[:size])
+
+
+@covers("RPC-48")
+def test_whoever_has_not_yet_heard_of_the_end_may_still_try_to_send() -> None:
+    side = acceptor()
+    side.reset("theirs:1", "INTERNAL")
+    side.take_sent()
+    side.head("theirs:1", response_head(), "x")
+    side.data("theirs:1", "y", True)
+    side.trailers("theirs:1", "")
+    assert side.take_sent() == []
+    assert side.engine.open_streams == 0

@@ -1367,3 +1367,23 @@ def test_a_stream_says_in_a_log_whose_it_is_and_where_it_stands() -> None:
     side.hear(head_message(7, ASKED, "", "END"))
     assert repr(side.streams["ours:1"]) == "<RpcStream 1 ours sending=BODY receiving=HEAD>"
     assert repr(side.streams["theirs:7"]) == "<RpcStream 7 theirs sending=HEAD receiving=ENDED>"
+
+
+@covers("RPC-48")
+def test_whoever_has_not_yet_heard_of_the_end_may_still_try_to_send() -> None:
+    side = acceptor()
+    side.hear(reset_message(1, "CANCELLED"))
+    side.head("theirs:1", ANSWER, "x")
+    side.data("theirs:1", "y", True)
+    side.trailers("theirs:1", "")
+    assert side.take_sent() == []
+    assert side.engine.open_streams == 0
+
+
+def test_the_engine_says_whether_there_is_something_to_be_told() -> None:
+    side = streaming_side()
+    assert not side.engine.has_events
+    side.receive(encode(head_message(1, ASKED)))
+    assert side.engine.has_events
+    side.take_events()
+    assert not side.engine.has_events
