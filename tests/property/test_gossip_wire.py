@@ -99,6 +99,16 @@ def receives(data: bytes) -> None:
             CODEC.decode(answer)
 
 
+@covers("GOSSIP-31")
+def test_questions_are_asked_in_the_order_of_names_whatever_the_order_of_what_was_missed():
+    missed = tuple(Delta(name, 1, 1, 0, (Entry(2, b"k", None),)) for name in ("c", "b"))
+    packet = CODEC.decode(written("prod", "sender", 1, missed))
+    table = GossipTable(CODEC, 5, GossipLimits(), Random(1))
+    (answer,) = table.receive(packet, now=0.0).packets
+    (digest,) = [message for message in CODEC.decode(answer).messages if isinstance(message, Digest)]
+    assert [entry.node_id for entry in digest.entries] == ["b", "c"]
+
+
 @covers("GOSSIP-24", "GOSSIP-26", "GOSSIP-30")
 @given(st.binary(max_size=200))
 @example(b"pg\x01\x00")

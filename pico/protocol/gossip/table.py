@@ -289,7 +289,8 @@ class GossipTable:
         _pack(builder, MessageType.RECORDS, b"", (encode_records([named]) for named in records))
         starts, pulls = self._compare(reply.claims)
         nothing = encode_digest(Digest(self.node_id, self.node_id, ()))  # A range that holds no name.
-        _pack(builder, MessageType.DIGEST, nothing, (encode_digest_entry(self._digest_entry(node)) for node in pulls))
+        asked = map(self._digest_entry, sorted(pulls))  # GOSSIP-31
+        _pack(builder, MessageType.DIGEST, nothing, map(encode_digest_entry, asked))
         behind = [node_id for node_id in self._in_turn(starts) if not self._tell(node_id, starts[node_id], builder)]
         return Answer(builder.packets(), behind)
 
