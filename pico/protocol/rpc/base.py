@@ -25,7 +25,7 @@ from pico.protocol.rpc.connection import RpcConnection
 from pico.protocol.rpc.events import HeadReceived, StreamOpened, StreamReset, TrailersReceived
 from pico.protocol.rpc.failures import failure_of
 from pico.protocol.rpc.messages import HEADER_BYTES, RESPONSE, MessageType, ResetCode, encode_header
-from pico.protocol.rpc.states import BODY, ENDED, HALF, Input
+from pico.protocol.rpc.states import BODY, ENDED, Input
 from pico.protocol.rpc.stream import UNBOUNDED, RpcStream, body_bytes_of
 
 __all__ = ["BaseEngine"]
@@ -128,12 +128,6 @@ class BaseEngine(RpcConnection):
     def goaway(self, message: str = "") -> None:
         """Take no new calls; the base protocol cannot say so, they are answered with 503."""
         self.goaway_sent = True
-
-    def _step_sending(self, stream: RpcStream, given: Input) -> None:
-        state = HALF[stream.sending].get(given)
-        if state is None:
-            raise LocalProtocolError(f"{given.name} may not be sent on {stream!r}")
-        stream.sending = state
 
     def _gather(self, stream: BaseStream, data: bytes, end: bool) -> None:
         if len(data) > stream.credit:

@@ -26,7 +26,7 @@ from pico.protocol.rpc.messages import (
     ResetCode,
     encode_header,
 )
-from pico.protocol.rpc.states import ENDED, HEAD
+from pico.protocol.rpc.states import ENDED, HALF, HEAD, Input
 from pico.protocol.rpc.stream import RpcStream
 
 __all__ = ["RpcConnection", "RpcSnapshot"]
@@ -210,6 +210,12 @@ class RpcConnection:
             self._opened_leaving += change
         else:
             self._accepted_leaving += change
+
+    def _step_sending(self, stream: RpcStream, given: Input) -> None:
+        state = HALF[stream.sending].get(given)
+        if state is None:
+            raise LocalProtocolError(f"{given.name} may not be sent on {stream!r}")
+        stream.sending = state
 
     def _end_if_complete(self, stream: RpcStream) -> None:
         if stream.sending is ENDED and stream.receiving is ENDED:

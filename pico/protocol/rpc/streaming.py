@@ -180,12 +180,6 @@ class StreamingEngine(RpcConnection):
         reason = message.encode("utf-8", "replace")[: self.limits.reason_bytes_max]
         self._send_control(encode_header(MessageType.GOAWAY, 0, 0) + reason)  # RPC-56
 
-    def _step_sending(self, stream: RpcStream, given: Input) -> None:
-        state = HALF[stream.sending].get(given)
-        if state is None:
-            raise LocalProtocolError(f"{given.name} may not be sent on {stream!r}")
-        stream.sending = state
-
     def _account_first(self, stream: RpcStream, data: bytes, end: bool) -> None:
         """Take account of the body bytes that go with a head, which are not cut into pieces."""
         if len(data) > self.limits.data_bytes_max:  # RPC-35
