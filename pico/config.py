@@ -12,6 +12,7 @@ __all__ = [
     "AgentConfig",
     "EndpointTarget",
     "GossipLimits",
+    "GossipTimers",
     "HttpLimits",
     "HttpTimers",
     "LinkTimers",
@@ -123,6 +124,35 @@ class GossipLimits:
     dead_record_s: float = 600.0  # in the table and in digests
     memory_s: float = 86_400.0  # after that
     memory_nodes_max: int = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipTimers:
+    """When a node speaks to the others, and how long it waits for them (``spec/gossip.md``, Parameters)."""
+
+    probe_s: float = 0.5  # from one probe to the next, each of another node; stretched by bad health
+    probe_timeout_s: float = 0.2  # for the answer to a direct probe, after which others are asked to help
+    probe_helpers: int = 3
+    suspicion_factor: float = 4.0  # times probe_s times the decimal logarithm of the number of nodes, at least one
+    suspicion_stretch: float = 6.0  # the longest suspicion, in terms of the shortest
+    suspicion_confirmations: int = 2  # further witnesses with which it is the shortest
+    health_max: int = 7  # steps by which a node in trouble slows its own judgement
+    pause_s: float = 1.0  # a node that did not run for so long blames nobody for it
+    round_s: float = 0.2  # from one comparison with another node to the next
+    exchange_s: float = 30.0  # from one whole exchange over a stream to the next
+    exchange_timeout_s: float = 10.0
+    exchange_pause_s: float = 1.0  # between two exchanges with one node that has not been reached otherwise
+    push_delay_s: float = 0.005  # from a change to its telling, for what else changes
+    push_repeats_s: tuple[float, ...] = (0.05, 0.1)  # to who has not answered: after the first, after the second
+    push_all_max: int = 32  # other nodes up to which each is told directly
+    push_fanout: int = 8  # delegates, when there are more
+    push_window: int = 8  # packets to one node that it has not answered
+    packets_rate: float = 2_000.0  # of pushes, a second
+    reconnect_s: float = 1.0  # from one attempt to reach one of the absent to the next
+    seed_first_s: float = 0.1  # from the first attempt with a seed to the second, then twice as long each time
+    seed_max_s: float = 5.0
+    resolve_s: float = 30.0  # from one look at the names of the seeds to the next
+    linger_s: float = 3.0  # after leaving, for who has not heard of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

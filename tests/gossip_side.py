@@ -7,29 +7,15 @@ from random import Random
 from pico.config import GossipLimits
 from pico.protocol.gossip import (
     Answer,
-    Delta,
-    Digest,
     DigestEntry,
     GossipTable,
-    MessageType,
     PacketCodec,
     Record,
-    Records,
 )
 from pico.protocol.gossip.values import Message
-from pico.protocol.gossip.wire import encode_delta, encode_digest, encode_records, encode_snapshot
+from pico.protocol.gossip.wire import encode_message
 
 CLUSTER = "prod"
-
-
-def payload_of(message: Message) -> tuple[MessageType, bytes]:
-    if isinstance(message, Records):
-        return MessageType.RECORDS, encode_records(message.records)
-    if isinstance(message, Digest):
-        return MessageType.DIGEST, encode_digest(message)
-    if isinstance(message, Delta):
-        return MessageType.DELTA, encode_delta(message)
-    return MessageType.SNAPSHOT, encode_snapshot(message)
 
 
 class Side:
@@ -57,7 +43,7 @@ class Side:
 
     def hear(self, sender: str, *messages: Message, life: int = 1 << 30) -> list[Message]:
         """Messages of a node that is not there; what is answered."""
-        return self.receive(PacketCodec(CLUSTER, sender, self.limits).encode(life, list(map(payload_of, messages))))
+        return self.receive(PacketCodec(CLUSTER, sender, self.limits).encode(life, list(map(encode_message, messages))))
 
     def told(self, node_id: str, record: Record, applied: int = 0) -> DigestEntry:
         return DigestEntry(node_id, record, applied)

@@ -23,7 +23,8 @@ from pico.protocol.gossip import (
     Snapshot,
 )
 from pico.protocol.gossip.values import Message
-from tests.gossip_side import Side, exchange, payload_of
+from pico.protocol.gossip.wire import encode_message
+from tests.gossip_side import Side, exchange
 from tests.gossip_slow import encode, envelope, name, number, value_of
 from tests.rules import covers
 
@@ -73,7 +74,7 @@ packets = st.tuples(names, lives, st.lists(messages, max_size=3).map(tuple))
 
 
 def written(cluster: str, sender: str, life: int, said: tuple[Message, ...]) -> bytes:
-    return PacketCodec(cluster, sender, GossipLimits()).encode(life, list(map(payload_of, said)))
+    return PacketCodec(cluster, sender, GossipLimits()).encode(life, list(map(encode_message, said)))
 
 
 @covers("GOSSIP-12", "GOSSIP-24", "GOSSIP-31", "GOSSIP-34")

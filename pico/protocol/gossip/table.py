@@ -7,12 +7,18 @@ verdict is handed in), and how packets travel.
 Everything that arrives is evidence: a record of some node. Evidence is learned in one place, ``_learn``, where records
 merge by ``max``; so the table is the join of all that was heard, whatever the order. Who says less than what is known
 here is told what is known: that is how the wrongly accused hear of it and can answer.
+
+What others say of a node is *hearsay* until the node itself has spoken in that life. Hearsay is probed; it is not told
+on and carries no request. So a ghost cannot go around, however many have heard of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final, NamedTuple
 
 from pico.config import GossipLimits
 from pico.errors import ConfigError
@@ -21,14 +27,19 @@ from pico.protocol.gossip.state import Applied, NodeState, OwnState, Replica, cu
 from pico.protocol.gossip.values import (
     INC_MAX,
     LIFE_MAX,
+    Address,
     Chance,
     Delta,
     Digest,
     DigestEntry,
+    Entry,
+    Push,
+    Range,
     Rank,
     Record,
     Records,
     Snapshot,
+    Summary,
     next_life,
 )
 from pico.protocol.gossip.wire import (
@@ -43,24 +54,55 @@ from pico.protocol.gossip.wire import (
     encode_digest_entry,
     encode_records,
     encode_snapshot,
+    encode_summary_part,
     snapshot_head_bytes,
 )
 
-__all__ = ["Answer", "GossipTable", "TableSnapshot"]
+__all__ = ["EVERYBODY", "NOBODY", "Answer", "Change", "GossipTable", "Reply", "TableSnapshot"]
 
-RANGE_BYTES_MAX = 2 * 65
+RANGE_BYTES_MAX: Final = 2 * 65
 """The two names at the head of a digest."""
+
+EVERYBODY: Final = Range()
+NOBODY: Final = Range("0", "0")
+"""A range that holds no name."""
+
+DIGEST_NODES_MAX: Final = 24
+"""Nodes in a range of which a digest is told at once; of more, the hashes of smaller ranges."""
+
+SUMMARY_PARTS: Final = 16
+"""Into which a range is divided that differs; with the longest names they fill three packets, usually half of one."""
+
+HASHES: Final = 1 << 64
 
 
 class _Member:
     """Another node."""
 
-    __slots__ = ("gone_since", "record", "replica")
+    __slots__ = ("_hash", "_hash_of", "gone_since", "record", "replica", "source", "verified")
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.replica = Replica(record.life)
         self.gone_since = 0.0  # of a record that is gone
+        self.verified = False  # it has spoken itself, in this life
+        self.source: Address | None = None  # from where it spoke last
+        self._hash_of: DigestEntry | None = None
+        self._hash = 0
+
+    def hash_of(self, entry: DigestEntry) -> int:
+        """The hash of what a digest says, computed once for each change."""
+        if entry != self._hash_of:
+            self._hash_of, self._hash = entry, _hash(entry)
+        return self._hash
+
+
+class Change(NamedTuple):
+    """Something else is known of a node."""
+
+    node_id: str
+    entries: tuple[Entry, ...] | None
+    """What was added to its copy; None: look at all of it, and at its record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +127,15 @@ class TableSnapshot:
 
 
 @dataclass(slots=True)
-class _Reply:
+class Reply:
     """What one packet asks for, gathered before it is written."""
 
     records: dict[str, Record] = field(default_factory=dict)
     claims: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Life and version that the sender has applied of a node."""
+    digests: list[Range] = field(default_factory=list)
+    summaries: list[Range] = field(default_factory=list)
+    """Ranges in which what is known differs, with few nodes and with many."""
 
 
 class GossipTable:
@@ -102,10 +147,13 @@ class GossipTable:
         self.node_id = codec.node_id
         self.own = OwnState(life, limits)
         self._inc = 0
+        self._left = False
         self._codec = codec
         self._limits = limits
         self._rng = rng
         self._members: dict[str, _Member] = {}
+        self._names = [self.node_id]  # of this node and the others in the table, in order
+        self._changes: list[Change] = []
         self._memory = Memory(limits)
         self._lives_taken = 0
         self._refused = 0
@@ -118,7 +166,7 @@ class GossipTable:
     @property
     def record(self) -> Record:
         """What this node says of itself."""
-        return Record(self.own.life, inc=self._inc)
+        return Record(self.own.life, self._left, self._inc)
 
     def record_of(self, node_id: str) -> Record | None:
         """What is known of a node, be it in the table or among the dead."""
@@ -138,6 +186,21 @@ class GossipTable:
         """The other nodes in the table."""
         return {node_id: member.record for node_id, member in self._members.items()}
 
+    def verified(self, node_id: str) -> bool:
+        """Whether the node in the table has spoken itself, in the life that is known of it (GOSSIP-53)."""
+        member = self._members.get(node_id)
+        return member is not None and member.verified
+
+    def source_of(self, node_id: str) -> Address | None:
+        """From where the node spoke last."""
+        member = self._members.get(node_id)
+        return None if member is None else member.source
+
+    def changes(self) -> list[Change]:
+        """What has changed since the last call, in order."""
+        changes, self._changes = self._changes, []
+        return changes
+
     def snapshot(self) -> TableSnapshot:
         """For status and metrics."""
         return TableSnapshot(
@@ -146,19 +209,52 @@ class GossipTable:
 
     # What is said unasked.
 
-    def digest(self) -> list[bytes]:
-        """All that is known, in as few packets as it fills. Each is a digest by itself and may be sent alone."""
-        builder = self._builder(packets_max=len(self._members) + 1)
-        waiting = [self._digest_entry(node_id) for node_id in sorted((self.node_id, *self._members))]
-        above = ""
-        while waiting:
-            room_bytes = builder.room_for(RANGE_BYTES_MAX + digest_entry_bytes(waiting[0])) - RANGE_BYTES_MAX
+    def summary(self, range_: Range = EVERYBODY) -> int:
+        """A hash of what a digest of the range would say of the nodes that are not gone (GOSSIP-54)."""
+        total = 0
+        for node_id in self._names_in(range_):
+            entry, member = self._digest_entry(node_id), self._members.get(node_id)
+            if not entry.record.gone:
+                total += _hash(entry) if member is None else member.hash_of(entry._replace(hearsay=False))
+        return total % HASHES
+
+    def digest(self, range_: Range = EVERYBODY) -> list[bytes]:
+        """All that is known of a range, in as few packets as it fills. Each is a digest by itself."""
+        builder = self.builder(packets_max=len(self._members) + 1)
+        self._tell_digest(range_, builder)
+        return builder.packets()
+
+    def digest_bodies(self, bytes_max: int) -> list[bytes]:
+        """The same for a stream, of everybody."""
+        builder = self.builder(packets_max=len(self._members) + 1, stream_bytes_max=bytes_max)
+        self._tell_digest(EVERYBODY, builder)
+        return builder.packets()
+
+    def builder(self, packets_max: int, *, stream_bytes_max: int = 0) -> PacketBuilder:
+        """For packets that this node sends: of datagrams, or bodies of so many bytes for a stream."""
+        return PacketBuilder(self._codec, self.own.life, packets_max, stream_bytes_max=stream_bytes_max)
+
+    def _tell_digest(self, range_: Range, builder: PacketBuilder) -> None:
+        waiting = [self._digest_entry(node_id) for node_id in self._names_in(range_)]
+        above, last = range_
+        while waiting or above == range_.above:
+            least_bytes = RANGE_BYTES_MAX + (digest_entry_bytes(waiting[0]) if waiting else 0)
+            room_bytes = builder.room_for(least_bytes) - RANGE_BYTES_MAX
+            if room_bytes < 0:
+                return
             count = _fitting(map(digest_entry_bytes, waiting), room_bytes)
             entries, waiting = waiting[:count], waiting[count:]
-            upto = entries[-1].node_id if waiting else ""  # GOSSIP-10
+            upto = entries[-1].node_id if waiting else last  # GOSSIP-10
             builder.add(MessageType.DIGEST, encode_digest(Digest(above, upto, tuple(entries))))
+            if not waiting:
+                return
             above = upto
-        return builder.packets()
+
+    def _names_in(self, range_: Range) -> Sequence[str]:
+        if range_ is EVERYBODY:
+            return self._names
+        first = bisect_right(self._names, range_.above)
+        return self._names[first : bisect_right(self._names, range_.upto)] if range_.upto else self._names[first:]
 
     def snapshot_of(self, node_id: str) -> bytes | None:
         """One packet for a stream with all that a node says; None when there is nothing to tell of it."""
@@ -172,20 +268,49 @@ class GossipTable:
 
     def receive(self, packet: Packet, *, now: float) -> Answer:
         """Learn what a packet says; the answer is for its sender."""
-        reply = _Reply()
+        reply = self.learn(packet, now=now)
+        builder = self.builder(packets_max=self._limits.answer_packets_max)
+        behind = self.answer(reply, builder)
+        return Answer(builder.packets(), behind)
+
+    def learn(self, packet: Packet, *, now: float, source: Address | None = None) -> Reply:
+        """Learn what a packet says, ``source`` being where it came from; what is to be answered."""
+        reply = Reply()
         self._unknown_messages += packet.unknown
         if packet.sender == self.node_id:  # GOSSIP-39: our own words, or another process of our name
             self._hear_of_self(Record(packet.life))
-            return Answer([], [])
+            return reply
+        self._hear_itself(packet.sender, packet.life, source, now=now)
         for message in packet.messages:
             if isinstance(message, Digest):
                 self._receive_digest(message, reply, now=now)
             elif isinstance(message, Records):
                 for node_id, record in message.records:
                     self._hear(node_id, record, reply, now=now)
-            else:
+            elif isinstance(message, Summary):
+                self._receive_summary(message, reply)
+            elif isinstance(message, Push):
+                self._receive_state(message.delta, reply, now=now)
+            elif isinstance(message, (Delta, Snapshot)):
                 self._receive_state(message, reply, now=now)
-        return self._answer(reply)
+        known = self.record_of(packet.sender)
+        if known is not None and (known.life > packet.life or known.rank or known.left):  # GOSSIP-55
+            reply.records[packet.sender] = known
+        return reply
+
+    def verify(self, node_id: str, life: int) -> None:
+        """The node has answered, in that life: by itself, or through a helper (GOSSIP-53)."""
+        member = self._members.get(node_id)
+        if member is not None and member.record.life == life and not member.verified:
+            member.verified = True
+            self._changes.append(Change(node_id, None))
+
+    def _hear_itself(self, node_id: str, life: int, source: Address | None, *, now: float) -> None:
+        self._learn(node_id, Record(life), now=now)
+        member = self._members.get(node_id)
+        if member is not None and member.record.life == life:
+            self.verify(node_id, life)
+            member.source = source or member.source
 
     def judge(self, node_id: str, judged: Record, rank: Rank, *, now: float) -> bool:
         """A verdict about the process of that record; whether anything changed. A verdict never makes anyone better."""
@@ -193,28 +318,41 @@ class GossipTable:
             return False
         return self._learn(node_id, judged._replace(rank=rank), now=now)  # GOSSIP-36
 
-    def _receive_digest(self, digest: Digest, reply: _Reply, *, now: float) -> None:
-        for node_id, record, applied in digest.entries:
-            self._hear(node_id, record, reply, now=now)
+    def _receive_digest(self, digest: Digest, reply: Reply, *, now: float) -> None:
+        for node_id, record, applied, hearsay in digest.entries:
+            if not hearsay:  # GOSSIP-53
+                self._hear(node_id, record, reply, now=now)
             if node_id == self.node_id and record.life == self.own.life and applied > self.own.applied:  # GOSSIP-40
                 self._begin_life(self.own.life)
             reply.claims[node_id] = record.life, applied
         named = {entry.node_id for entry in digest.entries}
-        for node_id in (self.node_id, *self._members):
-            if digest.speaks_of(node_id) and node_id not in named:
+        for node_id in self._names_in(Range(digest.above, digest.upto)):
+            if node_id not in named and self._may_tell(node_id):
                 known = self.record_of(node_id)
                 assert known is not None
                 if not known.gone:  # GOSSIP-45
                     reply.records[node_id] = known
                     reply.claims[node_id] = known.life, 0
 
-    def _hear(self, node_id: str, record: Record, reply: _Reply, *, now: float) -> None:
+    def _receive_summary(self, summary: Summary, reply: Reply) -> None:
+        """Answer what differs with what is known of it (GOSSIP-54)."""
+        for range_, hash_ in summary.parts:
+            if self.summary(range_) != hash_:
+                few = len(self._names_in(range_)) <= DIGEST_NODES_MAX
+                (reply.digests if few else reply.summaries).append(range_)
+
+    def _may_tell(self, node_id: str) -> bool:
+        """Hearsay is not told on, but a verdict is (GOSSIP-53)."""
+        member = self._members.get(node_id)
+        return member is None or member.verified or member.record.gone
+
+    def _hear(self, node_id: str, record: Record, reply: Reply, *, now: float) -> None:
         self._learn(node_id, record, now=now)
         known = self.record_of(node_id)
-        if known is not None and known > record:  # GOSSIP-38
+        if known is not None and known > record and self._may_tell(node_id):  # GOSSIP-38
             reply.records[node_id] = known
 
-    def _receive_state(self, message: Delta | Snapshot, reply: _Reply, *, now: float) -> None:
+    def _receive_state(self, message: Delta | Snapshot, reply: Reply, *, now: float) -> None:
         """A delta or a snapshot, which is evidence of the life it speaks of, too."""
         node_id = message.node_id
         self._learn(node_id, Record(message.life), now=now)  # GOSSIP-20
@@ -223,10 +361,15 @@ class GossipTable:
             reply.records[node_id] = known
         if member is None or member.record.gone:  # GOSSIP-19, GOSSIP-42
             return
-        replica = member.replica
+        replica, before = member.replica, member.replica.applied
         if isinstance(message, Snapshot):
-            replica.apply_snapshot(message)
-        elif replica.apply_delta(message) is Applied.GAP:
+            if replica.apply_snapshot(message) is Applied.NEWS:
+                self._changes.append(Change(node_id, None))
+            return
+        outcome = replica.apply_delta(message)
+        if outcome is Applied.NEWS:
+            self._changes.append(Change(node_id, tuple(one for one in message.entries if one.version > before)))
+        elif outcome is Applied.GAP:
             reply.claims[node_id] = message.life, message.upto  # GOSSIP-16
 
     def _learn(self, node_id: str, record: Record, *, now: float) -> bool:
@@ -247,6 +390,8 @@ class GossipTable:
         else:
             self._memory.release(node_id)
             self._members[node_id] = _Member(record)
+            insort(self._names, node_id)
+        self._changes.append(Change(node_id, None))
         return True
 
     @staticmethod
@@ -254,12 +399,22 @@ class GossipTable:
         assert record > member.record, "a record went back"
         if record.life > member.replica.life or record.left:  # GOSSIP-14, GOSSIP-43
             member.replica = Replica(record.life)
+        if record.life > member.record.life:
+            member.verified = False  # GOSSIP-53
+        if record.gone and not member.record.gone:
+            member.gone_since = now
         member.record = record
-        member.gone_since = now
 
     # What others say of this node.
 
+    def leave(self) -> None:
+        """This process will not come back."""
+        self._left = True
+        self._changes.append(Change(self.node_id, None))
+
     def _hear_of_self(self, record: Record) -> bool:
+        if self._left and record.life == self.own.life:
+            return False  # it is true, or does not matter any more
         if record.life > self.own.life or (record.life == self.own.life and record.left):  # GOSSIP-39
             return self._begin_life(record.life)
         if record <= self.record:
@@ -267,6 +422,7 @@ class GossipTable:
         if record.inc == INC_MAX:  # GOSSIP-39
             return self._begin_life(record.life)
         self._inc = record.inc + 1  # GOSSIP-37
+        self._changes.append(Change(self.node_id, None))
         return True
 
     def _begin_life(self, heard: int) -> bool:
@@ -277,22 +433,33 @@ class GossipTable:
             return False
         self._lives_taken += 1
         self._inc = 0
+        self._left = False
         self.own.begin_life(life)
+        self._changes.append(Change(self.node_id, None))
         return True
 
     # What is answered.
 
-    def _answer(self, reply: _Reply) -> Answer:
-        """By what is known now that the whole packet is read."""
-        builder = self._builder(packets_max=self._limits.answer_packets_max)
-        records = [(node_id, self.record_of(node_id) or record) for node_id, record in reply.records.items()]
-        _pack(builder, MessageType.RECORDS, b"", (encode_records([named]) for named in records))
+    def answer(self, reply: Reply, builder: PacketBuilder) -> list[str]:
+        """By what is known now that the whole packet is read; of whom only a snapshot can help that does not fit."""
+        known = ((node_id, self.record_of(node_id) or record) for node_id, record in reply.records.items())
+        _pack(builder, MessageType.RECORDS, b"", (encode_records(Records((named,))) for named in known))
         starts, pulls = self._compare(reply.claims)
-        nothing = encode_digest(Digest(self.node_id, self.node_id, ()))  # A range that holds no name.
+        nothing = encode_digest(Digest(*NOBODY, ()))
         asked = map(self._digest_entry, sorted(pulls))  # GOSSIP-31
         _pack(builder, MessageType.DIGEST, nothing, map(encode_digest_entry, asked))
-        behind = [node_id for node_id in self._in_turn(starts) if not self._tell(node_id, starts[node_id], builder)]
-        return Answer(builder.packets(), behind)
+        parts = (part for range_ in reply.summaries for part in self._divided(range_))
+        _pack(builder, MessageType.SUMMARY, b"", map(encode_summary_part, parts))
+        for range_ in reply.digests:
+            self._tell_digest(range_, builder)
+        return [node_id for node_id in self._in_turn(starts) if not self._tell(node_id, starts[node_id], builder)]
+
+    def _divided(self, range_: Range) -> list[tuple[Range, int]]:
+        """Smaller ranges that together are this one, with their hashes."""
+        names = self._names_in(range_)
+        bounds = [names[len(names) * part // SUMMARY_PARTS] for part in range(1, SUMMARY_PARTS)]
+        ranges = [Range(*pair) for pair in zip([range_.above, *bounds], [*bounds, range_.upto], strict=True)]
+        return [(part, self.summary(part)) for part in ranges]
 
     def _compare(self, claims: dict[str, tuple[int, int]]) -> tuple[dict[str, int], list[str]]:
         """Of which nodes we have more, and from where on; and of which the sender has."""
@@ -303,7 +470,7 @@ class GossipTable:
                 continue
             if state.life > life:  # GOSSIP-11
                 applied = 0
-            if state.applied > applied:
+            if state.applied > applied and self._may_tell(node_id):
                 starts[node_id] = applied
             elif state.applied < applied and node_id != self.node_id:
                 pulls.append(node_id)
@@ -323,10 +490,12 @@ class GossipTable:
     @staticmethod
     def _tell_all(snapshot: Snapshot, builder: PacketBuilder) -> bool:
         room_bytes = builder.whole_room_bytes - snapshot_head_bytes(snapshot.node_id)
-        if cut(snapshot.entries, 0, room_bytes) < len(snapshot.entries):  # GOSSIP-22
+        if not builder.is_stream and cut(snapshot.entries, 0, room_bytes) < len(snapshot.entries):  # GOSSIP-22
             return False
         payload = encode_snapshot(snapshot)
-        if builder.room_for(len(payload)):
+        if builder.is_stream:
+            builder.add_alone(MessageType.SNAPSHOT, payload)
+        elif builder.room_for(len(payload)):
             builder.add(MessageType.SNAPSHOT, payload)
         return True
 
@@ -339,10 +508,8 @@ class GossipTable:
     def _digest_entry(self, node_id: str) -> DigestEntry:
         record, state = self.record_of(node_id), self.state_of(node_id)
         assert record is not None and state is not None
-        return DigestEntry(node_id, record, state.applied)
-
-    def _builder(self, packets_max: int) -> PacketBuilder:
-        return PacketBuilder(self._codec, self.own.life, packets_max)
+        member = self._members.get(node_id)
+        return DigestEntry(node_id, record, state.applied, member is not None and not member.verified)
 
     # The dead.
 
@@ -359,15 +526,22 @@ class GossipTable:
                 continue
             if member.gone_since + self._limits.dead_record_s <= now:  # GOSSIP-44
                 del self._members[node_id]
+                del self._names[bisect_left(self._names, node_id)]
                 self._memory.bury(node_id, member.record, now=now)
-            elif member.gone_since + self._limits.dead_state_s <= now:  # GOSSIP-43
+                self._changes.append(Change(node_id, None))
+            elif member.replica.applied and member.gone_since + self._limits.dead_state_s <= now:  # GOSSIP-43
                 member.replica = Replica(member.record.life)
+                self._changes.append(Change(node_id, None))
         self._memory.expire(now=now)
 
     def _due(self, member: _Member) -> float:
         if member.replica.applied:
             return member.gone_since + self._limits.dead_state_s
         return member.gone_since + self._limits.dead_record_s
+
+
+def _hash(entry: DigestEntry) -> int:
+    return int.from_bytes(blake2b(encode_digest_entry(entry), digest_size=8).digest(), "big")
 
 
 def _fitting(sizes_bytes: Iterable[int], room_bytes: int) -> int:

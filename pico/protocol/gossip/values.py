@@ -10,8 +10,9 @@ right: so merging is ``max``, and the order in which evidence arrives, its repea
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from pico.errors import LocalProtocolError
 
@@ -20,16 +21,25 @@ __all__ = [
     "INC_MAX",
     "LIFE_MAX",
     "NAME_BYTES_MAX",
+    "Ack",
+    "Address",
     "Chance",
     "Delta",
     "Digest",
     "DigestEntry",
     "Entry",
     "Message",
+    "Nack",
+    "Ping",
+    "PingRequest",
+    "Push",
+    "Pushed",
+    "Range",
     "Rank",
     "Record",
     "Records",
     "Snapshot",
+    "Summary",
     "check_entry",
     "first_life",
     "next_life",
@@ -49,6 +59,11 @@ news, would otherwise mix their histories."""
 LIFE_MAX: Final = (1 << 64) - 1
 INC_MAX: Final = (1 << 32) - 1
 
+Address = tuple[str, int]
+"""Where datagrams and connections for a node go: an IP address in its text form, and a port."""
+
+T = TypeVar("T")
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
@@ -57,6 +72,15 @@ class Chance(Protocol):
 
     def getrandbits(self, bits: int, /) -> int:
         """A number of so many bits."""
+
+    def random(self) -> float:
+        """From 0, below 1."""
+
+    def shuffle(self, items: list[Any], /) -> None:
+        """Another order, in place."""
+
+    def sample(self, items: Sequence[T], count: int, /) -> list[T]:
+        """So many of them, none twice."""
 
 
 class Rank(IntEnum):
@@ -96,6 +120,19 @@ class DigestEntry(NamedTuple):
     node_id: str
     record: Record
     applied: int
+    hearsay: bool = False
+    """The sender has it from others, and not from the node itself."""
+
+
+class Range(NamedTuple):
+    """The node IDs with ``above < node_id <= upto``; an empty ``upto`` is the end of all names."""
+
+    above: str = ""
+    upto: str = ""
+
+    def holds(self, node_id: str) -> bool:
+        """Whether the node is in it."""
+        return self.above < node_id and (not self.upto or node_id <= self.upto)
 
 
 class Digest(NamedTuple):
@@ -110,13 +147,21 @@ class Digest(NamedTuple):
 
     def speaks_of(self, node_id: str) -> bool:
         """Whether the range holds the node."""
-        return self.above < node_id and (not self.upto or node_id <= self.upto)
+        return Range(self.above, self.upto).holds(node_id)
+
+
+class Summary(NamedTuple):
+    """Hashes of what a digest of each of these ranges would say of the nodes that are not gone."""
+
+    parts: tuple[tuple[Range, int], ...]
 
 
 class Records(NamedTuple):
     """What the sender knows of some nodes."""
 
     records: tuple[tuple[str, Record], ...]
+    witnessed: frozenset[str] = frozenset()
+    """Those suspects of which the sender itself had no answer."""
 
 
 class Delta(NamedTuple):
@@ -148,7 +193,52 @@ class Snapshot(NamedTuple):
         return max(self.floor, self.entries[-1].version if self.entries else 0)
 
 
-Message = Records | Digest | Delta | Snapshot
+class Ping(NamedTuple):
+    """A question to the node of that name alone: is it there?"""
+
+    sequence: int
+    node_id: str
+
+
+class Ack(NamedTuple):
+    """The answer to a ping, by the process that was asked or passed on by a helper."""
+
+    sequence: int
+    node_id: str
+    life: int
+
+
+class PingRequest(NamedTuple):
+    """Ask that node for me: I had no answer."""
+
+    sequence: int
+    node_id: str
+    address: Address
+
+
+class Nack(NamedTuple):
+    """A helper's answer when it had none: the helper at least is there."""
+
+    sequence: int
+
+
+class Push(NamedTuple):
+    """A change, told at once; the receiver tells it on to the nodes of the range."""
+
+    sequence: int
+    range: Range
+    delta: Delta
+
+
+class Pushed(NamedTuple):
+    """A push came; ``applied`` is what its receiver has now of that life of its owner."""
+
+    sequence: int
+    life: int
+    applied: int
+
+
+Message = Records | Digest | Delta | Snapshot | Summary | Ping | Ack | PingRequest | Nack | Push | Pushed
 
 
 def valid_name(name: str) -> bool:

@@ -10,10 +10,11 @@ with the bytes that are there before it is used, and nothing is allocated from i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from pico.config import GossipLimits
@@ -21,15 +22,24 @@ from pico.errors import ConfigError, RemoteProtocolError
 from pico.protocol.gossip.values import (
     ENTRY_BYTES_MAX,
     NAME_BYTES_MAX,
+    Ack,
+    Address,
     Delta,
     Digest,
     DigestEntry,
     Entry,
     Message,
+    Nack,
+    Ping,
+    PingRequest,
+    Push,
+    Pushed,
+    Range,
     Rank,
     Record,
     Records,
     Snapshot,
+    Summary,
     valid_name,
 )
 
@@ -47,8 +57,10 @@ __all__ = [
     "encode_delta",
     "encode_digest",
     "encode_digest_entry",
+    "encode_message",
     "encode_records",
     "encode_snapshot",
+    "encode_summary_part",
     "entry_bytes",
     "snapshot_head_bytes",
 ]
@@ -65,9 +77,17 @@ DELTA: Final = Struct(">QQQ")
 SNAPSHOT: Final = Struct(">QQ")
 ENTRY: Final = Struct(">QHH")
 
-LEFT: Final = 0x04
+SEQUENCE: Final = Struct(">I")
+PUSHED: Final = Struct(">IQQ")
+PORT: Final = Struct(">H")
+
 RANKS: Final = 0x03
+LEFT: Final = 0x04
+HEARSAY: Final = 0x08  # in a digest
+WITNESSED: Final = 0x10  # of a suspect, in records
 TOMBSTONE: Final = 0xFFFF
+
+_HOST = re.compile(r"[0-9A-Fa-f.:]{2,45}").fullmatch  # an IP address in its text form
 
 PACKET_BYTES_MIN: Final = 1_024
 """The least ``packet_bytes_max``: with the longest names, the largest entry fits the packet of every node."""
@@ -78,7 +98,8 @@ PACKET_BYTES_MAX: Final = 65_507
 NAME_FIELD_BYTES_MAX: Final = 1 + NAME_BYTES_MAX
 ENVELOPE_BYTES_MAX: Final = HEADER.size + 2 * NAME_FIELD_BYTES_MAX + U64.size
 DELTA_BYTES_MAX: Final = SECTION.size + NAME_FIELD_BYTES_MAX + DELTA.size + ENTRY.size + ENTRY_BYTES_MAX
-assert ENVELOPE_BYTES_MAX + DELTA_BYTES_MAX <= PACKET_BYTES_MIN, "an entry that fits no packet"
+PUSH_HEAD_BYTES_MAX: Final = SEQUENCE.size + 2 * NAME_FIELD_BYTES_MAX
+assert ENVELOPE_BYTES_MAX + PUSH_HEAD_BYTES_MAX + DELTA_BYTES_MAX <= PACKET_BYTES_MIN, "an entry that fits no packet"
 
 
 class MessageType(IntEnum):
@@ -88,6 +109,13 @@ class MessageType(IntEnum):
     DIGEST = 2
     DELTA = 3
     SNAPSHOT = 4
+    SUMMARY = 5
+    PING = 6
+    ACK = 7
+    PING_REQUEST = 8
+    NACK = 9
+    PUSH = 10
+    PUSHED = 11
 
 
 class ForeignCluster(RemoteProtocolError):
@@ -134,8 +162,17 @@ def snapshot_head_bytes(node_id: str) -> int:
 # Values to bytes: the payload of one message.
 
 
-def encode_records(records: Iterable[tuple[str, Record]]) -> bytes:
-    return b"".join(_name(node_id) + _record(record) for node_id, record in records)
+def encode_message(message: Message) -> tuple[MessageType, bytes]:
+    """The type and the payload of any message."""
+    type_, encode = _ENCODERS[type(message)]
+    return type_, encode(message)
+
+
+def encode_records(records: Records) -> bytes:
+    return b"".join(
+        _name(node_id) + _record(record, WITNESSED if node_id in records.witnessed else 0)
+        for node_id, record in records.records
+    )
 
 
 def encode_digest(digest: Digest) -> bytes:
@@ -143,7 +180,8 @@ def encode_digest(digest: Digest) -> bytes:
 
 
 def encode_digest_entry(entry: DigestEntry) -> bytes:
-    return _name(entry.node_id) + _record(entry.record) + U64.pack(entry.applied)
+    flag = HEARSAY if entry.hearsay else 0
+    return _name(entry.node_id) + _record(entry.record, flag) + U64.pack(entry.applied)
 
 
 def encode_delta(delta: Delta) -> bytes:
@@ -156,13 +194,66 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     return _name(snapshot.node_id) + head + _entries(snapshot.entries)
 
 
+def encode_summary(summary: Summary) -> bytes:
+    return b"".join(map(encode_summary_part, summary.parts))
+
+
+def encode_summary_part(part: tuple[Range, int]) -> bytes:
+    range_, hash_ = part
+    return _range(range_) + U64.pack(hash_)
+
+
+def encode_ping(ping: Ping) -> bytes:
+    return SEQUENCE.pack(ping.sequence) + _name(ping.node_id)
+
+
+def encode_ack(ack: Ack) -> bytes:
+    return SEQUENCE.pack(ack.sequence) + _name(ack.node_id) + U64.pack(ack.life)
+
+
+def encode_ping_request(request: PingRequest) -> bytes:
+    host, port = request.address
+    return SEQUENCE.pack(request.sequence) + _name(request.node_id) + _name(host) + PORT.pack(port)
+
+
+def encode_nack(nack: Nack) -> bytes:
+    return SEQUENCE.pack(nack.sequence)
+
+
+def encode_push(push: Push) -> bytes:
+    return SEQUENCE.pack(push.sequence) + _range(push.range) + encode_delta(push.delta)
+
+
+def encode_pushed(pushed: Pushed) -> bytes:
+    return PUSHED.pack(*pushed)
+
+
+_ENCODERS: Final[dict[type[Any], tuple[MessageType, Callable[[Any], bytes]]]] = {
+    Records: (MessageType.RECORDS, encode_records),
+    Digest: (MessageType.DIGEST, encode_digest),
+    Delta: (MessageType.DELTA, encode_delta),
+    Snapshot: (MessageType.SNAPSHOT, encode_snapshot),
+    Summary: (MessageType.SUMMARY, encode_summary),
+    Ping: (MessageType.PING, encode_ping),
+    Ack: (MessageType.ACK, encode_ack),
+    PingRequest: (MessageType.PING_REQUEST, encode_ping_request),
+    Nack: (MessageType.NACK, encode_nack),
+    Push: (MessageType.PUSH, encode_push),
+    Pushed: (MessageType.PUSHED, encode_pushed),
+}
+
+
 def _name(name: str) -> bytes:
     data = name.encode("ascii")
     return bytes((len(data),)) + data
 
 
-def _record(record: Record) -> bytes:
-    return RECORD.pack(record.life, record.rank | (LEFT if record.left else 0), record.inc)
+def _range(range_: Range) -> bytes:
+    return _name(range_.above) + _name(range_.upto)
+
+
+def _record(record: Record, flag: int = 0) -> bytes:
+    return RECORD.pack(record.life, record.rank | (LEFT if record.left else 0) | flag, record.inc)
 
 
 def _entries(entries: Iterable[Entry]) -> bytes:
@@ -216,11 +307,24 @@ class _Reader:
             raise self.fault("the life zero")
         return life
 
-    def record(self) -> Record:
+    def range(self) -> Range:
+        above, upto = self.name(may_be_empty=True), self.name(may_be_empty=True)
+        if upto and upto < above:  # GOSSIP-31
+            raise self.fault("a range that ends before it begins")
+        return Range(above, upto)
+
+    def record(self, flag: int) -> tuple[Record, bool]:
+        """The record, and whether the one flag that may stand beside it does."""
         life, state, inc = self.fields(RECORD)
-        if state & ~(LEFT | RANKS) or state & RANKS > Rank.DEAD:
+        if state & ~(LEFT | RANKS | flag) or state & RANKS > Rank.DEAD:
             raise self.fault(f"a state {state:#04x} that has no name")  # GOSSIP-32
-        return Record(self.life(life), bool(state & LEFT), inc, Rank(state & RANKS))
+        return Record(self.life(life), bool(state & LEFT), inc, Rank(state & RANKS)), bool(state & flag)
+
+    def address(self) -> Address:
+        host = self.bytes(self.bytes(1)[0]).decode("latin-1")
+        if _HOST(host) is None:  # GOSSIP-29
+            raise self.fault("an address that is not valid")
+        return host, self.fields(PORT)[0]
 
     def entries(self, start: int) -> tuple[Entry, ...]:
         """To the end: versions above ``start``, growing, no key twice."""
@@ -241,22 +345,26 @@ class _Reader:
 
 
 def _decode_records(reader: _Reader) -> Records:
-    records = []
+    records, witnessed = [], []
     while reader.more:
-        records.append((reader.name(), reader.record()))
-    return Records(tuple(records))
+        node_id = reader.name()
+        record, witness = reader.record(WITNESSED)
+        records.append((node_id, record))
+        if witness:
+            witnessed.append(node_id)
+    return Records(tuple(records), frozenset(witnessed))
 
 
 def _decode_digest(reader: _Reader) -> Digest:
-    above, upto = reader.name(may_be_empty=True), reader.name(may_be_empty=True)
-    if upto and upto < above:
-        raise reader.fault("a range that ends before it begins")
+    range_ = reader.range()
     entries: list[DigestEntry] = []
     while reader.more:
-        entries.append(DigestEntry(reader.name(), reader.record(), reader.fields(U64)[0]))
+        node_id = reader.name()
+        record, hearsay = reader.record(HEARSAY)
+        entries.append(DigestEntry(node_id, record, reader.fields(U64)[0], hearsay))
         if len(entries) > 1 and entries[-2].node_id >= entries[-1].node_id:  # GOSSIP-31
             raise reader.fault("nodes that are not in order")
-    return Digest(above, upto, tuple(entries))
+    return Digest(*range_, tuple(entries))
 
 
 def _decode_delta(reader: _Reader) -> Delta:
@@ -276,11 +384,53 @@ def _decode_snapshot(reader: _Reader) -> Snapshot:
     return Snapshot(node_id, reader.life(life), floor, entries)
 
 
+def _decode_summary(reader: _Reader) -> Summary:
+    parts = []
+    while reader.more:
+        parts.append((reader.range(), reader.fields(U64)[0]))
+    return Summary(tuple(parts))
+
+
+# What a later revision appends to the following messages is skipped (GOSSIP-52).
+
+
+def _decode_ping(reader: _Reader) -> Ping:
+    return Ping(reader.fields(SEQUENCE)[0], reader.name())
+
+
+def _decode_ack(reader: _Reader) -> Ack:
+    return Ack(reader.fields(SEQUENCE)[0], reader.name(), reader.life(reader.fields(U64)[0]))
+
+
+def _decode_ping_request(reader: _Reader) -> PingRequest:
+    return PingRequest(reader.fields(SEQUENCE)[0], reader.name(), reader.address())
+
+
+def _decode_nack(reader: _Reader) -> Nack:
+    return Nack(reader.fields(SEQUENCE)[0])
+
+
+def _decode_push(reader: _Reader) -> Push:
+    return Push(reader.fields(SEQUENCE)[0], reader.range(), _decode_delta(reader))
+
+
+def _decode_pushed(reader: _Reader) -> Pushed:
+    sequence, life, applied = reader.fields(PUSHED)
+    return Pushed(sequence, reader.life(life), applied)
+
+
 _DECODERS: Final[dict[int, Callable[[_Reader], Message]]] = {
     MessageType.RECORDS: _decode_records,
     MessageType.DIGEST: _decode_digest,
     MessageType.DELTA: _decode_delta,
     MessageType.SNAPSHOT: _decode_snapshot,
+    MessageType.SUMMARY: _decode_summary,
+    MessageType.PING: _decode_ping,
+    MessageType.ACK: _decode_ack,
+    MessageType.PING_REQUEST: _decode_ping_request,
+    MessageType.NACK: _decode_nack,
+    MessageType.PUSH: _decode_push,
+    MessageType.PUSHED: _decode_pushed,
 }
 
 
@@ -300,18 +450,31 @@ class PacketCodec:
         self.packet_bytes_max = limits.packet_bytes_max
         self._cluster = _name(cluster)
         self._names = self._cluster + _name(node_id)
-        self.envelope_bytes = HEADER.size + len(self._names) + U64.size
+        self.body_head_bytes = len(self._names) + U64.size
+        self.envelope_bytes = HEADER.size + self.body_head_bytes
 
     def encode(self, life: int, messages: Sequence[tuple[MessageType, bytes]]) -> bytes:
         """One packet with these payloads, whatever its size."""
-        sections = [SECTION.pack(type_, len(payload)) + payload for type_, payload in messages]
-        body = b"".join((self._names, U64.pack(life), *sections))
+        body = self.encode_body(life, messages)
         return HEADER.pack(MAGIC, VERSION, 0, crc32(body, crc32(MAGIC + bytes((VERSION, 0))))) + body
+
+    def encode_body(self, life: int, messages: Sequence[tuple[MessageType, bytes]]) -> bytes:
+        """The packet without its envelope, for a stream that has one itself."""
+        sections = [SECTION.pack(type_, len(payload)) + payload for type_, payload in messages]
+        return b"".join((self._names, U64.pack(life), *sections))
 
     def decode(self, data: bytes) -> Packet:
         """What a packet says. Raises ``RemoteProtocolError``; of its kinds two have names of their own."""
         reader = _Reader("packet", data)
         self._check_header(reader)
+        return self._decode_body(reader)
+
+    def decode_body(self, body: bytes) -> Packet:
+        """What a packet without its envelope says. Raises as ``decode`` does."""
+        return self._decode_body(_Reader("packet", body))
+
+    def _decode_body(self, reader: _Reader) -> Packet:
+        data = reader.data
         if data[reader.at : reader.at + len(self._cluster)] != self._cluster:  # GOSSIP-27
             raise ForeignCluster(f"packet: of the cluster {reader.name()}")
         reader.at += len(self._cluster)
@@ -342,15 +505,23 @@ class PacketCodec:
 
 
 class PacketBuilder:
-    """Messages in order, in as few packets as they fill; no packet is larger than the limit."""
+    """Messages in order, in as few packets as they fill; no packet is larger than the limit.
 
-    def __init__(self, codec: PacketCodec, life: int, packets_max: int) -> None:
+    For a stream it makes bodies of up to ``stream_bytes_max``, which need no envelope.
+    """
+
+    def __init__(self, codec: PacketCodec, life: int, packets_max: int, *, stream_bytes_max: int = 0) -> None:
         self._codec = codec
         self._life = life
         self._packets_max = packets_max
         self._packets: list[bytes] = []
         self._messages: list[tuple[MessageType, bytes]] = []
-        self._room_bytes = self._whole_room_bytes = codec.packet_bytes_max - codec.envelope_bytes
+        self.is_stream = stream_bytes_max > 0
+        self._room_bytes = self._whole_room_bytes = (
+            stream_bytes_max - codec.body_head_bytes
+            if self.is_stream
+            else codec.packet_bytes_max - codec.envelope_bytes
+        )
 
     def room_for(self, least_bytes: int) -> int:
         """How large the next payload may be: at least so large, if need be in a new packet; 0 when all are full."""
@@ -359,6 +530,11 @@ class PacketBuilder:
         if len(self._packets) == self._packets_max:  # GOSSIP-23
             return 0
         assert self._room_bytes - SECTION.size >= least_bytes, "a message that fits no packet"
+        return self._room_bytes - SECTION.size
+
+    @property
+    def spare_bytes(self) -> int:
+        """How large the next payload may be without a new packet."""
         return self._room_bytes - SECTION.size
 
     @property
@@ -371,15 +547,31 @@ class PacketBuilder:
         self._messages.append((type_, payload))
         self._room_bytes -= SECTION.size + len(payload)
 
+    def say(self, message: Message) -> None:
+        """One message that is small, in a new packet if need be; it is left out when all are full."""
+        type_, payload = encode_message(message)
+        if self.room_for(len(payload)):
+            self.add(type_, payload)
+
+    def add_alone(self, type_: MessageType, payload: bytes) -> None:
+        """One message of any size in a body of its own."""
+        assert self.is_stream, "a datagram has a limit"
+        self._end_packet()
+        self._packets.append(self._codec.encode_body(self._life, [(type_, payload)]))
+
     def packets(self) -> list[bytes]:
         """All of them; nothing can be added after this."""
         self._end_packet()
         return self._packets
 
     def _end_packet(self) -> None:
-        if self._messages:
+        if not self._messages:
+            return
+        if self.is_stream:
+            packet = self._codec.encode_body(self._life, self._messages)
+        else:
             packet = self._codec.encode(self._life, self._messages)
             assert len(packet) <= self._codec.packet_bytes_max, "a packet over the limit"  # GOSSIP-22
-            self._packets.append(packet)
-            self._messages = []
-            self._room_bytes = self._whole_room_bytes
+        self._packets.append(packet)
+        self._messages = []
+        self._room_bytes = self._whole_room_bytes
