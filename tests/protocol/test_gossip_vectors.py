@@ -27,7 +27,7 @@ PACKETS = load("gossip_packets.json")
 COPIES = load("gossip_copies.json")
 KINDS = {"version": OtherVersion, "cluster": ForeignCluster, "violation": RemoteProtocolError}
 ENCODERS = {
-    "RECORDS": lambda message: wire_module.encode_records(message),
+    "RECORDS": wire_module.encode_records,
     "DIGEST": wire_module.encode_digest,
     "DELTA": wire_module.encode_delta,
     "SNAPSHOT": wire_module.encode_snapshot,

@@ -73,7 +73,7 @@ class _Probe:
     direct_until: float
     until: float
     asked_others: bool = False
-    nacks_expected: int = 0
+    nacks_missing: int = 0
 
 
 @dataclass(slots=True)
@@ -136,11 +136,13 @@ class FailureDetector:
         elif suspicion is None or suspicion.record != record:
             self._suspicions[node_id] = _Suspicion(record, now)
 
-    def confirm(self, node_id: str, record: Record, witness: str) -> None:
-        """Somebody had no answer either."""
+    def confirm(self, node_id: str, record: Record, witness: str) -> bool:
+        """Somebody had no answer either; whether that was not known."""
         suspicion = self._suspicions.get(node_id)
-        if suspicion is not None and suspicion.record == record:
-            suspicion.witnesses.add(witness)
+        if suspicion is None or suspicion.record != record or witness in suspicion.witnesses:
+            return False
+        suspicion.witnesses.add(witness)
+        return True
 
     def witnessed(self, node_id: str) -> bool:
         """Whether this node itself had no answer from the suspect."""
@@ -163,6 +165,8 @@ class FailureDetector:
         self._unanswering.discard(node_id)
         self._round_trips_s.pop(node_id, None)
         self._probes.pop(self._probed.pop(node_id, -1), None)
+        if not self._ring:
+            self.health = 0  # there is nobody left by whom it could get better
 
     # Asking.
 
@@ -172,8 +176,9 @@ class FailureDetector:
         if judged is None or node_id in self._probed:
             return
         self._sequence = (self._sequence + 1) % SEQUENCES
-        direct_s = self._timers.probe_timeout_s * (1 + self.health)
-        self._probes[self._sequence] = _Probe(node_id, judged, now, now + direct_s, now + self._round_s())
+        direct_s = max(self._timers.probe_timeout_s, 4 * self._round_trips_s.get(node_id, 0.0)) * (1 + self.health)
+        until = now + max(self._round_s(), 2 * direct_s)
+        self._probes[self._sequence] = _Probe(node_id, judged, now, now + direct_s, until)
         self._probed[node_id] = self._sequence
         self._commands.append(AskDirectly(node_id, self._sequence))
 
@@ -193,8 +198,8 @@ class FailureDetector:
     def helper_answered(self, sequence: int) -> None:
         """A helper had no answer either: it at least is there, and so is the network between us."""
         probe = self._probes.get(sequence)
-        if probe is not None and probe.nacks_expected:
-            probe.nacks_expected -= 1
+        if probe is not None and probe.nacks_missing:
+            probe.nacks_missing -= 1
 
     def could_not_send(self, node_id: str, *, now: float) -> None:
         """The ping did not leave: there is no use in waiting for its answer."""
@@ -271,7 +276,7 @@ class FailureDetector:
     def _ask_others(self, sequence: int, probe: _Probe) -> None:
         probe.asked_others = True
         helpers = self._helpers(probe.node_id)
-        probe.nacks_expected = len(helpers)
+        probe.nacks_missing = len(helpers) or 1
         if helpers:
             self._commands.append(AskHelpers(probe.node_id, sequence, helpers))
         self._commands.append(AskOverStream(probe.node_id, sequence))
@@ -290,11 +295,7 @@ class FailureDetector:
         del self._probed[probe.node_id]
         self._unanswering.add(probe.node_id)
         # A helper that did not even say that it failed is a sign that it is we who are not heard.
-        self._worsen(probe.nacks_expected)
-        record = self._records[probe.node_id]
-        suspicion = self._suspicions.get(probe.node_id)
-        if suspicion is not None and suspicion.record == record:
-            suspicion.witnesses.add(self.node_id)
+        self._worsen(probe.nacks_missing)
         self._commands.append(Verdict(probe.node_id, probe.judged, Rank.SUSPECT))
 
     def _worsen(self, steps: int) -> None:

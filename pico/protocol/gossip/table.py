@@ -133,6 +133,8 @@ class Reply:
     records: dict[str, Record] = field(default_factory=dict)
     claims: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Life and version that the sender has applied of a node."""
+    wants: set[str] = field(default_factory=set)
+    """Nodes, or lives of them, that were not known before."""
     digests: list[Range] = field(default_factory=list)
     summaries: list[Range] = field(default_factory=list)
     """Ranges in which what is known differs, with few nodes and with many."""
@@ -154,6 +156,7 @@ class GossipTable:
         self._members: dict[str, _Member] = {}
         self._names = [self.node_id]  # of this node and the others in the table, in order
         self._changes: list[Change] = []
+        self._reply = Reply()  # to the packet that is being read
         self._memory = Memory(limits)
         self._lives_taken = 0
         self._refused = 0
@@ -275,7 +278,7 @@ class GossipTable:
 
     def learn(self, packet: Packet, *, now: float, source: Address | None = None) -> Reply:
         """Learn what a packet says, ``source`` being where it came from; what is to be answered."""
-        reply = Reply()
+        reply = self._reply = Reply()
         self._unknown_messages += packet.unknown
         if packet.sender == self.node_id:  # GOSSIP-39: our own words, or another process of our name
             self._hear_of_self(Record(packet.life))
@@ -327,7 +330,7 @@ class GossipTable:
             reply.claims[node_id] = record.life, applied
         named = {entry.node_id for entry in digest.entries}
         for node_id in self._names_in(Range(digest.above, digest.upto)):
-            if node_id not in named and self._may_tell(node_id):
+            if node_id not in named and self.may_tell(node_id):
                 known = self.record_of(node_id)
                 assert known is not None
                 if not known.gone:  # GOSSIP-45
@@ -341,15 +344,15 @@ class GossipTable:
                 few = len(self._names_in(range_)) <= DIGEST_NODES_MAX
                 (reply.digests if few else reply.summaries).append(range_)
 
-    def _may_tell(self, node_id: str) -> bool:
-        """Hearsay is not told on, but a verdict is (GOSSIP-53)."""
+    def may_tell(self, node_id: str) -> bool:
+        """Whether the node may be spoken of: hearsay is not told on, but a verdict is (GOSSIP-53)."""
         member = self._members.get(node_id)
         return member is None or member.verified or member.record.gone
 
     def _hear(self, node_id: str, record: Record, reply: Reply, *, now: float) -> None:
         self._learn(node_id, record, now=now)
         known = self.record_of(node_id)
-        if known is not None and known > record and self._may_tell(node_id):  # GOSSIP-38
+        if known is not None and known > record and self.may_tell(node_id):  # GOSSIP-38
             reply.records[node_id] = known
 
     def _receive_state(self, message: Delta | Snapshot, reply: Reply, *, now: float) -> None:
@@ -381,6 +384,8 @@ class GossipTable:
         if known is not None and record <= known:  # GOSSIP-35, GOSSIP-46
             return False
         if member is not None:
+            if record.life > member.record.life:
+                self._reply.wants.add(node_id)
             self._merge(member, record, now=now)
         elif record.gone:
             self._memory.bury(node_id, record, now=now)  # GOSSIP-45
@@ -391,6 +396,7 @@ class GossipTable:
             self._memory.release(node_id)
             self._members[node_id] = _Member(record)
             insort(self._names, node_id)
+            self._reply.wants.add(node_id)
         self._changes.append(Change(node_id, None))
         return True
 
@@ -446,13 +452,19 @@ class GossipTable:
         _pack(builder, MessageType.RECORDS, b"", (encode_records(Records((named,))) for named in known))
         starts, pulls = self._compare(reply.claims)
         nothing = encode_digest(Digest(*NOBODY, ()))
-        asked = map(self._digest_entry, sorted(pulls))  # GOSSIP-31
+        wanted = (node_id for node_id in reply.wants if self._is_empty(node_id))
+        asked = map(self._digest_entry, sorted({*pulls, *wanted}))  # GOSSIP-31
         _pack(builder, MessageType.DIGEST, nothing, map(encode_digest_entry, asked))
         parts = (part for range_ in reply.summaries for part in self._divided(range_))
         _pack(builder, MessageType.SUMMARY, b"", map(encode_summary_part, parts))
         for range_ in reply.digests:
             self._tell_digest(range_, builder)
         return [node_id for node_id in self._in_turn(starts) if not self._tell(node_id, starts[node_id], builder)]
+
+    def _is_empty(self, node_id: str) -> bool:
+        """Whether nothing is known of the node but that it is there (GOSSIP-53)."""
+        member = self._members.get(node_id)
+        return member is not None and not member.record.gone and not member.replica.applied
 
     def _divided(self, range_: Range) -> list[tuple[Range, int]]:
         """Smaller ranges that together are this one, with their hashes."""
@@ -470,7 +482,7 @@ class GossipTable:
                 continue
             if state.life > life:  # GOSSIP-11
                 applied = 0
-            if state.applied > applied and self._may_tell(node_id):
+            if state.applied > applied and self.may_tell(node_id):
                 starts[node_id] = applied
             elif state.applied < applied and node_id != self.node_id:
                 pulls.append(node_id)

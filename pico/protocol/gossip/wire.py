@@ -62,6 +62,7 @@ __all__ = [
     "encode_snapshot",
     "encode_summary_part",
     "entry_bytes",
+    "push_head_bytes",
     "snapshot_head_bytes",
 ]
 
@@ -152,6 +153,11 @@ def digest_entry_bytes(entry: DigestEntry) -> int:
 def delta_head_bytes(node_id: str) -> int:
     """The size of a delta without entries."""
     return 1 + len(node_id) + DELTA.size
+
+
+def push_head_bytes(range_: Range) -> int:
+    """The size of a push without its delta."""
+    return SEQUENCE.size + 2 + len(range_.above) + len(range_.upto)
 
 
 def snapshot_head_bytes(node_id: str) -> int:
@@ -531,6 +537,11 @@ class PacketBuilder:
             return 0
         assert self._room_bytes - SECTION.size >= least_bytes, "a message that fits no packet"
         return self._room_bytes - SECTION.size
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether the packet that is being filled says something already."""
+        return bool(self._messages)
 
     @property
     def spare_bytes(self) -> int:

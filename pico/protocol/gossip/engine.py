@@ -1,0 +1,766 @@
+"""One member of the cluster, without I/O: what it says, when and to whom, and what it makes of what it hears.
+
+Responsible for: joining the table, the failure detector and the pusher; rounds, rumours, seeds, reaching the absent,
+and leaving; and turning all of it into datagrams and wishes for exchanges. Refuses to know: sockets, clocks, what the
+entries of a node mean beyond where its gossip port is, and how an exchange travels.
+
+The driver hands in what arrives (``receive_datagram``, ``answer_exchange``), calls ``handle_timer`` when
+``next_timer`` says so, and after each call takes what there is to do: ``outgoing`` datagrams and ``events``.
+
+Three ways lead from one node to another, each covering for the one before: a push within milliseconds, a round several
+times a second that compares hashes and repairs what differs, and an exchange over a stream that carries what fits no
+datagram and works where datagrams do not pass.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, log2, log10
+from typing import Final, NamedTuple
+
+from pico.config import GossipLimits, GossipTimers
+from pico.errors import RemoteProtocolError
+from pico.protocol.gossip import probing, pushing
+from pico.protocol.gossip.probing import AskDirectly, AskHelpers, FailureDetector, Verdict
+from pico.protocol.gossip.pushing import GiveUp, Pusher, SendPush
+from pico.protocol.gossip.state import NodeState
+from pico.protocol.gossip.table import EVERYBODY, NOBODY, Change, GossipTable
+from pico.protocol.gossip.values import (
+    Ack,
+    Address,
+    Chance,
+    Delta,
+    Digest,
+    Entry,
+    Message,
+    Nack,
+    Ping,
+    PingRequest,
+    Push,
+    Pushed,
+    Rank,
+    Record,
+    Records,
+    Summary,
+)
+from pico.protocol.gossip.wire import (
+    ForeignCluster,
+    MessageType,
+    OtherVersion,
+    Packet,
+    PacketBuilder,
+    PacketCodec,
+    delta_head_bytes,
+    encode_records,
+    push_head_bytes,
+)
+
+__all__ = ["CARD", "Contested", "Datagram", "ExchangeWanted", "GossipEngine", "GossipSnapshot", "NodeChanged"]
+
+CARD: Final = b"card"
+"""The entry in which a node says, among other things, where its gossip port is."""
+
+STREAM_BODY_BYTES_MAX: Final = 64 * 1024
+STREAM_BODIES_MAX: Final = 1_024
+"""Of one turn of an exchange, snapshots besides; what is left is said by the next exchange or round."""
+
+RUMOURS_IN_A_PACKET: Final = 8
+URGENT_FANOUT: Final = 4
+LEAVE_EXCHANGES: Final = 16
+HELPED_MAX: Final = 1_024
+"""Pings that were sent for others and have not been answered."""
+
+LARGE_CLUSTER: Final = 32
+
+
+class Datagram(NamedTuple):
+    """To be sent."""
+
+    address: Address
+    data: bytes
+    node_id: str
+    """Whose address it is, if that is known."""
+
+
+class NodeChanged(NamedTuple):
+    """Something else is known of a node, this one perhaps: ``GossipEngine.table`` has it all."""
+
+    node_id: str
+    entries: tuple[Entry, ...] | None
+    """What was added to its copy; None: look at all of it, and at its record."""
+
+
+class ExchangeWanted(NamedTuple):
+    """Make an exchange over a stream; call ``exchange_ended`` afterwards, whatever came of it."""
+
+    address: Address
+    node_id: str
+    """Who should be there; empty for a seed."""
+    sequence: int | None
+    """Of the probe that the exchange answers when it succeeds."""
+
+
+class Contested(NamedTuple):
+    """Another process has this node's ID, and neither gives way: this one must stop."""
+
+
+Event = NodeChanged | ExchangeWanted | Contested
+
+
+@dataclass(frozen=True, slots=True)
+class GossipSnapshot:
+    """The engine at one moment, for status and metrics."""
+
+    record: Record
+    records: dict[str, Record]
+    health: int
+    joined: bool
+    absent: int
+    received: int
+    violations: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Helped:
+    """A ping that was sent for another node."""
+
+    origin: Address
+    sequence: int
+    node_id: str
+    nack_at: float
+
+
+@dataclass(slots=True)
+class _Seed:
+    due: float
+    wait_s: float
+    node_id: str = ""  # who was there
+    tried: bool = False
+
+
+class GossipEngine:
+    """One member. ``locate`` finds in the value of a node's card where its gossip port is, or None."""
+
+    def __init__(
+        self,
+        codec: PacketCodec,
+        life: int,
+        limits: GossipLimits,
+        timers: GossipTimers,
+        rng: Chance,
+        *,
+        locate: Callable[[bytes], Address | None],
+        now: float,
+    ) -> None:
+        self.node_id = codec.node_id
+        self.nodes_max = limits.nodes_max
+        self.table = GossipTable(codec, life, limits, rng)
+        self.detector = FailureDetector(self.node_id, timers, rng, now=now)
+        self._pusher = Pusher(self.node_id, timers, rng, now=now)
+        self._codec = codec
+        self._limits = limits
+        self._timers = timers
+        self._rng = rng
+        self._locate = locate
+        self._now = now
+        self._life = life
+        self._live: list[str] = []  # the others that are not gone, in order
+        self._ring: list[str] = []  # of rounds
+        self._next_round = now + timers.round_s * rng.random()
+        self._next_exchange = now + timers.exchange_s * rng.random()
+        self._next_reconnect = now
+        self._absent: dict[str, Address] = {}  # those who died, and where they were; the next to be tried comes first
+        self._seeds: dict[Address, _Seed] = {}
+        self._records: dict[str, Record] = {}  # of the others, as they were when they were last followed
+        self._told: dict[str, Record] = {}  # ... and as they were last told on
+        self._rumours: dict[str, int] = {}  # how often each is still to be told
+        self._helped: dict[int, _Helped] = {}
+        self._exchanged_at: dict[str, float] = {}
+        self._left_at: float | None = None
+        self._goodbyes: list[float] = []
+        self._datagrams: list[Datagram] = []
+        self._events: list[Event] = []
+        self._joined = False
+        self._contested = False
+        self._received = 0
+        self._violations: Counter[str] = Counter()
+
+    # What there is to do.
+
+    def outgoing(self) -> list[Datagram]:
+        """Datagrams to send, in order."""
+        datagrams, self._datagrams = self._datagrams, []
+        return datagrams
+
+    def events(self) -> list[Event]:
+        """What happened."""
+        events, self._events = self._events, []
+        return events
+
+    def snapshot(self) -> GossipSnapshot:
+        """For status and metrics."""
+        return GossipSnapshot(
+            self.table.record,
+            self.table.members(),
+            self.detector.health,
+            self._joined,
+            len(self._absent),
+            self._received,
+            dict(self._violations),
+        )
+
+    @property
+    def joined(self) -> bool:
+        """Whether another node has been reached (GOSSIP-70)."""
+        return self._joined
+
+    @property
+    def seeds_tried(self) -> bool:
+        """Whether each seed was tried at least once."""
+        return all(seed.tried for seed in self._seeds.values())
+
+    def address_of(self, node_id: str) -> Address | None:
+        """Where a node is: by its card, else from where it spoke last."""
+        state = self.table.state_of(node_id)
+        card = None if state is None else state.entries.get(CARD)
+        located = self._locate(card.value) if card is not None and card.value is not None else None
+        return located or self.table.source_of(node_id)
+
+    # What this node says.
+
+    def put(self, key: bytes, value: bytes, *, now: float) -> None:
+        """Say that ``key`` is ``value``. Raises ``LocalProtocolError`` for what could not be told to everyone."""
+        if self.table.own.put(key, value):
+            self._pusher.changed(now=now)
+
+    def delete(self, key: bytes, *, now: float) -> None:
+        """Say that ``key`` is no more."""
+        if self.table.own.delete(key):
+            self._pusher.changed(now=now)
+
+    def set_seeds(self, addresses: Sequence[Address], *, now: float) -> None:
+        """Where others may be; known ones keep their state."""
+        known = self._seeds
+        self._seeds = {
+            address: known.get(address) or _Seed(now, self._timers.seed_first_s) for address in dict.fromkeys(addresses)
+        }
+
+    def leave(self, *, now: float) -> None:
+        """Say that this process will not come back; from now on only probes are answered (GOSSIP-72)."""
+        if self._left_at is not None:
+            return
+        self._advance(now)
+        self.table.leave()
+        self._left_at = now
+        self._goodbyes = [now, *(now + pause_s for pause_s in self._timers.push_repeats_s)]
+        for node_id in self._rng.sample(self._live, min(LEAVE_EXCHANGES, len(self._live))):
+            self._want_exchange(node_id)
+        self._say_goodbye(now)
+        self._settle()
+
+    @property
+    def left(self) -> bool:
+        """Whether the node has said that it leaves, and everybody who could has heard it."""
+        return self._left_at is not None and self._now >= self._left_at + self._timers.linger_s
+
+    # What it hears.
+
+    def receive_datagram(self, data: bytes, source: Address, *, now: float) -> None:
+        """Take one datagram, whatever it is; what cannot be read is counted by its kind."""
+        packet = self.decode(data)
+        if packet is not None:
+            self.receive_packet(packet, source, now=now)
+
+    def decode(self, data: bytes) -> Packet | None:
+        """What a datagram says; None when it is not for this node, which is counted."""
+        self._received += 1
+        try:
+            return self._codec.decode(data)
+        except RemoteProtocolError as violation:
+            self._violations[_kind(violation)] += 1
+            return None
+
+    def quick_answer(self, packet: Packet) -> bytes | None:
+        """The answer to a ping that asks this process, without looking at anything else (GOSSIP-58)."""
+        acks = [
+            Ack(message.sequence, self.node_id, self.table.own.life)
+            for message in packet.messages
+            if isinstance(message, Ping) and message.node_id == self.node_id
+        ]
+        if not acks or packet.sender == self.node_id:
+            return None
+        builder = self.table.builder(packets_max=1)
+        for ack in acks:
+            builder.say(ack)
+        return builder.packets()[0]
+
+    def receive_packet(self, packet: Packet, source: Address, *, now: float, acked: bool = False) -> None:
+        """Take one packet that was decoded; ``acked``: its pings were answered already."""
+        self._advance(now)
+        acks, pushes = self._answers_to(packet, source, acked=acked)
+        reply = self.table.learn(packet, now=now, source=source)
+        builder = self.table.builder(packets_max=self._limits.answer_packets_max)
+        for ack in acks:
+            builder.say(ack)
+        for push, news in pushes:
+            self._answer_push(push, news, builder)
+        behind = self.table.answer(reply, builder)
+        self._send_all(builder, source, packet.sender)
+        self._note_news(packet)
+        if behind:
+            self._want_exchange(packet.sender)
+        self._settle()
+
+    def unsent(self, node_id: str, *, now: float) -> None:
+        """A datagram for the node could not be sent (GOSSIP-59)."""
+        self.detector.could_not_send(node_id, now=now)
+        self._settle()
+
+    def failed(self, node_id: str, *, now: float) -> None:
+        """A connection with the node broke or could not be made: ask it now. That alone says nothing to others."""
+        self._advance(now)
+        self.detector.probe(node_id, now=now)
+        self._settle()
+
+    # Exchanges.
+
+    def open_exchange(self, sequence: int | None = None) -> list[bytes]:
+        """The bodies with which this node begins an exchange."""
+        return self.table.digest_bodies(STREAM_BODY_BYTES_MAX)
+
+    def answer_exchange(self, bodies: Sequence[bytes], *, now: float) -> list[bytes]:
+        """The next turn, after one of the other side; none when there is nothing more to say.
+
+        Raises ``RemoteProtocolError`` for a body that cannot be read.
+        """
+        self._advance(now)
+        builder = self.table.builder(packets_max=STREAM_BODIES_MAX, stream_bytes_max=STREAM_BODY_BYTES_MAX)
+        for body in bodies:
+            packet = self._codec.decode_body(body)
+            self.table.answer(self.table.learn(packet, now=now), builder)
+            self._note_news(packet)
+        self._settle()
+        return builder.packets()
+
+    def exchange_ended(self, wanted: ExchangeWanted, node_id: str | None, *, now: float) -> None:
+        """What became of an exchange: who was there, or None when there was none."""
+        self._advance(now)
+        seed = self._seeds.get(wanted.address)
+        if seed is not None:
+            seed.tried = True
+            seed.node_id = node_id or ""
+        if node_id is not None and node_id != self.node_id:
+            self._joined = True
+            if seed is not None:
+                seed.wait_s = self._timers.seed_first_s
+            if wanted.sequence is not None:
+                self._answered(wanted.sequence, direct=False)
+        self._settle()
+
+    # Time.
+
+    def next_timer(self) -> float:
+        """When ``handle_timer`` wants to be called."""
+        dues = [seed.due for address, seed in self._seeds.items() if self._needs(address, seed)]
+        dues += [one.nack_at for one in self._helped.values()]
+        dues += [due for due in (self.table.next_timer(), self._pusher.next_timer()) if due is not None]
+        if self._left_at is not None:
+            return min([*self._goodbyes, self._left_at + self._timers.linger_s, *dues])
+        dues += [self._next_round, self._next_exchange, self.detector.next_timer()]
+        return min([*dues, self._next_reconnect] if self._absent else dues)
+
+    def handle_timer(self, *, now: float) -> None:
+        """Do what it is time for."""
+        self._advance(now)
+        self.table.handle_timer(now=now)
+        self._drop_helped()
+        if self._left_at is not None:
+            self._say_goodbye(now)
+        else:
+            self.detector.handle_timer(now=now)
+            self._pusher.handle_timer(self._live, self.table.own.applied, now=now)
+            self._hold_round()
+            self._reach_out()
+        self._settle()
+
+    def _advance(self, now: float) -> None:
+        """Time has passed; more than it should have when the process did not run (GOSSIP-63)."""
+        gap_s = now - self._now
+        if gap_s > max(self._timers.pause_s, 2 * self._timers.probe_s):
+            self.detector.paused(gap_s, now=now)
+        self._now = now
+
+    def _hold_round(self) -> None:
+        now = self._now
+        if now >= self._next_round:
+            self._next_round = now + self._timers.round_s * (0.9 + 0.2 * self._rng.random())
+            node_id = self._next_in_ring()
+            if node_id is not None:
+                self._compare_with(node_id)
+        if now >= self._next_exchange:
+            stretch = 1.0 + max(0.0, log2(max(1, len(self._live)) / LARGE_CLUSTER))
+            self._next_exchange = now + self._timers.exchange_s * stretch * (0.9 + 0.2 * self._rng.random())
+            if self._live:
+                self._want_exchange(self._rng.sample(self._live, 1)[0])
+
+    def _next_in_ring(self) -> str | None:
+        """Each of the others in turn; a new order after each time around (GOSSIP-65)."""
+        live = set(self._live)
+        while self._ring:
+            node_id = self._ring.pop()
+            if node_id in live:
+                return node_id
+        self._ring = list(self._live)
+        self._rng.shuffle(self._ring)
+        return self._ring.pop() if self._ring else None
+
+    def _compare_with(self, node_id: str) -> None:
+        self._say(node_id, self._summary())
+
+    def _summary(self) -> Summary:
+        return Summary(((EVERYBODY, self.table.summary()),))
+
+    def _reach_out(self) -> None:
+        """To one of the absent, and to the seeds behind which nobody is known: for ever (GOSSIP-69)."""
+        now = self._now
+        if self._absent and now >= self._next_reconnect:
+            self._next_reconnect = now + self._timers.reconnect_s
+            node_id, address = next(iter(self._absent.items()))
+            self._absent[node_id] = self._absent.pop(node_id)
+            if any(self.address_of(other) == address for other in self._live):
+                del self._absent[node_id]  # another node is there now
+                return
+            ping = Ping(self._rng.getrandbits(32), node_id)
+            self._send_messages(address, "", [ping, self._records_message([node_id]), self._summary()])
+        for address, seed in self._seeds.items():
+            if now >= seed.due and self._needs(address, seed):
+                seed.due = now + seed.wait_s * (0.75 + 0.5 * self._rng.random())
+                seed.wait_s = min(2 * seed.wait_s, self._timers.seed_max_s)
+                self._events.append(ExchangeWanted(address, "", None))
+
+    def _needs(self, address: Address, seed: _Seed) -> bool:
+        """Whether nobody who is known to live is behind the seed."""
+        if seed.node_id == self.node_id:
+            return False
+        if seed.node_id:
+            record = self.table.record_of(seed.node_id)
+            return record is None or record.gone
+        return all(self.address_of(node_id) != address for node_id in (self.node_id, *self._live))
+
+    # Answers that are not the table's.
+
+    def _answers_to(self, packet: Packet, source: Address, *, acked: bool) -> tuple[list[Ack], list[tuple[Push, bool]]]:
+        """Pings, pushes, whether each is news, and what helpers say: looked at before the table learns."""
+        acks: list[Ack] = []
+        pushes: list[tuple[Push, bool]] = []
+        if packet.sender == self.node_id:
+            return acks, pushes
+        for message in packet.messages:
+            if isinstance(message, Ping):
+                if message.node_id == self.node_id and not acked:
+                    acks.append(Ack(message.sequence, self.node_id, self.table.own.life))
+            elif isinstance(message, Ack):
+                self._receive_ack(message)
+            elif isinstance(message, PingRequest):
+                self._help(message, source)
+            elif isinstance(message, Nack):
+                self.detector.helper_answered(message.sequence)
+            elif isinstance(message, Push):
+                pushes.append((message, self._is_news(message.delta)))
+            elif isinstance(message, Pushed):
+                self._receive_pushed(packet.sender, message)
+        return acks, pushes
+
+    def _answer_push(self, push: Push, news: bool, builder: PacketBuilder) -> None:
+        """Say what is applied now, and tell on what was news (GOSSIP-67)."""
+        state = self.table.state_of(push.delta.node_id)
+        applied = state.applied if state is not None and state.life == push.delta.life else 0
+        builder.say(Pushed(push.sequence, push.delta.life, applied))
+        if news and push.range != NOBODY:
+            names = [node_id for node_id in self._live if push.range.holds(node_id) and node_id != push.delta.node_id]
+            self._pusher.relay(push.delta.node_id, push.delta.start, push.range, names)
+
+    def _is_news(self, delta: Delta) -> bool:
+        state = self.table.state_of(delta.node_id)
+        return state is None or state.life < delta.life or (state.life == delta.life and state.applied < delta.upto)
+
+    def _receive_pushed(self, sender: str, pushed: Pushed) -> None:
+        self._pusher.answered(pushed.sequence)
+        if pushed.life == self.table.own.life:
+            self._pusher.has_applied(sender, pushed.applied)
+
+    def _receive_ack(self, ack: Ack) -> None:
+        helped = self._helped.pop(ack.sequence, None)
+        if helped is not None and helped.node_id == ack.node_id:
+            self._send_messages(helped.origin, "", [Ack(helped.sequence, ack.node_id, ack.life)])
+            return
+        self._answered(ack.sequence, ack=ack)
+
+    def _answered(self, sequence: int, *, ack: Ack | None = None, direct: bool = True) -> None:
+        node_id = self.detector.answered(sequence, now=self._now, direct=direct)
+        if node_id is None:
+            return
+        self._joined = True
+        if ack is not None and ack.node_id == node_id:
+            self.table.verify(node_id, ack.life)
+        self._events.append(NodeChanged(node_id, ()))  # whether it answers may have changed
+
+    def _help(self, request: PingRequest, origin: Address) -> None:
+        """Ping a node for another (GOSSIP-60)."""
+        if len(self._helped) >= HELPED_MAX or request.node_id == self.node_id:
+            return
+        sequence = self._rng.getrandbits(32)
+        self._helped[sequence] = _Helped(
+            origin, request.sequence, request.node_id, self._now + self._timers.probe_timeout_s
+        )
+        self._send_messages(request.address, request.node_id, [Ping(sequence, request.node_id)])
+
+    def _drop_helped(self) -> None:
+        for sequence, helped in list(self._helped.items()):
+            if self._now >= helped.nack_at:
+                del self._helped[sequence]
+                self._send_messages(helped.origin, "", [Nack(helped.sequence)])
+
+    def _note_news(self, packet: Packet) -> None:
+        """Witnesses among what was said, and how much the sender has of ours."""
+        for message in packet.messages:
+            if isinstance(message, Records):
+                for node_id, record in message.records:
+                    if node_id in message.witnessed:
+                        self.detector.confirm(node_id, record, packet.sender)
+            elif isinstance(message, Digest):
+                for entry in message.entries:
+                    if entry.node_id == self.node_id and entry.record.life == self.table.own.life:
+                        self._pusher.has_applied(packet.sender, entry.applied)
+
+    # After everything: what follows from what was learned.
+
+    def _settle(self) -> None:
+        """Follow up on changes and commands until there are none."""
+        busy = True
+        while busy:
+            busy = False
+            for change in self.table.changes():
+                busy = True
+                self._follow(change)
+            for command in self.detector.commands():
+                busy = True
+                self._obey_detector(command)
+            for push in self._pusher.commands():
+                busy = True
+                self._obey_pusher(push)
+        if self.table.contested and not self._contested:
+            self._contested = True
+            self._events.append(Contested())
+
+    def _follow(self, change: Change) -> None:
+        node_id = change.node_id
+        self._events.append(NodeChanged(node_id, change.entries))
+        if node_id == self.node_id:
+            self._follow_self()
+        elif change.entries is None:
+            self._follow_node(node_id)
+        elif any(entry.key == CARD for entry in change.entries):
+            self._verify(node_id)
+
+    def _follow_self(self) -> None:
+        if self.table.own.life != self._life:
+            self._life = self.table.own.life
+            self._pusher.life_began(now=self._now)
+        elif self._left_at is None:
+            self.detector.accused()
+        self._start_rumour(self.node_id, urgent=True)
+
+    def _follow_node(self, node_id: str) -> None:
+        """Another node's record is not what it was, or its whole copy."""
+        record = self.table.members().get(node_id)
+        before = self._records.get(node_id)
+        self.detector.update(node_id, record, now=self._now)
+        if record is None:
+            self._records.pop(node_id, None)
+            self._lose(node_id)
+            return
+        self._records[node_id] = record
+        if record.gone:
+            self._lose(node_id)
+            if not record.left:
+                self._miss(node_id)
+        else:
+            self._find(node_id)
+            if before is not None and before.life != record.life:
+                self._pusher.forget(node_id)
+            if record.rank is Rank.SUSPECT and not self.detector.witnessed(node_id):
+                self.detector.probe(node_id, now=self._now)  # GOSSIP-62
+            self._verify(node_id)
+        if self.table.may_tell(node_id) and self._told.get(node_id) != record:
+            self._told[node_id] = record
+            self._start_rumour(node_id, urgent=len(self._live) > self._timers.push_all_max and record.rank > Rank.ALIVE)
+
+    def _find(self, node_id: str) -> None:
+        at = bisect_left(self._live, node_id)
+        if at == len(self._live) or self._live[at] != node_id:
+            self._live.insert(at, node_id)
+        self._absent.pop(node_id, None)
+
+    def _lose(self, node_id: str) -> None:
+        at = bisect_left(self._live, node_id)
+        if at < len(self._live) and self._live[at] == node_id:
+            del self._live[at]
+        self._pusher.forget(node_id)
+        self._exchanged_at.pop(node_id, None)
+        if node_id not in self._records:
+            self._told.pop(node_id, None)
+
+    def _miss(self, node_id: str) -> None:
+        """Remember where the dead one was: it may only have been cut off (GOSSIP-69)."""
+        address = self.address_of(node_id)
+        if address is not None:
+            self._absent[node_id] = address
+            if len(self._absent) > self._limits.memory_nodes_max:
+                del self._absent[next(iter(self._absent))]
+
+    def _verify(self, node_id: str) -> None:
+        """Ask a node of which there is only hearsay, as soon as it is known where it is (GOSSIP-53)."""
+        record = self._records.get(node_id)
+        if record is None or record.gone or self.table.verified(node_id) or self.address_of(node_id) is None:
+            return
+        self.detector.probe(node_id, now=self._now)
+
+    def _obey_detector(self, command: probing.Command) -> None:
+        node_id = command.node_id
+        if isinstance(command, Verdict):
+            self._judge(command)
+            return
+        address = self.address_of(node_id)
+        if address is None:
+            self.detector.could_not_send(node_id, now=self._now)
+        elif isinstance(command, AskDirectly):
+            record = self._records[node_id]
+            messages: list[Message] = [Ping(command.sequence, node_id)]
+            if record.rank is not Rank.ALIVE:  # GOSSIP-57
+                messages.append(self._records_message([node_id]))
+            self._send_messages(address, node_id, messages)
+        elif isinstance(command, AskHelpers):
+            for helper in command.helpers:
+                self._say(helper, PingRequest(command.sequence, node_id, address))
+        else:
+            self._events.append(ExchangeWanted(address, node_id, command.sequence))
+
+    def _judge(self, verdict: Verdict) -> None:
+        node_id, judged, rank = verdict
+        changed = self.table.judge(node_id, judged, rank, now=self._now)
+        for change in self.table.changes():
+            self._follow(change)
+        record = self._records.get(node_id)
+        witnessed = record is not None and self.detector.confirm(node_id, record, self.node_id)
+        if changed or (witnessed and rank is Rank.SUSPECT):
+            self._start_rumour(node_id, urgent=True)
+        self._events.append(NodeChanged(node_id, ()))
+
+    def _obey_pusher(self, command: pushing.Command) -> None:
+        if isinstance(command, GiveUp):
+            self._want_exchange(command.node_id)
+            return
+        state, address = self.table.state_of(command.owner), self.address_of(command.node_id)
+        if state is None or address is None:
+            self._pusher.answered(command.sequence)
+        elif command.start < state.floor:  # GOSSIP-13
+            self._pusher.answered(command.sequence)
+            self._want_exchange(command.node_id)
+        else:
+            self._push(command, state, address)
+
+    def _push(self, command: SendPush, state: NodeState, address: Address) -> None:
+        builder = self.table.builder(packets_max=1)
+        head_bytes = push_head_bytes(command.range) + delta_head_bytes(command.owner)
+        delta = next(
+            state.deltas(command.owner, command.start, lambda least: builder.room_for(head_bytes + least) - head_bytes),
+            None,
+        )
+        if delta is None:
+            self._pusher.answered(command.sequence)
+            return
+        builder.say(Push(command.sequence, command.range, delta))
+        self._send_all(builder, address, command.node_id)
+        self._pusher.sent(command, delta.upto, now=self._now)
+
+    def _want_exchange(self, node_id: str) -> None:
+        """With a node that datagrams do not help, or not enough; not again and again."""
+        address = self.address_of(node_id)
+        at = self._exchanged_at.get(node_id)
+        if address is None or (at is not None and self._now < at + self._timers.exchange_pause_s):
+            return
+        self._exchanged_at[node_id] = self._now
+        self._events.append(ExchangeWanted(address, node_id, None))
+
+    # Rumours: who has changed, told on with whatever is sent, and at once where it matters.
+
+    def _start_rumour(self, node_id: str, *, urgent: bool) -> None:
+        times = 4 * ceil(log10(len(self._live) + 2))
+        self._rumours.pop(node_id, None)
+        self._rumours[node_id] = times
+        if urgent and self._live:
+            few = len(self._live) <= self._timers.push_all_max
+            told = self._live if few else self._rng.sample(self._live, min(URGENT_FANOUT, len(self._live)))
+            for other in told:
+                if other != node_id:
+                    self._say(other, self._records_message([node_id]))
+
+    def _records_message(self, node_ids: Iterable[str]) -> Records:
+        known = tuple(
+            (node_id, record) for node_id in node_ids if (record := self.table.record_of(node_id)) is not None
+        )
+        return Records(known, frozenset(node_id for node_id, _ in known if self.detector.witnessed(node_id)))
+
+    def _say_rumours(self, builder: PacketBuilder) -> None:
+        """The least told first, as far as there is room in the packet (GOSSIP-56)."""
+        if not self._rumours:
+            return
+        fresh = sorted(self._rumours, key=self._rumours.__getitem__, reverse=True)[:RUMOURS_IN_A_PACKET]
+        for node_id in fresh:
+            message = self._records_message([node_id])
+            payload = encode_records(message)
+            if len(payload) > builder.spare_bytes:
+                return
+            if message.records:
+                builder.add(MessageType.RECORDS, payload)
+            self._rumours[node_id] -= 1
+            if not self._rumours[node_id] or not message.records:
+                del self._rumours[node_id]
+
+    def _say_goodbye(self, now: float) -> None:
+        due = [at for at in self._goodbyes if now >= at]
+        if due:
+            self._goodbyes = [at for at in self._goodbyes if now < at]
+            for node_id in self._live:
+                self._say(node_id, self._records_message([self.node_id]))
+
+    # Sending.
+
+    def _say(self, node_id: str, *messages: Message) -> None:
+        address = self.address_of(node_id)
+        if address is not None:
+            self._send_messages(address, node_id, messages)
+
+    def _send_messages(self, address: Address, node_id: str, messages: Iterable[Message]) -> None:
+        builder = self.table.builder(packets_max=1)
+        for message in messages:
+            builder.say(message)
+        self._send_all(builder, address, node_id)
+
+    def _send_all(self, builder: PacketBuilder, address: Address, node_id: str) -> None:
+        if builder.has_messages:
+            self._say_rumours(builder)
+        for data in builder.packets():
+            self._datagrams.append(Datagram(address, data, node_id))
+
+
+def _kind(violation: RemoteProtocolError) -> str:
+    if isinstance(violation, ForeignCluster):
+        return "cluster"
+    if isinstance(violation, OtherVersion):
+        return "version"
+    return "malformed"

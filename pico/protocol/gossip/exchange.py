@@ -1,0 +1,61 @@
+"""One exchange over a stream: two nodes tell each other in turns what the other one lacks.
+
+Responsible for: whose turn it is, when it is over, and how much one turn may bring. Refuses to know: the stream, and
+what is said; the engine of each side reads the bodies of a turn and gives the next.
+
+Who opens it says what it knows of everybody. A turn without bodies is the last one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pico.errors import RemoteProtocolError
+from pico.protocol.gossip.engine import STREAM_BODIES_MAX, GossipEngine
+
+__all__ = ["TURNS_MAX", "Exchange"]
+
+TURNS_MAX: Final = 6
+"""Digest, what is missing and questions, what was asked for, and once more for what changed meanwhile."""
+
+
+class Exchange:
+    """One side of it. Raises ``RemoteProtocolError`` for what the other side may not do; the exchange is over then."""
+
+    def __init__(self, engine: GossipEngine) -> None:
+        self.over = False
+        self.heard = False
+        """Whether the other side has taken a turn: it is there."""
+        self._engine = engine
+        self._bodies: list[bytes] = []
+        self._turns = 0
+
+    def open(self) -> list[bytes]:
+        """The first turn."""
+        self._turns = 1
+        return self._engine.open_exchange()
+
+    def receive_body(self, body: bytes) -> None:
+        """One body of the other side's turn."""
+        if self.over or len(self._bodies) >= STREAM_BODIES_MAX + self._engine.nodes_max:  # GOSSIP-71
+            raise RemoteProtocolError(f"exchange: a body after {len(self._bodies)} of a turn")
+        self._bodies.append(body)
+
+    def end_turn(self, *, now: float) -> list[bytes]:
+        """The other side's turn is over; the bodies of ours, which is over with them.
+
+        With ``over`` set and no bodies the other side's was the last turn and nothing is to be sent; with ``over`` set
+        after that, ours is.
+        """
+        bodies, self._bodies = self._bodies, []
+        self._turns += 1
+        self.heard = True
+        if not bodies:
+            self.over = True
+            return []
+        answer = self._engine.answer_exchange(bodies, now=now)
+        self._turns += 1
+        if self._turns >= TURNS_MAX:
+            answer = []
+        self.over = not answer
+        return answer
