@@ -17,6 +17,7 @@ __all__ = [
     "HttpTimers",
     "LinkTimers",
     "NodeConfig",
+    "PeerLimits",
     "RpcLimits",
     "TlsFiles",
     "WebSocketLimits",
@@ -155,6 +156,23 @@ class GossipTimers:
     linger_s: float = 3.0  # after leaving, for who has not heard of it
 
 
+def _peer_rpc_limits() -> RpcLimits:
+    return RpcLimits(heartbeat_s=0.5, silence_s=2.0, streams_max=16_384)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerLimits:
+    """The connections between nodes (``spec/channel.md``, ``spec/routing.md``)."""
+
+    connections_max: int = 4_096  # accepted at the gossip port
+    exchanges_max: int = 8  # under way at one time, begun by this node
+    inbox_max: int = 2_000  # packets that were received and not looked at; what comes then is dropped
+    dial_s: float = 1.0  # name, TCP and handshake of a link; what a dead peer costs a request at most
+    redial_first_s: float = 0.1  # from one failed dial to the next, then twice as long each time
+    redial_max_s: float = 2.0
+    rpc_limits: RpcLimits = field(default_factory=_peer_rpc_limits)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
     """Certificate chain and key of one door, PEM."""
@@ -175,6 +193,14 @@ class NodeConfig:
     upstream_port: int = 8002
     gossip_host: str = ""
     gossip_port: int = 8003
+    node_id: str = ""  # empty: from the name of the host and chance
+    cluster_name: str = "pico"
+    join: tuple[tuple[str, int], ...] = ()  # gossip ports of other nodes, names or addresses
+    cluster_key_file: str = ""  # empty: what nodes say to each other is not encrypted
+    advertise_gossip: str = ""  # host, or host:port, under which other nodes reach this one; empty: found out
+    advertise_proxy: str = ""
+    advertise_upstream: str = ""
+    advertise_admin: str = ""
     proxy_tls: TlsFiles | None = None
     admin_tls: TlsFiles | None = None
     upstream_tls: TlsFiles | None = None
@@ -197,6 +223,9 @@ class NodeConfig:
     http_timers: HttpTimers = field(default_factory=HttpTimers)
     rpc_limits: RpcLimits = field(default_factory=RpcLimits)
     websocket_limits: WebSocketLimits = field(default_factory=WebSocketLimits)
+    gossip_limits: GossipLimits = field(default_factory=GossipLimits)
+    gossip_timers: GossipTimers = field(default_factory=GossipTimers)
+    peer_limits: PeerLimits = field(default_factory=PeerLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,19 @@ from functools import partial
 
 from pico.cli.command_line import parse
 from pico.cli.flags import Flag, configured, require_longer_silence, tls_files
-from pico.cli.values import bind_host, count, duration, networks, one_of, port, size
+from pico.cli.values import (
+    addresses,
+    advertised,
+    bind_host,
+    count,
+    duration,
+    name,
+    networks,
+    one_of,
+    port,
+    readable_file,
+    size,
+)
 from pico.config import NodeConfig
 
 __all__ = ["FLAGS", "PROGRAM", "USAGE", "config_of"]
@@ -35,7 +47,18 @@ Doors. A host is an address or a name to listen on, empty for every address; por
   --upstream-host=HOST           for agents; default: every address
   --upstream-port=PORT           default: 8002
   --gossip-host=HOST             for other nodes; default: every address
-  --gossip-port=PORT             default: 8003
+  --gossip-port=PORT             UDP and TCP; default: 8003
+
+The cluster. Any number of nodes that know one of the others behave as one server:
+  --join=ADDRESSES               gossip ports of other nodes, host or host:port, between commas; default: none
+  --node-id=NAME                 of this node, the same after a restart; default: none, one is made of the
+                                 host's name and chance
+  --cluster-name=NAME            nodes of another cluster are not listened to; default: pico
+  --cluster-key-file=FILE        keys with which nodes encrypt what they say to each other; default: none
+  --advertise-gossip=ADDRESS     where other nodes reach this one, host or host:port; default: none, it is found out
+  --advertise-proxy=ADDRESS      where clients reach it, for status; default: none, the host of the gossip port
+  --advertise-upstream=ADDRESS   where agents reach it; default: none, likewise
+  --advertise-admin=ADDRESS      where operators reach it; default: none, likewise
 
 HTTPS, door by door. Files in PEM; the certificate first, then its chain:
   --proxy-tls-cert=FILE          certificate of the proxy door
@@ -92,6 +115,14 @@ FLAGS = (
     Flag("--upstream-port", "upstream_port", port),
     Flag("--gossip-host", "gossip_host", bind_host),
     Flag("--gossip-port", "gossip_port", port),
+    Flag("--join", "join", addresses),
+    Flag("--node-id", "node_id", name),
+    Flag("--cluster-name", "cluster_name", name),
+    Flag("--cluster-key-file", "cluster_key_file", readable_file),
+    Flag("--advertise-gossip", "advertise_gossip", advertised),
+    Flag("--advertise-proxy", "advertise_proxy", advertised),
+    Flag("--advertise-upstream", "advertise_upstream", advertised),
+    Flag("--advertise-admin", "advertise_admin", advertised),
     Flag("--trusted-proxies", "trusted_proxies", networks),
     Flag("--balance", "balance", one_of("least-in-flight", "round-robin")),
     Flag("--access-log", "access_log", one_of("json", "keyvalue", "off")),

@@ -14,17 +14,22 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from pico.config import NodeConfig
 from pico.errors import ConfigError
+from pico.protocol.gossip.values import NAME_BYTES_MAX, valid_name
 
 __all__ = [
     "HostPort",
     "Reader",
+    "addresses",
+    "advertised",
     "bind_host",
     "count",
     "duration",
     "field_value",
     "host_port",
     "host_port_of_url",
+    "name",
     "networks",
     "one_of",
     "port",
@@ -45,6 +50,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION_MAX_S = 30 * 24 * 3600.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+GOSSIP_PORT = NodeConfig().gossip_port
 
 
 class HostPort(NamedTuple):
@@ -78,6 +84,27 @@ def host_port(field: str, text: str) -> HostPort:
     if not colon or (":" in host and not host.startswith("[")):
         raise ConfigError(field, text, "host:port; an IPv6 address in brackets")
     return HostPort(_host(field, host), port(field, number, lowest=1))
+
+
+def addresses(field: str, text: str) -> tuple[HostPort, ...]:
+    """Hosts with or without a port, between commas; the default port is that of gossip."""
+    parts = [part for part in re.split(r"[,\s]+", text) if part]
+    if not parts:
+        raise ConfigError(field, text, "host or host:port, several between commas")
+    return tuple(_host_or_host_port(field, part, GOSSIP_PORT) for part in parts)
+
+
+def advertised(field: str, text: str) -> str:
+    """A host, or host:port, that others can reach; kept as it is."""
+    _host_or_host_port(field, text, GOSSIP_PORT)
+    return text
+
+
+def name(field: str, text: str) -> str:
+    """What a node or a cluster may be called."""
+    if not valid_name(text):
+        raise ConfigError(field, text, f"1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")
+    return text
 
 
 def server_url(field: str, text: str) -> str:
@@ -153,6 +180,12 @@ def field_value(field: str, text: str) -> str:
     if not _VISIBLE.fullmatch(text):
         raise ConfigError(field, text, "a host name, with its port if need be")
     return text
+
+
+def _host_or_host_port(field: str, text: str, default_port: int) -> HostPort:
+    if ":" not in text or text.endswith("]"):
+        return HostPort(_host(field, text), default_port)
+    return host_port(field, text)
 
 
 def _host(field: str, text: str) -> str:

@@ -60,7 +60,7 @@ def check_default(flag: Flag, text: str, defaults: object) -> None:
 
 @pytest.mark.parametrize("flag", node_options.FLAGS, ids=lambda flag: flag.option)
 def test_an_option_sets_its_field_and_no_other(flag: Flag) -> None:
-    samples = ["7", "7s", "4KiB", "round-robin", "off", "json", "debug", "10.0.0.0/8", "somewhere"]
+    samples = ["7", "7s", "4KiB", "round-robin", "off", "json", "debug", "10.0.0.0/8", "somewhere", __file__]
     text = next(sample for sample in samples if is_good(flag, sample))
     silence = ["--silence=1h"] if flag.option == "--heartbeat" else []
     config = node_options.config_of([f"{flag.option}={text}", *silence])
