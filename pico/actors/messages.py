@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pykka
 
-    from pico.actors.endpoint_pool import Upstream
+    from pico.actors.routes import Upstream
 
 __all__ = [
     "AgentGoesAway",
@@ -26,6 +26,8 @@ __all__ = [
     "DrainUpstream",
     "EndpointAppeared",
     "GetBoundAddress",
+    "PeerReady",
+    "PeerUnreachable",
     "PoolFailed",
     "StopAccepting",
     "TunnelEnded",
@@ -115,7 +117,21 @@ class ClientLost:
 
 @dataclass(frozen=True, slots=True)
 class EndpointAppeared:
-    """The endpoint that the request waits for has an upstream again."""
+    """Somebody has the endpoint that the request waits for, or one who has it can be reached again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReady:
+    """The peer whose link the request waits for has one."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUnreachable:
+    """The peer whose link the request waits for cannot be connected to."""
+
+    node_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """One request in flight: the actor that takes it from the client to an upstream and the response back.
 
 Responsible for: routing, deadlines, trying again where that is safe, relaying both bodies, and the outcome: one status,
-one log line, one count. Refuses to know: sockets (the door's ``Client``), what happens inside a tunnel (the
-``Multiplexer``), and the rules of HTTP and of trying again, which are functions of the protocol floor.
+one log line, one count. Refuses to know: sockets (the door's ``Client``), what happens inside a tunnel or a peer link
+(the ``Multiplexer``), and the rules of HTTP and of trying again, which are functions of the protocol floor.
 
 Its loop runs in the client connection's own greenlet. It blocks on nothing but its inbox: both bodies move at the same
 time, driven by messages from the tunnel and from the client's connection.
@@ -14,7 +14,6 @@ import logging
 from math import inf
 from typing import Any, Final, Protocol
 
-from pico.actors.endpoint_pool import Upstream
 from pico.actors.messages import (
     ClientDrained,
     ClientEnded,
@@ -22,9 +21,14 @@ from pico.actors.messages import (
     ClientReadable,
     DeadlinePassed,
     EndpointAppeared,
+    PeerReady,
+    PeerUnreachable,
 )
+from pico.actors.peers import PeerUpstream
 from pico.actors.request_services import RequestServices
+from pico.actors.routes import Upstream
 from pico.actors.runtime import InlineActor
+from pico.protocol.cluster import EntryVersion
 from pico.protocol.http import (
     CHUNKED,
     CLOSE,
@@ -43,7 +47,7 @@ from pico.protocol.http import (
     request_id_of,
 )
 from pico.protocol.http.values import RequestHead
-from pico.protocol.routing import may_try_again
+from pico.protocol.routing import DETOURS_MAX, addressed, may_try_again
 from pico.protocol.rpc import (
     CreditReceived,
     DataReceived,
@@ -55,6 +59,7 @@ from pico.protocol.rpc import (
     TrailersReceived,
 )
 from pico.protocol.rpc.failures import failure_of
+from pico.transport.multiplexer import Multiplexer
 
 __all__ = ["Client", "ProxyRequest"]
 
@@ -108,11 +113,17 @@ class ProxyRequest(InlineActor):
     bytes_out = 0
     upstream_s = 0.0
     _head: RequestHead | None = None
-    _upstream: Upstream | None = None
+    _upstream: Upstream | PeerUpstream | None = None
+    _multiplexer: Multiplexer | None = None  # that of the stream: a peer may have another one by now
     _stream: RpcStream | None = None
-    _tried: tuple[Upstream, ...] = ()
+    _tried: tuple[Upstream | PeerUpstream, ...] = ()
+    _attempts = 0  # upstreams and peers that were given the request
+    _detours = 0  # peers that it came to without being given to an upstream
+    _entry: EntryVersion | None = None  # because of which a peer has the request
     _refusal = Failure.OVERLOADED  # what the upstream that had the request last stands for
-    _waiting = False  # for the endpoint to return
+    _waiting = False  # for the endpoint to return, or for the link of a peer
+    _connecting: PeerUpstream | None = None  # the peer whose link is waited for
+    _wait_until = inf  # for the endpoint, however often it appears and is of no use
     _pending = b""  # read from the client, not sent yet
     _body_read = False  # the client's body has been read to its end
     _request_sent = False
@@ -204,8 +215,14 @@ class ProxyRequest(InlineActor):
 
     @property
     def upstream_id(self) -> str:
-        """The upstream that the request was given to last, or nothing."""
-        return self._upstream.id if self._upstream is not None else ""
+        """The upstream of this node that the request was given to last, or nothing."""
+        upstream = self._upstream
+        return "" if upstream is None or isinstance(upstream, PeerUpstream) else upstream.id
+
+    @property
+    def peer_id(self) -> str:
+        """The node that the request was forwarded to last, or nothing."""
+        return self._upstream.id if isinstance(self._upstream, PeerUpstream) else ""
 
     @property
     def deadline(self) -> float:
@@ -219,42 +236,93 @@ class ProxyRequest(InlineActor):
     # Towards the service.
 
     def _attempt(self) -> None:
-        """Send the request to an upstream that has not had it yet."""
+        """Send the request to an upstream or a peer that has not had it yet."""
+        assert self._head is not None
         services = self._services
         upstream = services.routes.choose(self.endpoint_id, self._tried)
-        if upstream is not None:
-            self._open(upstream)
-        elif services.routes.knows(self.endpoint_id):
-            self._give_up(self._refusal)
+        if upstream is None:
+            if services.routes.knows(self.endpoint_id):
+                self._give_up(self._refusal)
+            else:
+                self._wait_for_endpoint()
+        elif isinstance(upstream, PeerUpstream):
+            self._forward(upstream)
         else:
-            self._wait_for_endpoint()
+            self._open(upstream, self._head)
 
     def _wait_for_endpoint(self) -> None:
-        until = self._services.routes.wait(self.endpoint_id, self.actor_ref)
+        until = 0.0
+        if self._wait_until > self._now:
+            until = min(self._services.routes.wait(self.endpoint_id, self.actor_ref), self._wait_until)
         self._waiting = until > 0.0
         if self._waiting:
-            self._service_deadline = until
+            self._service_deadline = self._wait_until = until
         else:
             self._give_up(Failure.ENDPOINT_NOT_FOUND)
 
-    def _open(self, upstream: Upstream) -> None:
-        assert self._head is not None
+    def _open(self, upstream: Upstream | PeerUpstream, head: RequestHead) -> None:
         self._upstream = upstream
         self._tried = (*self._tried, upstream)
+        self._attempts += 1
         if self._request.expect_continue and not upstream.streaming and not self._body_read:
             self._send_continue()
-        data = self._take_pending(upstream.multiplexer.first_bytes_max) if self._pending else b""
+        multiplexer = self._multiplexer = upstream.multiplexer
+        data = self._take_pending(multiplexer.first_bytes_max) if self._pending else b""
         end = self._at_request_end()
-        self._stream = upstream.multiplexer.open(self._head, data, end, self._sink)
+        self._stream = multiplexer.open(head, data, end, self._sink)
         if end:
             self._note_request_sent()
-        elif not self._head.upgrade:
+        elif not head.upgrade:
             self._send_body()
+
+    # By way of a peer.
+
+    def _forward(self, peer: PeerUpstream) -> None:
+        assert self._head is not None
+        if peer.may_open:
+            self._services.metrics.forwarded_out += 1
+            self._entry = self._services.routes.entry_of(peer.id, self.endpoint_id)
+            self._open(peer, addressed(self._head, self.endpoint_id))
+        else:
+            self._waiting, self._connecting = True, peer
+            self._service_deadline = peer.connect(self.actor_ref)
+
+    def _on_peer_ready(self, message: PeerReady) -> None:
+        if self._connecting is not None and self._connecting.id == message.node_id:
+            self._stop_waiting()
+            self._attempt()
+
+    def _on_peer_unreachable(self, message: PeerUnreachable) -> None:
+        if self._connecting is not None and self._connecting.id == message.node_id:
+            self._pass_over(self._connecting)
+
+    def _pass_over(self, peer: PeerUpstream) -> None:
+        """ROUTING-17."""
+        self._stop_waiting()
+        self._tried = (*self._tried, peer)
+        self._detour()
+
+    def _detour(self) -> None:
+        self._detours += 1
+        if self._detours <= DETOURS_MAX:  # ROUTING-18
+            self._attempt()
+        else:
+            self._give_up(self._refusal)
+
+    def _stop_waiting(self) -> None:
+        if self._connecting is not None:
+            self._connecting.stop_waiting(self.actor_ref)
+        else:
+            self._services.routes.stop_waiting(self.endpoint_id, self.actor_ref)
+        self._waiting, self._connecting = False, None
+        self._service_deadline = inf
+
+    # The request's body.
 
     def _sink(self, event: StreamEvent) -> None:
         """Called in the hub with each event of the stream."""
-        if not self.post(event) and self._upstream is not None:
-            self._upstream.multiplexer.reset(event.stream, ResetCode.CANCELLED)
+        if not self.post(event) and self._multiplexer is not None:
+            self._multiplexer.reset(event.stream, ResetCode.CANCELLED)
 
     def _read_body(self) -> None:
         """Take what the client has sent of the body."""
@@ -298,10 +366,10 @@ class ProxyRequest(InlineActor):
         return bool(self._pending) or self._body_read
 
     def _send_piece(self, stream: RpcStream) -> None:
-        assert self._upstream is not None
+        multiplexer = self._multiplexer
+        assert multiplexer is not None
         data = self._take_pending(stream.credit)
         end = self._at_request_end()
-        multiplexer = self._upstream.multiplexer
         if data or end:
             multiplexer.send_data(stream, data, end)
             if not self._response_started:
@@ -413,8 +481,8 @@ class ProxyRequest(InlineActor):
             self._unsent_bytes = unsent_bytes
             self._client_deadline = self._now + self._services.timers.write_stall_s
             return
-        if self._uncredited and self._upstream is not None and self._stream is not None:
-            self._upstream.multiplexer.consumed(self._stream, self._uncredited)
+        if self._uncredited and self._multiplexer is not None and self._stream is not None:
+            self._multiplexer.consumed(self._stream, self._uncredited)
             self._uncredited = 0
         if self._response_ended:
             self._end_response()
@@ -448,10 +516,10 @@ class ProxyRequest(InlineActor):
 
     def _end_request(self) -> None:
         """The upgrade was not accepted: what the client sends next is not part of this request."""
-        assert self._upstream is not None
+        assert self._multiplexer is not None
         assert self._stream is not None
         self._body_read = True
-        self._upstream.multiplexer.send_data(self._stream, b"", True)
+        self._multiplexer.send_data(self._stream, b"", True)
         self._request_sent = True
 
     # What else happens.
@@ -459,29 +527,42 @@ class ProxyRequest(InlineActor):
     def _on_reset(self, event: StreamReset) -> None:
         if event.stream is not self._stream or self._response_ended:
             return
-        again = (
-            not self._response_started
-            and len(self._tried) < self._services.attempts_max
-            and may_try_again(
-                self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
-            )
-        )
         # The reason may name hosts and ports behind the agent: for the operator only (HTTP-68).
-        _log.info("request %s: upstream %s gave it up: %s", self.request_id, self.upstream_id, event.reason)
+        who = self.upstream_id or self.peer_id
+        _log.info("request %s: upstream %s gave it up: %s", self.request_id, who, event.reason)
         self._refusal = failure_of(event.code, untouched=event.untouched)
-        if again:
-            self._try_again()
+        again = not self._response_started and may_try_again(
+            self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
+        )
+        denied = event.code is ResetCode.NO_ENDPOINT and isinstance(self._upstream, PeerUpstream)
+        if denied:
+            self._services.routes.absent(self.peer_id, self.endpoint_id, self._entry)
+        if again and denied and event.untouched:
+            self._attempts -= 1  # it was none
+        if again and self._attempts < self._services.attempts_max:
+            self._go_elsewhere(denied=denied)
         else:
             self._give_up(self._refusal)
 
-    def _try_again(self) -> None:
+    def _go_elsewhere(self, *, denied: bool) -> None:
+        self._take_back()
+        if denied:
+            self._tried = self._tried[:-1]  # it may have the endpoint again soon
+            self._detour()
+        else:
+            self._attempt()
+
+    def _take_back(self) -> None:
+        """What was sent of the request waits to be sent again."""
         assert self._held is not None
+        assert self._stream is not None
+        self._stream.context = None
+        self._stream = None
         self._pending = b"".join(self._held) + self._pending
         self._held, self._held_bytes = (), 0
         self._request_sent = False
-        self._service_deadline = inf
+        self._wait_until = self._service_deadline = inf
         self._services.metrics.retries += 1
-        self._attempt()
 
     def _on_credit(self, event: CreditReceived) -> None:
         if event.stream is self._stream:
@@ -531,7 +612,9 @@ class ProxyRequest(InlineActor):
             self._cancel(Failure.CLIENT_STALLED)
 
     def _service_late(self) -> None:
-        if self._waiting:
+        if self._connecting is not None:
+            self._pass_over(self._connecting)
+        elif self._waiting:
             self._give_up(Failure.ENDPOINT_NOT_FOUND)
         else:
             self._give_up(Failure.RESPONSE_TIMEOUT)
@@ -570,11 +653,11 @@ class ProxyRequest(InlineActor):
     def _finish(self, outcome: str) -> None:
         self._finished = True
         if self._waiting:
-            self._services.routes.stop_waiting(self.endpoint_id, self.actor_ref)
+            self._stop_waiting()
         stream = self._stream
-        if stream is not None and self._upstream is not None:
+        if stream is not None and self._multiplexer is not None:
             if not stream.ended:
-                self._upstream.multiplexer.reset(stream, ResetCode.CANCELLED)
+                self._multiplexer.reset(stream, ResetCode.CANCELLED)
             stream.context = None  # else it and this actor would keep each other until the garbage collector comes
         self._services.request_finished(self._request, self._client, self, outcome, self._now)
         self.finish()
@@ -591,5 +674,7 @@ _HANDLERS: Final[dict[type[Any], Any]] = {
     ClientEnded: ProxyRequest._on_client_ended,
     ClientLost: ProxyRequest._on_client_lost,
     EndpointAppeared: ProxyRequest._on_endpoint_appeared,
+    PeerReady: ProxyRequest._on_peer_ready,
+    PeerUnreachable: ProxyRequest._on_peer_unreachable,
     DeadlinePassed: ProxyRequest._on_deadline,
 }

@@ -11,7 +11,7 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from pico.actors.endpoint_pool import Routes
+from pico.actors.routes import Routes
 from pico.config import NodeConfig
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import NodeMetrics
@@ -97,6 +97,7 @@ class RequestServices:
                 total_s,
                 actor.upstream_s,
                 actor.upstream_id,
+                actor.peer_id,
                 outcome,
                 client.tls_version,
                 request.user_agent,
@@ -121,6 +122,7 @@ class RequestServices:
                 0,
                 0.0,
                 0.0,
+                "",
                 "",
                 failure.code,
                 client.tls_version,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pykka
 
-from pico.actors.endpoint_pool import Endpoints, Upstream
+from pico.actors.endpoint_pool import Endpoints
 from pico.actors.messages import (
     AgentGoesAway,
     CloseUpstream,
@@ -22,6 +22,7 @@ from pico.actors.messages import (
     UpstreamJoined,
     UpstreamLeft,
 )
+from pico.actors.routes import Upstream
 from pico.actors.runtime import GeventActor, tell
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.rpc import BaseEngine, ResetCode, StreamingEngine, StreamOpened

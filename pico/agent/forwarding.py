@@ -451,6 +451,7 @@ class Exchange:
             seconds,
             service_s,
             "",
+            "",
             outcome,
             "",
             fields.get(b"user-agent", b""),

@@ -24,10 +24,11 @@ from gevent import signal_handler
 from gevent.event import Event
 
 from pico import __version__
-from pico.actors.endpoint_pool import Endpoints, Routes
+from pico.actors.endpoint_pool import Endpoints
 from pico.actors.listener import Listener
 from pico.actors.messages import StopAccepting
 from pico.actors.request_services import RequestServices
+from pico.actors.routes import Routes
 from pico.actors.runtime import install_registry, registered_actors, tell
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig, TlsFiles

@@ -51,7 +51,8 @@ FIELDS: Final = (
     ("total_ms", "%.3f"),
     ("upstream_ms", "%.3f"),
     ("node", "%s"),
-    ("upstream", "%s"),
+    ("upstream", "%s"),  # of this node
+    ("peer", "%s"),  # the node that it was forwarded to, whose upstream is not known here
     ("outcome", "%s"),
     ("tls", "%s"),
     ("user_agent", "%s"),
@@ -127,6 +128,7 @@ class AccessLog:
         total_s: float,
         upstream_s: float,
         upstream: str,
+        peer: str,
         outcome: str,
         tls: str,
         user_agent: bytes,
@@ -154,6 +156,7 @@ class AccessLog:
             upstream_s * 1000.0,
             self._node,
             quoted(upstream),
+            quoted(peer),
             quoted(outcome),
             quoted(tls),
             quoted(_text(user_agent)),

@@ -198,6 +198,8 @@ class NodeMetrics(_Metrics):
         "connection_failures",
         "connections",
         "endpoints",
+        "forwarded_in",
+        "forwarded_out",
         "handshakes",
         "parse_rejects",
         "retries",
@@ -219,6 +221,8 @@ class NodeMetrics(_Metrics):
         self._version = version
         self._requests: dict[tuple[bytes, int], int] = {}
         self.retries = 0
+        self.forwarded_in = 0
+        self.forwarded_out = 0
         self.parse_rejects = Tally(codes)
         self.handshakes = Tally(HANDSHAKE_RESULTS)
         self.connections = Tally(doors)
@@ -259,6 +263,7 @@ class NodeMetrics(_Metrics):
         )
         yield from super().collect()
         yield CounterMetricFamily("pico_retries_total", "Requests tried again on another upstream.", self.retries)
+        yield self._forwarded_family()
         yield self.parse_rejects.family("pico_parse_rejects_total", "Requests that were not valid HTTP.", "reason")
         yield self.handshakes.family("pico_upstream_handshakes_total", "Agents at the upstream door.", "result")
         yield self.connections.family("pico_connections_total", "Connections accepted.", "listener")
@@ -271,6 +276,16 @@ class NodeMetrics(_Metrics):
         yield GaugeMetricFamily("pico_client_connections", "Client connections open.", self.client_connections())
         yield GaugeMetricFamily("pico_endpoints", "Endpoints with an upstream here.", self.endpoints())
         yield GaugeMetricFamily("pico_upstreams", "Tunnels registered here.", self.upstreams())
+
+    def _forwarded_family(self) -> Metric:
+        family = CounterMetricFamily(
+            "pico_forwarded_requests_total",
+            "Requests taken from a peer (in) and given to one (out).",
+            labels=["direction"],
+        )
+        family.add_metric(["in"], self.forwarded_in)
+        family.add_metric(["out"], self.forwarded_out)
+        return family
 
     def _requests_family(self) -> Metric:
         family = CounterMetricFamily("pico_requests_total", "Requests that ended.", labels=["method", "code"])

@@ -1,22 +1,41 @@
-"""Which upstream a request goes to, and whether it may go to another one afterwards.
+"""Which upstream or peer a request goes to, and whether it may go to another one afterwards.
 
-Responsible for: the choice among the upstreams of one endpoint, and the rule about trying again. Refuses to know: what
-an upstream is beyond how much it has in flight and whether it takes more, and how the others are told.
+Responsible for: the choice among the upstreams of one endpoint, the choice among the peers that have it, the line that
+tells a peer which endpoint is meant, and the rule about trying again. Refuses to know: what an upstream or a peer is
+beyond how much it has in flight and whether it takes more, and how the others are told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from pico.protocol.cluster import Standing
+from pico.protocol.http.values import RequestHead
 from pico.protocol.rpc import ResetCode
 
-__all__ = ["BALANCERS", "Balancer", "LeastInFlight", "RoundRobin", "may_try_again"]
+__all__ = [
+    "BALANCERS",
+    "DETOURS_MAX",
+    "Balancer",
+    "LeastInFlight",
+    "PeerChoice",
+    "RoundRobin",
+    "address_of",
+    "addressed",
+    "choose_peer",
+    "may_try_again",
+]
+
+DETOURS_MAX: Final = 16
+"""Peers that one request comes to without being given to an upstream: unreachable, or without the endpoint."""
 
 IDEMPOTENT_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110 §9.2.2."""
 
-_TRY_ELSEWHERE: Final = frozenset((ResetCode.LOST, ResetCode.SERVICE_CLOSED))
+_TRY_ELSEWHERE: Final = frozenset((ResetCode.LOST, ResetCode.SERVICE_CLOSED, ResetCode.NO_ENDPOINT))
 _NOT_ELSEWHERE: Final = frozenset((ResetCode.TOO_LARGE, ResetCode.CANCELLED))
 
 
@@ -100,6 +119,90 @@ BALANCERS: Final[dict[str, type[Balancer[Any]]]] = {
     "round-robin": RoundRobin,
 }
 """The values of ``--balance``."""
+
+
+# Peers.
+
+
+class Peer(Candidate, Protocol):
+    """What the choice among peers looks at: streams and link are those of this node towards the peer."""
+
+    @property
+    def may_connect(self) -> bool:
+        """Whether there is no link yet, and one can be waited for."""
+
+
+P = TypeVar("P", bound=Peer)
+
+
+class Chance(Protocol):
+    """What is asked of a random generator: ``random.Random`` has it."""
+
+    def random(self) -> float:
+        """At least 0 and below 1, each equally likely."""
+
+
+@dataclass(slots=True)
+class PeerChoice(Generic[P]):
+    """A peer that has the endpoint, with so many upstreams."""
+
+    peer: P
+    upstreams: int
+    standing: Standing = Standing.ROUTABLE
+
+    @property
+    def load(self) -> float:
+        """Streams of this node for each of its upstreams."""
+        return self.peer.in_flight / self.upstreams
+
+
+def choose_peer(choices: Sequence[PeerChoice[P]], rng: Chance) -> P | None:
+    """The peer for a request, perhaps one that must be connected to first; None when none takes it (ROUTING-11)."""
+    for standing in (Standing.ROUTABLE, Standing.LAST_RESORT):
+        able = [choice for choice in choices if choice.standing is standing]
+        ready = [choice for choice in able if choice.peer.may_open]
+        if ready or (ready := [choice for choice in able if choice.peer.may_connect]):
+            return _better_of_two(ready, rng).peer
+    return None
+
+
+def _better_of_two(choices: list[PeerChoice[P]], rng: Chance) -> PeerChoice[P]:
+    """ROUTING-12: two draws, without putting back, the chance of each in proportion to its upstreams."""
+    if len(choices) == 1:
+        return choices[0]
+    first = _draw(choices, rng)
+    second = _draw([choice for choice in choices if choice is not first], rng)
+    return second if second.load < first.load else first
+
+
+def _draw(choices: list[PeerChoice[P]], rng: Chance) -> PeerChoice[P]:
+    at = rng.random() * sum([choice.upstreams for choice in choices])
+    for choice in choices:
+        at -= choice.upstreams
+        if at < 0.0:
+            return choice
+    return choices[-1]  # what rounding has left over
+
+
+_ADDRESS_LINE = re.compile(rb"x-pico-endpoint: ([0-9a-z](?:[0-9a-z-]{0,61}[0-9a-z])?)\r\n").match
+
+
+def addressed(head: RequestHead, endpoint_id: str) -> RequestHead:
+    """The head as it travels to a peer: its first line says which endpoint is meant (ROUTING-13)."""
+    block = b"x-pico-endpoint: %b\r\n%b" % (endpoint_id.encode("ascii"), head.field_block)
+    return RequestHead(head.method, head.target, block, head.body_length, head.upgrade)
+
+
+def address_of(head: RequestHead) -> tuple[str, RequestHead] | None:
+    """The endpoint that a head from a peer is addressed to, and the head without that line; None without one."""
+    match = _ADDRESS_LINE(head.field_block)
+    if match is None:
+        return None
+    block = head.field_block[match.end() :]
+    return match[1].decode("ascii"), RequestHead(head.method, head.target, block, head.body_length, head.upgrade)
+
+
+# Trying again.
 
 
 def may_try_again(method: bytes, code: ResetCode, *, untouched: bool, body_held: bool) -> bool:

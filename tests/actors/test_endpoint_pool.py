@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import pykka
 
-from pico.actors.endpoint_pool import EndpointPool, Endpoints, Routes
+from pico.actors.endpoint_pool import EndpointPool, Endpoints
 from pico.actors.messages import EndpointAppeared, UpstreamJoined, UpstreamLeft
+from pico.actors.routes import Routes
 from pico.transport.clock import ManualClock
 from tests.actors.census import let_others_run, nothing_left_behind
 from tests.rules import covers
@@ -119,7 +120,7 @@ def test_an_endpoint_that_left_long_ago_is_not_waited_for():
 
 
 def test_what_is_remembered_of_endpoints_that_left_is_bounded(monkeypatch):
-    monkeypatch.setattr("pico.actors.endpoint_pool.VANISHED_MAX", 3)
+    monkeypatch.setattr("pico.actors.routes.VANISHED_MAX", 3)
     published, _ = routes()
     for number in range(10):
         built = EndpointPool(f"ep{number}", "round-robin", published, lambda endpoint_id: None)
@@ -130,7 +131,7 @@ def test_what_is_remembered_of_endpoints_that_left_is_bounded(monkeypatch):
 
 
 def test_the_number_of_waiters_is_bounded_and_comes_back(monkeypatch):
-    monkeypatch.setattr("pico.actors.endpoint_pool.WAITERS_MAX", 2)
+    monkeypatch.setattr("pico.actors.routes.WAITERS_MAX", 2)
     published, _ = routes()
     built, one, waiters = pool(published), One(), [Waiter(), Waiter(), Waiter()]
     built.on_receive(UpstreamJoined(one))

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from pico.actors.endpoint_pool import Routes
 from pico.actors.messages import ClientDrained, ClientLost, ClientReadable, DeadlinePassed, EndpointAppeared
 from pico.actors.proxy_request import ProxyRequest
 from pico.actors.request_services import RequestServices
+from pico.actors.routes import Routes
 from pico.config import HttpLimits, HttpTimers, NodeConfig
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import NodeMetrics

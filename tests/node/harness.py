@@ -25,6 +25,7 @@ from pico.transport.clock import HubClock
 from pico.transport.multiplexer import Multiplexer
 from pico.transport.stream import SocketStream
 from pico.transport.websocket import WebSocketCodec
+from tests.cluster_side import Member
 
 DEADLINE_S = 5.0
 
@@ -343,8 +344,28 @@ class Client:
         return b"".join(lines)
 
 
+def socket_pair() -> tuple[SocketStream, SocketStream]:
+    """Two streams that are joined."""
+    near, far = socket.socketpair()
+    return SocketStream(plain_socket(near)), SocketStream(plain_socket(far))
+
+
 @contextlib.contextmanager
-def running_node(**changes) -> Iterator[Node]:
+def running_nodes(count: int = 2, link_limits: RpcLimits | None = None, **changes) -> Iterator[list[Member]]:
+    """Nodes that know each other, each with ``machine``, its node."""
+    with contextlib.ExitStack() as stack:
+        members = []
+        for number in range(count):
+            node = stack.enter_context(running_node(f"node-{number + 1}", **changes))
+            members.append(Member(node, socket_pair, link_limits))
+            stack.callback(members[-1].close)
+        for number, member in enumerate(members):
+            member.knows(*members[number + 1 :])
+        yield members
+
+
+@contextlib.contextmanager
+def running_node(node_id: str = "node-1", **changes) -> Iterator[Node]:
     """A node on free ports of the loopback address; ``node.lines`` collects its access log."""
     ports = {f"{door}_port": 0 for door in ("proxy", "upstream", "admin")}
     hosts = {f"{door}_host": "127.0.0.1" for door in ("proxy", "upstream", "admin")}
@@ -359,7 +380,7 @@ def running_node(**changes) -> Iterator[Node]:
         **changes,
     }
     lines: list[str] = []
-    node = Node(NodeConfig(**settings), node_id="node-1", write_access_log=lines.append)
+    node = Node(NodeConfig(**settings), node_id=node_id, write_access_log=lines.append)
     node.lines = lines  # type: ignore[attr-defined]
     node.testers = []  # type: ignore[attr-defined]
     node.start()
@@ -393,6 +414,7 @@ __all__ = [
     "plain_socket",
     "read_head",
     "running_node",
+    "running_nodes",
     "send_until_blocked",
     "settled",
     "until",

@@ -44,6 +44,7 @@ ENTRY: dict[str, Any] = {
     "total_s": 0.0123,
     "upstream_s": 0.0111,
     "upstream": "u1",
+    "peer": "node-2",
     "outcome": "ok",
     "tls": "TLSv1.3",
     "user_agent": b'curl/8.5.0 (a "quoted" thing)',
@@ -180,13 +181,15 @@ any_bytes = st.one_of(st.binary(max_size=30), st.text(max_size=30).map(str.encod
 @pytest.mark.parametrize("format", ["json", "keyvalue"])
 @given(
     texts=st.fixed_dictionaries(
-        dict.fromkeys(("request_id", "remote", "scheme", "endpoint", "upstream", "outcome", "tls"), anything)
+        dict.fromkeys(("request_id", "remote", "scheme", "endpoint", "upstream", "peer", "outcome", "tls"), anything)
     ),
     raws=st.fixed_dictionaries(dict.fromkeys(("host", "method", "target", "user_agent"), any_bytes)),
     numbers=st.fixed_dictionaries({name: st.integers(0, 2**63) for name in ("status", "bytes_in", "bytes_out")}),
 )
 @example(
-    texts=dict.fromkeys(("request_id", "remote", "scheme", "endpoint", "upstream", "outcome", "tls"), '"\x7f\n\u2028='),
+    texts=dict.fromkeys(
+        ("request_id", "remote", "scheme", "endpoint", "upstream", "peer", "outcome", "tls"), '"\x7f\n\u2028='
+    ),
     raws=dict.fromkeys(("host", "method", "target", "user_agent"), b'\x1b[31m\x7f\x9b"\\ \r\n'),
     numbers=dict.fromkeys(("status", "bytes_in", "bytes_out"), 0),
 )

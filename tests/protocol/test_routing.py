@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from pico.protocol.routing import LeastInFlight, RoundRobin, may_try_again
+from pico.protocol.cluster import Standing
+from pico.protocol.http.values import RequestHead, valid_field_block
+from pico.protocol.routing import (
+    LeastInFlight,
+    PeerChoice,
+    RoundRobin,
+    address_of,
+    addressed,
+    choose_peer,
+    may_try_again,
+)
 from pico.protocol.rpc import ResetCode
 from tests.rules import covers
 
@@ -20,6 +30,17 @@ class One:
     name: str
     in_flight: int = 0
     may_open: bool = True
+    may_connect: bool = False
+
+
+class Draws:
+    """Chance that was decided beforehand."""
+
+    def __init__(self, *draws: float) -> None:
+        self.draws = list(draws)
+
+    def random(self) -> float:
+        return self.draws.pop(0)
 
 
 def names(balancer, times):
@@ -78,3 +99,63 @@ def test_trying_again(vector):
         vector["method"].encode(), code, untouched=vector["untouched"], body_held=vector["body_held"]
     )
     assert answer is vector["again"]
+
+
+# Peers.
+
+LAST = Standing.LAST_RESORT
+
+
+@covers("ROUTING-11")
+def test_a_routable_peer_comes_before_the_last_resort_and_an_open_link_before_one_to_be_made():
+    closed, last = One("closed", may_open=False, may_connect=True), One("last")
+    opened = [One("opened", in_flight=50), One("full", may_open=False)]
+    choices = [PeerChoice(closed, 1), PeerChoice(last, 1, LAST), *(PeerChoice(one, 1) for one in opened)]
+    assert choose_peer(choices, Draws()) is opened[0]
+    assert choose_peer(choices[:2], Draws()) is closed
+    assert choose_peer(choices[1:2], Draws()) is last
+
+
+@covers("ROUTING-11")
+def test_a_peer_that_takes_nothing_is_no_choice():
+    assert choose_peer([], Draws()) is None
+    assert choose_peer([PeerChoice(One("full", may_open=False), 1)], Draws()) is None
+
+
+@covers("ROUTING-12")
+@pytest.mark.parametrize(
+    "in_flight, draws, chosen",
+    [
+        ((0, 0, 0), (0.0, 0.0), "a"),
+        ((0, 0, 0), (0.25, 0.0), "b"),
+        ((0, 0, 0), (0.99, 0.0), "c"),
+        ((1, 5, 0), (0.0, 0.0), "a"),  # 1 of one, 5 of four
+        ((2, 5, 0), (0.0, 0.0), "b"),
+        ((2, 9, 0), (0.0, 0.99), "c"),
+        ((1, 4, 9), (0.3, 0.0), "b"),  # equal: the first one drawn
+    ],
+)
+def test_the_better_one_of_two_draws(in_flight, draws, chosen):
+    """a has one upstream, b four, c three."""
+    choices = [
+        PeerChoice(One(*of), weight) for of, weight in zip(zip("abc", in_flight, strict=True), (1, 4, 3), strict=True)
+    ]
+    assert choose_peer(choices, Draws(*draws)).name == chosen
+
+
+@covers("ROUTING-13")
+def test_the_line_that_names_the_endpoint_is_written_first_and_taken_out_again():
+    head = RequestHead(b"GET", b"/a?b", b"Host: a.b\r\n", 3, b"websocket")
+    written = addressed(head, "web")
+    assert written.field_block == b"x-pico-endpoint: web\r\nHost: a.b\r\n"
+    assert valid_field_block(written.field_block)
+    assert address_of(written) == ("web", head)
+    assert written._replace(field_block=b"") == head._replace(field_block=b"")
+
+
+@covers("ROUTING-13")
+@pytest.mark.parametrize(
+    "block", [b"", b"Host: a.b\r\n", b"x-pico-endpoint: Web\r\n", b"Host: a\r\nx-pico-endpoint: web\r\n"]
+)
+def test_a_head_without_that_line_in_front_is_addressed_to_nobody(block):
+    assert address_of(RequestHead(b"GET", b"/", block, 0, b"")) is None

@@ -1,0 +1,254 @@
+"""Where a request goes: what pools and the cluster have published, and who waits for more.
+
+Responsible for: reading the balancers of this node's endpoints and the view of the cluster for each request, telling
+the cluster what this node has, and the requests that wait for an endpoint. Refuses to know: how a choice is made
+(``pico.protocol.routing``), how the view is kept (``pico.protocol.cluster``), and what travels on an upstream.
+
+Messages change things, snapshots are read: a request never asks an actor where to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import pykka
+
+from pico.actors.messages import EndpointAppeared
+from pico.actors.peers import Peers, PeerUpstream
+from pico.actors.runtime import tell
+from pico.protocol.cluster import ClusterView, EntryVersion, Place, PlaceGained
+from pico.protocol.routing import Balancer, Chance, PeerChoice, choose_peer
+from pico.transport.clock import Clock
+from pico.transport.multiplexer import Multiplexer
+
+__all__ = ["Routes", "Upstream"]
+
+VANISHED_MAX: Final = 10_000
+"""Endpoints that nobody has any more which are remembered, so that a request may wait for their return."""
+
+WAITERS_MAX: Final = 10_000
+"""Requests that wait for an endpoint at one time, over all endpoints."""
+
+
+class Upstream:
+    """One registered connection from a service, as requests see it."""
+
+    __slots__ = ("address", "agent", "endpoint_id", "id", "multiplexer", "since", "streaming")
+
+    def __init__(
+        self,
+        id_: str,
+        endpoint_id: str,
+        multiplexer: Multiplexer,
+        *,
+        streaming: bool,
+        address: str,
+        agent: str,
+        since: float,
+    ) -> None:
+        self.id = id_
+        self.endpoint_id = endpoint_id
+        self.multiplexer = multiplexer
+        self.streaming = streaming
+        self.address = address
+        self.agent = agent
+        self.since = since
+
+    @property
+    def in_flight(self) -> int:
+        """Streams that have not ended."""
+        return self.multiplexer.in_flight
+
+    @property
+    def may_open(self) -> bool:
+        """Whether it takes another stream now."""
+        return self.multiplexer.may_open
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it will take no stream any more, though its pool may not know yet."""
+        return self.multiplexer.leaving
+
+
+def _nobody_listens(endpoint_id: str, count: int) -> None:
+    """A node without a cluster."""
+
+
+class Routes:
+    """Endpoint → balancer of this node's upstreams, and the view of the cluster. Read by every request.
+
+    Balancers are written only by ``Endpoints`` and its pools, the view only by the cluster.
+    """
+
+    def __init__(self, clock: Clock, endpoint_wait_s: float, requests_max: int) -> None:
+        self._clock = clock
+        self._endpoint_wait_s = endpoint_wait_s
+        self._requests_max = requests_max  # in flight for one endpoint
+        self._balancers: dict[str, Balancer[Upstream]] = {}
+        self._vanished: dict[str, float] = {}
+        self._waiters: dict[str, list[pykka.ActorRef[Any]]] = {}
+        self._waiting = 0
+        self._view = ClusterView("")
+        self._peers: Peers = {}
+        self._rng: Chance | None = None
+        self._on_count: Callable[[str, int], None] = _nobody_listens
+
+    # Where a request goes.
+
+    def choose(self, endpoint_id: str, tried: Collection[Any] = ()) -> Upstream | PeerUpstream | None:
+        """The upstream for a request, else a peer, perhaps one to be connected to first; None when none takes it."""
+        balancer = self._balancers.get(endpoint_id)
+        if balancer is not None:
+            if balancer.in_flight >= self._requests_max:  # ROUTING-9
+                return None
+            chosen = balancer.choose(tried)
+            if chosen is not None:
+                return chosen
+        places = self._view.places.get(endpoint_id)
+        return None if places is None else self._choose_peer(places, tried)
+
+    def choose_here(self, endpoint_id: str, tried: Collection[Any] = ()) -> Upstream | None:
+        """The upstream of this node for a request that has been forwarded to it (ROUTING-14)."""
+        balancer = self._balancers.get(endpoint_id)
+        if balancer is None or balancer.in_flight >= self._requests_max:
+            return None
+        return balancer.choose(tried)
+
+    def knows(self, endpoint_id: str) -> bool:
+        """Whether somebody has the endpoint, busy or not; whoever is about to leave does not count (ROUTING-19).
+
+        A request that was lost with its tunnel or link, or crossed a goaway, asks before the pool or the view has heard
+        of either.
+        """
+        return self.has(endpoint_id) or any(
+            not peer.leaving for place in self._places(endpoint_id) if (peer := self._peers.get(place.node_id))
+        )
+
+    def has(self, endpoint_id: str) -> bool:
+        """Whether an upstream is registered here for the endpoint, busy or not, that is not about to leave."""
+        balancer = self._balancers.get(endpoint_id)
+        return balancer is not None and not all(one.leaving for one in balancer.candidates)
+
+    def _choose_peer(self, places: tuple[Place, ...], tried: Collection[Any]) -> PeerUpstream | None:
+        view, peers, choices = self._view, self._peers, []
+        for node_id, upstreams in places:
+            peer = peers.get(node_id)
+            if peer is not None and peer not in tried:  # ROUTING-10
+                choices.append(PeerChoice(peer, upstreams, view.standing(node_id)))
+        assert self._rng is not None, "places come with a cluster"
+        return choose_peer(choices, self._rng)
+
+    def _places(self, endpoint_id: str) -> tuple[Place, ...]:
+        return self._view.places.get(endpoint_id, ())
+
+    # Waiting.
+
+    def wait(self, endpoint_id: str, waiter: pykka.ActorRef[Any]) -> float:
+        """Until when ``waiter`` waits for an endpoint that vanished moments ago; 0.0 when it should not (ROUTING-7).
+
+        It is told ``EndpointAppeared`` when the endpoint is back, here or elsewhere.
+        """
+        there = endpoint_id in self._balancers or endpoint_id in self._view.places
+        vanished_at = self._clock.now() if there and not self.knows(endpoint_id) else self._vanished.get(endpoint_id)
+        until = 0.0 if vanished_at is None else vanished_at + self._endpoint_wait_s
+        if until <= self._clock.now() or self._waiting >= WAITERS_MAX:
+            return 0.0
+        self._waiters.setdefault(endpoint_id, []).append(waiter)
+        self._waiting += 1
+        return until
+
+    def stop_waiting(self, endpoint_id: str, waiter: pykka.ActorRef[Any]) -> None:
+        """Forget a waiter whose time has passed or whose client has gone."""
+        waiters = self._waiters.get(endpoint_id, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+            self._waiting -= 1
+            if not waiters:
+                del self._waiters[endpoint_id]
+
+    def _wake(self, endpoint_id: str) -> None:
+        waiters = self._waiters.pop(endpoint_id, [])
+        self._waiting -= len(waiters)
+        for waiter in waiters:
+            tell(waiter, EndpointAppeared())
+
+    def _remember(self, endpoint_id: str) -> None:
+        self._vanished.pop(endpoint_id, None)
+        self._vanished[endpoint_id] = self._clock.now()
+        while len(self._vanished) > VANISHED_MAX:
+            del self._vanished[next(iter(self._vanished))]
+
+    # What this node has.
+
+    def publish(self, endpoint_id: str, balancer: Balancer[Upstream]) -> None:
+        """Replace what is known of one endpoint; a balancer without candidates removes it."""
+        if balancer.candidates:
+            self._balancers[endpoint_id] = balancer
+            self._vanished.pop(endpoint_id, None)
+            self._wake(endpoint_id)
+        elif self._balancers.pop(endpoint_id, None) is not None:
+            self._remember(endpoint_id)
+        self._on_count(endpoint_id, len(balancer.candidates))
+
+    def clear(self) -> None:
+        """Nothing is registered any more."""
+        for endpoint_id in list(self._balancers):
+            del self._balancers[endpoint_id]
+            self._remember(endpoint_id)
+            self._on_count(endpoint_id, 0)
+
+    def deny(self, endpoint_id: str) -> None:
+        """A peer was told that the endpoint is not here; the next number said of it must be newer (CLUSTER-8)."""
+        self._on_count(endpoint_id, 0)
+
+    @property
+    def endpoints(self) -> int:
+        """Endpoints with at least one upstream here."""
+        return len(self._balancers)
+
+    @property
+    def streams(self) -> int:
+        """Streams open on all upstreams that may be chosen."""
+        return sum(one.in_flight for balancer in self._balancers.values() for one in balancer.candidates)
+
+    # What the cluster has.
+
+    def join(self, view: ClusterView, peers: Peers, rng: Chance, on_count: Callable[[str, int], None]) -> None:
+        """From now on read this view; ``on_count`` is told of every endpoint here how many upstreams it has.
+
+        It is called in whatever greenlet publishes, so it must only tell onward, in order and leaving nothing out. A
+        view before this one ends: what only its nodes had has vanished now.
+        """
+        before, self._view = self._view, view
+        self._peers, self._rng, self._on_count = peers, rng, on_count
+        for endpoint_id in before.places:
+            if endpoint_id not in self._balancers and endpoint_id not in view.places:
+                self._remember(endpoint_id)
+        for endpoint_id, balancer in self._balancers.items():
+            on_count(endpoint_id, len(balancer.candidates))
+        self.cluster_changed()
+
+    def cluster_changed(self) -> None:
+        """To be called after each change of the view: wakes who waits for what has appeared."""
+        for event in self._view.events():
+            if isinstance(event, PlaceGained):
+                self._vanished.pop(event.endpoint_id, None)
+                self._wake(event.endpoint_id)
+            elif event.endpoint_id not in self._balancers:
+                self._remember(event.endpoint_id)
+
+    def peer_opened(self, node_id: str) -> None:
+        """A peer that was about to leave or could not be reached has a link again: wakes who waits for what it has."""
+        for endpoint_id in list(self._waiters):
+            if any(place.node_id == node_id for place in self._places(endpoint_id)):
+                self._wake(endpoint_id)
+
+    def entry_of(self, node_id: str, endpoint_id: str) -> EntryVersion | None:
+        """Because of which entry a request goes to that peer."""
+        return self._view.version_of(node_id, endpoint_id)
+
+    def absent(self, node_id: str, endpoint_id: str, entry: EntryVersion | None) -> None:
+        """The peer has denied what that entry says (ROUTING-16)."""
+        if entry is not None and self._view.absent(node_id, endpoint_id, entry):
+            self.cluster_changed()
