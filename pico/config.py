@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 __all__ = [
     "AgentConfig",
+    "ChannelLimits",
     "EndpointTarget",
     "GossipLimits",
     "HttpLimits",
@@ -17,6 +18,7 @@ __all__ = [
     "LinkTimers",
     "NodeConfig",
     "RpcLimits",
+    "SealLimits",
     "TlsFiles",
     "WebSocketLimits",
     "websocket_limits",
@@ -123,6 +125,25 @@ class GossipLimits:
     dead_record_s: float = 600.0  # in the table and in digests
     memory_s: float = 86_400.0  # after that
     memory_nodes_max: int = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealLimits:
+    """What a node remembers of the sealed packets that it has opened (``spec/seal.md``, Parameters)."""
+
+    window_counters: int = 1_024  # of one process: what comes later than that many others is too late
+    senders_max: int = 16_384  # processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelLimits:
+    """What one connection between two nodes may take (``spec/channel.md``, Parameters)."""
+
+    handshake_s: float = 5.0  # from its beginning to the peer's confirmation
+    hello_bytes_max: int = 1 * KIB
+    exchange_frame_bytes_max: int = 17 * MIB  # a snapshot of state_bytes_max, and names
+    link_frame_bytes_max: int = 256 * KIB  # an RPC message
+    close_s: float = 5.0  # from our last frame to the peer's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
