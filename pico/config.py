@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 __all__ = [
     "AgentConfig",
+    "ChannelLimits",
     "EndpointTarget",
     "GossipLimits",
     "GossipTimers",
@@ -19,6 +20,7 @@ __all__ = [
     "NodeConfig",
     "PeerLimits",
     "RpcLimits",
+    "SealLimits",
     "TlsFiles",
     "WebSocketLimits",
     "websocket_limits",
@@ -171,6 +173,25 @@ class PeerLimits:
     redial_first_s: float = 0.1  # from one failed dial to the next, then twice as long each time
     redial_max_s: float = 2.0
     rpc_limits: RpcLimits = field(default_factory=_peer_rpc_limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealLimits:
+    """What a node remembers of the sealed packets that it has opened (``spec/seal.md``, Parameters)."""
+
+    window_counters: int = 1_024  # of one process: what comes later than that many others is too late
+    senders_max: int = 16_384  # processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelLimits:
+    """What one connection between two nodes may take (``spec/channel.md``, Parameters)."""
+
+    handshake_s: float = 5.0  # from its beginning to the peer's confirmation
+    hello_bytes_max: int = 1 * KIB
+    exchange_frame_bytes_max: int = 17 * MIB  # a snapshot of state_bytes_max, and names
+    link_frame_bytes_max: int = 256 * KIB  # an RPC message
+    close_s: float = 5.0  # from our last frame to the peer's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Packets of gossip: values to bytes and bytes to values (``spec/gossip.md``, Bytes).
 
-Responsible for: the envelope with its checksum and its cluster, the layout of each message, whether one message is
-valid by itself, and never making a packet that is larger than the limit. Refuses to know: what came before, and what a
-message means to whoever receives it.
+Responsible for: the cluster and the sender in front, the layout of each message, whether one message is valid by
+itself, and never making a packet that is larger than the limit. Refuses to know: the envelope around it all
+(``pico.protocol.seal``), what came before, and what a message means to whoever receives it.
 
 Whatever the bytes, ``decode`` gives a packet or raises ``RemoteProtocolError``. A size that was received is compared
 with the bytes that are there before it is used, and nothing is allocated from it.
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import Any, Final, NamedTuple
-from zlib import crc32
 
 from pico.config import GossipLimits
 from pico.errors import ConfigError, RemoteProtocolError
@@ -42,6 +41,7 @@ from pico.protocol.gossip.values import (
     Summary,
     valid_name,
 )
+from pico.protocol.seal import ClearSeal, KeySeal, OtherVersion, Seal
 
 __all__ = [
     "PACKET_BYTES_MAX",
@@ -66,11 +66,6 @@ __all__ = [
     "snapshot_head_bytes",
 ]
 
-MAGIC: Final = b"pg"
-VERSION: Final = 1
-
-HEADER: Final = Struct(">2sBBI")
-CHECKSUM_AT: Final = 4
 U64: Final = Struct(">Q")
 SECTION: Final = Struct(">BI")
 RECORD: Final = Struct(">QBI")
@@ -97,7 +92,8 @@ PACKET_BYTES_MAX: Final = 65_507
 """The largest payload of UDP over IPv4."""
 
 NAME_FIELD_BYTES_MAX: Final = 1 + NAME_BYTES_MAX
-ENVELOPE_BYTES_MAX: Final = HEADER.size + 2 * NAME_FIELD_BYTES_MAX + U64.size
+SEAL_BYTES_MAX: Final = max(ClearSeal.overhead_bytes, KeySeal.overhead_bytes)
+ENVELOPE_BYTES_MAX: Final = SEAL_BYTES_MAX + 2 * NAME_FIELD_BYTES_MAX + U64.size
 DELTA_BYTES_MAX: Final = SECTION.size + NAME_FIELD_BYTES_MAX + DELTA.size + ENTRY.size + ENTRY_BYTES_MAX
 PUSH_HEAD_BYTES_MAX: Final = SEQUENCE.size + 2 * NAME_FIELD_BYTES_MAX
 assert ENVELOPE_BYTES_MAX + PUSH_HEAD_BYTES_MAX + DELTA_BYTES_MAX <= PACKET_BYTES_MIN, "an entry that fits no packet"
@@ -121,10 +117,6 @@ class MessageType(IntEnum):
 
 class ForeignCluster(RemoteProtocolError):
     """A packet of another cluster: not broken, but not for us."""
-
-
-class OtherVersion(RemoteProtocolError):
-    """A packet in a version of the protocol that is not spoken here."""
 
 
 class Packet(NamedTuple):
@@ -441,12 +433,12 @@ _DECODERS: Final[dict[int, Callable[[_Reader], Message]]] = {
 
 
 class PacketCodec:
-    """The envelope of one node in one cluster.
+    """The packets of one node in one cluster, by default in the clear.
 
     Raises ``ConfigError`` for names and limits with which no packet could be made.
     """
 
-    def __init__(self, cluster: str, node_id: str, limits: GossipLimits) -> None:
+    def __init__(self, cluster: str, node_id: str, limits: GossipLimits, seal: Seal | None = None) -> None:
         for field, name in (("cluster_name", cluster), ("node_id", node_id)):
             if not valid_name(name):  # GOSSIP-33
                 raise ConfigError(field, name, f"1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")
@@ -454,15 +446,15 @@ class PacketCodec:
             raise ConfigError("packet_bytes_max", limits.packet_bytes_max, f"{PACKET_BYTES_MIN} to {PACKET_BYTES_MAX}")
         self.node_id = node_id
         self.packet_bytes_max = limits.packet_bytes_max
+        self._seal: Seal = seal if seal is not None else ClearSeal()
         self._cluster = _name(cluster)
         self._names = self._cluster + _name(node_id)
         self.body_head_bytes = len(self._names) + U64.size
-        self.envelope_bytes = HEADER.size + self.body_head_bytes
+        self.envelope_bytes = self._seal.overhead_bytes + self.body_head_bytes
 
     def encode(self, life: int, messages: Sequence[tuple[MessageType, bytes]]) -> bytes:
         """One packet with these payloads, whatever its size."""
-        body = self.encode_body(life, messages)
-        return HEADER.pack(MAGIC, VERSION, 0, crc32(body, crc32(MAGIC + bytes((VERSION, 0))))) + body
+        return self._seal.seal(self.encode_body(life, messages))
 
     def encode_body(self, life: int, messages: Sequence[tuple[MessageType, bytes]]) -> bytes:
         """The packet without its envelope, for a stream that has one itself."""
@@ -470,18 +462,13 @@ class PacketCodec:
         return b"".join((self._names, U64.pack(life), *sections))
 
     def decode(self, data: bytes) -> Packet:
-        """What a packet says. Raises ``RemoteProtocolError``; of its kinds two have names of their own."""
-        reader = _Reader("packet", data)
-        self._check_header(reader)
-        return self._decode_body(reader)
+        """What a packet says. Raises ``RemoteProtocolError`` or one of its named kinds, here and in ``seal``."""
+        return self.decode_body(self._seal.open(data))
 
     def decode_body(self, body: bytes) -> Packet:
-        """What a packet without its envelope says. Raises as ``decode`` does."""
-        return self._decode_body(_Reader("packet", body))
-
-    def _decode_body(self, reader: _Reader) -> Packet:
-        data = reader.data
-        if data[reader.at : reader.at + len(self._cluster)] != self._cluster:  # GOSSIP-27
+        """What a packet without its envelope says. Raises ``RemoteProtocolError``; ``ForeignCluster`` has its name."""
+        reader = _Reader("packet", body)
+        if not body.startswith(self._cluster):  # GOSSIP-27
             raise ForeignCluster(f"packet: of the cluster {reader.name()}")
         reader.at += len(self._cluster)
         sender, life = reader.name(), reader.life(reader.fields(U64)[0])
@@ -495,19 +482,6 @@ class PacketCodec:
             else:
                 messages.append(decode(_Reader(MessageType(type_).name, payload)))
         return Packet(sender, life, tuple(messages), unknown)
-
-    @staticmethod
-    def _check_header(reader: _Reader) -> None:
-        header = reader.bytes(HEADER.size)
-        magic, version, flags, checksum = HEADER.unpack(header)
-        if magic != MAGIC:  # GOSSIP-24
-            raise reader.fault("no packet of gossip")
-        if version != VERSION:  # GOSSIP-25
-            raise OtherVersion(f"packet: of version {version}")
-        if flags:  # GOSSIP-24
-            raise reader.fault(f"flags {flags:#04x} that have no meaning")
-        if crc32(reader.data[HEADER.size :], crc32(header[:CHECKSUM_AT])) != checksum:  # GOSSIP-26
-            raise reader.fault("a checksum that does not hold")
 
 
 class PacketBuilder:
