@@ -158,23 +158,6 @@ class GossipTimers:
     linger_s: float = 3.0  # after leaving, for who has not heard of it
 
 
-def _peer_rpc_limits() -> RpcLimits:
-    return RpcLimits(heartbeat_s=0.5, silence_s=2.0, streams_max=16_384)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerLimits:
-    """The connections between nodes (``spec/channel.md``, ``spec/routing.md``)."""
-
-    connections_max: int = 4_096  # accepted at the gossip port
-    exchanges_max: int = 8  # under way at one time, begun by this node
-    inbox_max: int = 2_000  # packets that were received and not looked at; what comes then is dropped
-    dial_s: float = 1.0  # name, TCP and handshake of a link; what a dead peer costs a request at most
-    redial_first_s: float = 0.1  # from one failed dial to the next, then twice as long each time
-    redial_max_s: float = 2.0
-    rpc_limits: RpcLimits = field(default_factory=_peer_rpc_limits)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealLimits:
     """What a node remembers of the sealed packets that it has opened (``spec/seal.md``, Parameters)."""
@@ -192,6 +175,24 @@ class ChannelLimits:
     exchange_frame_bytes_max: int = 17 * MIB  # a snapshot of state_bytes_max, and names
     link_frame_bytes_max: int = 256 * KIB  # an RPC message
     close_s: float = 5.0  # from our last frame to the peer's
+
+
+def _peer_rpc_limits() -> RpcLimits:
+    return RpcLimits(heartbeat_s=0.5, silence_s=2.0, streams_max=16_384)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerLimits:
+    """What a node keeps up with the others beside the gossip itself."""
+
+    connections_max: int = 4_096  # accepted at the gossip port
+    exchanges_max: int = 8  # under way at one time, begun by this node
+    inbox_max: int = 2_000  # packets that were received and not looked at; what comes then is dropped
+    dial_s: float = 1.0  # name, TCP and handshake of a link; what a dead peer costs a request at most
+    redial_first_s: float = 0.1  # from one failed dial to the next, then twice as long each time
+    redial_max_s: float = 2.0
+    rpc_limits: RpcLimits = field(default_factory=_peer_rpc_limits)
+    channel_limits: ChannelLimits = field(default_factory=ChannelLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     import pykka
 
     from pico.actors.routes import Upstream
+    from pico.protocol.channel import Channel
+    from pico.protocol.gossip.engine import ExchangeWanted
+    from pico.protocol.gossip.exchange import Exchange
+    from pico.protocol.gossip.values import Address
+    from pico.protocol.gossip.wire import Packet
+    from pico.transport.multiplexer import Multiplexer
+    from pico.transport.stream import Stream
 
 __all__ = [
     "AgentGoesAway",
+    "BeginExchange",
     "ChildExited",
     "ClientDrained",
     "ClientEnded",
@@ -23,13 +31,26 @@ __all__ = [
     "ClientReadable",
     "CloseUpstream",
     "DeadlinePassed",
+    "DialLink",
+    "DrainCluster",
     "DrainUpstream",
     "EndpointAppeared",
+    "EndpointCount",
+    "ExchangeDone",
     "GetBoundAddress",
+    "GossipTimerDue",
+    "LeaveCluster",
+    "LinkChanged",
+    "LinkDialled",
+    "LinkEnded",
+    "LinkNotDialled",
+    "PacketReceived",
     "PeerReady",
     "PeerUnreachable",
     "PoolFailed",
+    "SeedsResolved",
     "StopAccepting",
+    "TakeTurn",
     "TunnelEnded",
     "UpstreamJoined",
     "UpstreamLeft",
@@ -139,6 +160,110 @@ class DeadlinePassed:
     """Something was late at ``now``."""
 
     now: float
+
+
+# To a GossipPeer.
+
+
+@dataclass(frozen=True, slots=True)
+class DialLink:
+    """A link is wanted, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDialled:
+    """A channel to the peer is open."""
+
+    stream: Stream
+    channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNotDialled:
+    """The peer could not be reached, or is not who was wanted."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnded:
+    """A link is over; every stream on it has had its last event."""
+
+    link: Multiplexer
+    reason: str
+
+
+# To the Cluster.
+
+
+@dataclass(frozen=True, slots=True)
+class PacketReceived:
+    """A datagram that could be read; ``acked`` when its pings were answered already."""
+
+    packet: Packet
+    source: Address
+    acked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GossipTimerDue:
+    """It is time for something."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCount:
+    """So many upstreams of this node serve the endpoint now."""
+
+    endpoint_id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """Whether there is a link to a peer now."""
+
+    node_id: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SeedsResolved:
+    """Where the names that were given with ``--join`` lead."""
+
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BeginExchange:
+    """Asked; the answer is one side of an exchange, and its first turn if it ``opens``."""
+
+    opens: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """Asked; the other side's turn of an exchange has come, the answer is ours."""
+
+    exchange: Exchange
+    bodies: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeDone:
+    """An exchange that this node has begun is over; ``node_id`` is who was there, None when it failed."""
+
+    wanted: ExchangeWanted
+    node_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DrainCluster:
+    """Say that this node takes no new work."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveCluster:
+    """Asked; the answer is a future that is set when everybody who could has heard that this node leaves."""
 
 
 # To a Listener.

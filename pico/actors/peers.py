@@ -65,6 +65,11 @@ class PeerUpstream:
         return self._link is None and not self._failed and len(self._waiters) < LINK_WAITERS_MAX
 
     @property
+    def open(self) -> bool:
+        """Whether there is a link."""
+        return self._link is not None
+
+    @property
     def leaving(self) -> bool:
         """Whether it will take no stream any more, or cannot be reached, though the view may not know yet."""
         return self._failed if self._link is None else self._link.leaving

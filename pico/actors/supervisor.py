@@ -27,8 +27,8 @@ __all__ = ["NODE_ORDER", "Child", "ChildDidNotStart", "Restart", "RestartsExhaus
 
 NODE_ORDER: Final = (
     "endpoints",  # the pools of local upstreams
-    "cluster",  # membership and cluster state: its place, it comes with clusters
-    "gossip-peers",  # one for each known peer: their place, likewise
+    "cluster",  # membership and cluster state, with one actor for each known peer
+    "gossip-door",  # what other nodes dial
     "upstream-door",
     "proxy-door",
     "admin-door",  # last: nothing relies on it

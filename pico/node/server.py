@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import secrets
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from gevent.event import Event
 from pico import __version__
 from pico.actors.endpoint_pool import Endpoints
 from pico.actors.listener import Listener
-from pico.actors.messages import StopAccepting
+from pico.actors.messages import DrainCluster, LeaveCluster, StopAccepting
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
 from pico.actors.runtime import install_registry, registered_actors, tell
@@ -34,6 +35,7 @@ from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig, TlsFiles
 from pico.errors import TransportError
 from pico.node.admin_door import AdminApp, AdminDoor
+from pico.node.gossip_door import GossipDoor
 from pico.node.proxy_door import ClientConnection
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
@@ -51,6 +53,7 @@ HANDSHAKES_MAX: Final = 1024
 
 POLL_S: Final = 0.05
 STOP_S: Final = 10.0
+LEAVE_S: Final = 5.0
 LOG_FLUSH_S: Final = 2.0
 
 _log = logging.getLogger("pico.node")
@@ -84,6 +87,16 @@ class Node:
             request_id_prefix=secrets.token_hex(6),
         )
         self.upstream_door = UpstreamDoor(config, self.clock, self._endpoints, self.metrics, node_id=node_id)
+        self.gossip_door = GossipDoor(
+            config,
+            self.clock,
+            self.routes,
+            self.metrics,
+            node_id=node_id,
+            cluster=self._cluster,
+            door_address=self._door_address,
+            contested=self._contested,
+        )
         self._proxy_tls = _context(config.proxy_tls)
         self._upstream_tls = _context(config.upstream_tls)
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
@@ -100,21 +113,25 @@ class Node:
         """Open the doors; raises ``PicoError`` when a part cannot start. Blocks the calling greenlet until then."""
         self._supervisor.launch()
         self._supervisor.started.get()
+        self.gossip_door.start()
         self._hub_watch.start()
 
     def address(self, door: str) -> tuple[str, int]:
-        """Where ``proxy-door``, ``upstream-door`` or ``admin-door`` listens."""
+        """Where ``proxy-door``, ``upstream-door``, ``admin-door`` or ``gossip-door`` listens."""
         address: tuple[str, int] = self._listening[door].address
         return address
 
     def ready(self) -> tuple[bool, str]:
         """Whether new work is welcome here, and why not."""
-        return (False, "draining") if self.services.draining else (True, "")
+        if self.services.draining:
+            return False, "draining"
+        return (True, "") if self.gossip_door.ready else (False, "joining")
 
     def drain(self) -> None:
         """Stop taking new work and finish what is in flight, within the grace period; blocks until then."""
         config = self.config
         self.services.draining = True
+        self._tell_cluster(DrainCluster())
         gevent.sleep(config.drain_delay_s)  # requests come until balancers have noticed, so agents must still be here
         for door in ("proxy-door", "upstream-door"):
             ref = self._supervisor.ref(door)
@@ -123,13 +140,17 @@ class Node:
         for connection in tuple(self.services.connections):
             connection.close_when_idle()
         self.upstream_door.drain("the node is going away")
+        forwarding = self.gossip_door.forwarding
+        forwarding.drain("the node is going away")
         until = self.clock.now() + config.grace_period_s
-        while self.metrics.requests_in_flight and self.clock.now() < until:
+        while (self.metrics.requests_in_flight or forwarding.relays) and self.clock.now() < until:
             gevent.sleep(POLL_S)
+        self._leave()
 
     def stop(self) -> None:
         """Close everything, in reverse order; blocks until it is done."""
         self._hub_watch.stop()
+        self.gossip_door.stop()
         self.upstream_door.close("the node is going away")
         for connection in tuple(self.services.connections):
             connection.shut_down()
@@ -140,6 +161,8 @@ class Node:
         config = self.config
         return [
             Child(name="endpoints", build=self._build_endpoints),
+            Child(name="cluster", build=self.gossip_door.build_cluster),
+            Child(name="gossip-door", build=self._build_gossip_door),
             Child(
                 name="upstream-door",
                 build=lambda: self._listener("upstream", self._serve_upstream, HANDSHAKES_MAX),
@@ -161,10 +184,15 @@ class Node:
         assert ref is not None, "the upstream door is open only while there are endpoints"
         return ref
 
-    def _listener(self, name: str, handler: Any, connections_max: int) -> Listener:
+    def _build_gossip_door(self) -> Listener:
+        return self._listener(
+            "gossip", self._serve_peer, self.config.peer_limits.connections_max, port=self.gossip_door.port
+        )
+
+    def _listener(self, name: str, handler: Any, connections_max: int, *, port: int | None = None) -> Listener:
         listener = Listener(
             getattr(self.config, f"{name}_host"),
-            getattr(self.config, f"{name}_port"),
+            getattr(self.config, f"{name}_port") if port is None else port,
             handler,
             clock=self.clock,
             option=f"--{name}-port",
@@ -200,6 +228,32 @@ class Node:
             if stream is not None:
                 self.upstream_door.handle(stream)
 
+    def _serve_peer(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        with _closed_on_failure(SocketStream(connection, peer)) as stream:
+            self.gossip_door.serve(stream)
+
+    def _cluster(self) -> pykka.ActorRef[Any] | None:
+        return self._supervisor.ref("cluster")
+
+    def _tell_cluster(self, message: object) -> None:
+        ref = self._cluster()
+        if ref is not None:
+            tell(ref, message)
+
+    def _leave(self) -> None:
+        """Say goodbye to the other nodes, for as long as that takes and no longer."""
+        ref = self._cluster()
+        if ref is not None:
+            with suppress(pykka.Timeout, pykka.ActorDeadError):
+                ref.ask(LeaveCluster(), timeout=LEAVE_S).get(timeout=LEAVE_S)
+
+    def _door_address(self, door: str) -> tuple[str, int] | None:
+        listening = self._listening.get(door)
+        return None if listening is None else listening.address
+
+    def _contested(self) -> None:
+        self.failed.set()
+
     def _accept_tls(self, stream: Stream, context: SSLContext) -> TlsStream | None:
         try:
             return accept_tls(stream, context, self.config.http_timers.tls_handshake_s)
@@ -214,6 +268,7 @@ class Node:
         self.metrics.streams = lambda: float(self.routes.streams)
         self.metrics.client_connections = lambda: float(len(self.services.connections))
         self.metrics.access_log_dropped = lambda: float(self.access_log.dropped)
+        self.metrics.cluster.standing = self.gossip_door.standing
 
     def _escalated(self, reason: BaseException) -> None:
         if self._supervisor.started.done():  # else ``start`` raises it
@@ -231,6 +286,12 @@ def _closed_on_failure(stream: Stream) -> Iterator[Stream]:
         raise
 
 
+def _made_up_name() -> str:
+    """From the name of the host and chance: unique, and readable in a list of nodes."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().split(".")[0].lower())[:50]
+    return f"{host or 'node'}-{secrets.token_hex(3)}"
+
+
 def _context(files: TlsFiles | None) -> SSLContext | None:
     return None if files is None else server_context(files)
 
@@ -241,7 +302,7 @@ def run_node(config: NodeConfig) -> int:
     SIGTERM and SIGINT drain; a second one stops at once.
     """
     install_registry()
-    node_id = f"{socket.gethostname().split('.')[0].lower() or 'node'}-{secrets.token_hex(3)}"
+    node_id = config.node_id or _made_up_name()
     node = Node(config, node_id=node_id, write_access_log=cooperative_writer(sys.stdout.fileno()))
     asked, again = Event(), Event()
 

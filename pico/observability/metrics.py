@@ -18,6 +18,9 @@ from typing import Final
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from pico.observability.cluster_metrics import ClusterMetrics
+from pico.observability.tally import ANY_REASON, Tally
+
 __all__ = [
     "DURATION_BOUNDS_S",
     "HANDSHAKE_RESULTS",
@@ -51,7 +54,6 @@ _METHODS: Final = {
     name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 }
 _ANY_METHOD: Final = "OTHER"
-_ANY_REASON: Final = "other"
 
 
 def _zero() -> float:
@@ -77,30 +79,6 @@ class Histogram:
         bounds = [*(f"{bound:g}" for bound in DURATION_BOUNDS_S), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
         return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self._sum_s)
-
-
-class Tally:
-    """A counter with one label whose values are known beforehand; any other value counts as ``other``."""
-
-    __slots__ = ("_counts",)
-
-    def __init__(self, known: Iterable[str]) -> None:
-        self._counts = dict.fromkeys([*known, _ANY_REASON], 0)
-
-    def add(self, value: str, amount: int = 1) -> None:
-        """Count ``amount`` more."""
-        self._counts[value if value in self._counts else _ANY_REASON] += amount
-
-    def count(self, value: str) -> int:
-        """How many so far."""
-        return self._counts[value]
-
-    def family(self, name: str, documentation: str, label: str) -> Metric:
-        """One sample for each value, those never seen included, so that the first one shows as an increase."""
-        family = CounterMetricFamily(name, documentation, labels=[label])
-        for value, count in self._counts.items():
-            family.add_metric([value], count)
-        return family
 
 
 class _Metrics:
@@ -195,6 +173,7 @@ class NodeMetrics(_Metrics):
         "_version",
         "access_log_dropped",
         "client_connections",
+        "cluster",
         "connection_failures",
         "connections",
         "endpoints",
@@ -221,6 +200,7 @@ class NodeMetrics(_Metrics):
         self._version = version
         self._requests: dict[tuple[bytes, int], int] = {}
         self.retries = 0
+        self.cluster = ClusterMetrics()
         self.forwarded_in = 0
         self.forwarded_out = 0
         self.parse_rejects = Tally(codes)
@@ -264,6 +244,7 @@ class NodeMetrics(_Metrics):
         yield from super().collect()
         yield CounterMetricFamily("pico_retries_total", "Requests tried again on another upstream.", self.retries)
         yield self._forwarded_family()
+        yield from self.cluster.collect()
         yield self.parse_rejects.family("pico_parse_rejects_total", "Requests that were not valid HTTP.", "reason")
         yield self.handshakes.family("pico_upstream_handshakes_total", "Agents at the upstream door.", "result")
         yield self.connections.family("pico_connections_total", "Connections accepted.", "listener")
@@ -290,7 +271,7 @@ class NodeMetrics(_Metrics):
     def _requests_family(self) -> Metric:
         family = CounterMetricFamily("pico_requests_total", "Requests that ended.", labels=["method", "code"])
         for (method, status), count in sorted(self._requests.items()):
-            family.add_metric([_METHODS.get(method, _ANY_METHOD), str(status) if status else _ANY_REASON], count)
+            family.add_metric([_METHODS.get(method, _ANY_METHOD), str(status) if status else ANY_REASON], count)
         return family
 
 
@@ -369,7 +350,7 @@ class AgentMetrics(_Metrics):
     def _requests_family(self) -> Metric:
         family = CounterMetricFamily("pico_agent_requests_total", "Requests that ended.", labels=["code"])
         for status, count in sorted(self._requests.items()):
-            family.add_metric([str(status) if status else _ANY_REASON], count)
+            family.add_metric([str(status) if status else ANY_REASON], count)
         return family
 
     def _tunnels_family(self) -> Metric:

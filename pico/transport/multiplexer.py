@@ -1,7 +1,7 @@
-"""Drives one RPC engine over one WebSocket over one byte stream.
+"""Drives one RPC engine over one WebSocket, or over one channel between nodes, over one byte stream.
 
 Responsible for: moving bytes, messages and time between the three, coalescing what is written in one turn of the hub
-into one send, and the WebSocket closing handshake. Refuses to know: what a stream is for. Every callback runs in the
+into one send, and the closing handshake. Refuses to know: what a stream is for. Every callback runs in the
 hub and must not block; the owner's are called from there too.
 
 Each stream's ``context`` is its *sink*: a callable that takes the events of that stream. A sink that raises is a bug of
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from pico.errors import ConnectionLost, RemoteProtocolError
+from pico.protocol.channel import ChannelViolation
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc import (
     BaseEngine,
@@ -26,6 +27,7 @@ from pico.protocol.rpc import (
     StreamingEngine,
     StreamOpened,
 )
+from pico.transport.channel import ChannelCodec
 from pico.transport.clock import Clock, Timer
 from pico.transport.stream import READ_BYTES_MAX, Stream
 from pico.transport.websocket import BINARY, Kind, WebSocketCodec, WebSocketViolation
@@ -81,7 +83,7 @@ class Multiplexer:
     def __init__(
         self,
         stream: Stream,
-        codec: WebSocketCodec,
+        codec: WebSocketCodec | ChannelCodec,
         engine: StreamingEngine | BaseEngine,
         clock: Clock,
         owner: MultiplexerOwner,
@@ -204,6 +206,8 @@ class Multiplexer:
                     self._receive_other(kind, payload)
         except WebSocketViolation as violation:
             self._violation("websocket", violation.close_code, str(violation))
+        except ChannelViolation as violation:
+            self._violation("channel", CLOSE_PROTOCOL_ERROR, str(violation))
         except RemoteProtocolError as violation:
             self._violation("rpc", CLOSE_PROTOCOL_ERROR, str(violation))
         self._pump()

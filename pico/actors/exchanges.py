@@ -1,0 +1,163 @@
+"""Exchanges over channels: the greenlets that carry the turns of two engines to each other.
+
+Responsible for: dialling, the turns of either side, the deadline of the whole, and how many are under way at one time.
+Refuses to know: what a turn says (``pico.protocol.gossip.exchange``), and when an exchange is wanted.
+
+A greenlet asks the cluster's actor for each turn: only that actor touches its engine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import gevent
+import pykka
+
+from pico.actors.messages import BeginExchange, ExchangeDone, TakeTurn
+from pico.actors.runtime import tell
+from pico.config import GossipTimers, PeerLimits
+from pico.errors import PicoError, RemoteProtocolError, TransportTimeout
+from pico.observability.metrics import NodeMetrics
+from pico.protocol.channel import Channel, ConnectedToSelf
+from pico.protocol.gossip.engine import STREAM_BODIES_MAX, ExchangeWanted
+from pico.protocol.gossip.exchange import Exchange
+from pico.protocol.gossip.values import Address
+from pico.transport.clock import Clock
+from pico.transport.stream import BlockingReader, Stream
+
+__all__ = ["DialExchange", "Exchanges"]
+
+DialExchange = Callable[[Address, str], tuple[Stream, Channel]]
+"""A channel for an exchange with the node of that name, or with whoever is there."""
+
+_END_OF_TURN = b""
+
+_log = logging.getLogger("pico.cluster")
+
+
+class Exchanges:
+    """Those that this node begins, and those that others begin with it."""
+
+    def __init__(
+        self,
+        dial: DialExchange,
+        cluster: Callable[[], pykka.ActorRef[Any] | None],
+        clock: Clock,
+        timers: GossipTimers,
+        limits: PeerLimits,
+        metrics: NodeMetrics,
+        node_id: str,
+    ) -> None:
+        self._dial = dial
+        self._cluster = cluster
+        self._clock = clock
+        self._timers = timers
+        self._limits = limits
+        self._metrics = metrics
+        self._node_id = node_id
+        self._under_way = 0
+
+    def begin(self, wanted: ExchangeWanted) -> None:
+        """Make one, in a greenlet of its own; one too many fails at once and is wanted again."""
+        cluster = self._cluster()
+        assert cluster is not None, "it is the cluster's actor that wants one"
+        if self._under_way >= self._limits.exchanges_max:
+            tell(cluster, ExchangeDone(wanted, None))
+            return
+        self._under_way += 1
+        gevent.spawn_raw(self._run, wanted, cluster)
+
+    def serve(self, stream: Stream, channel: Channel) -> None:
+        """Take part in one that another node has begun; runs in the connection's greenlet."""
+        cluster = self._cluster()
+        try:
+            if cluster is not None:
+                conversation = _Conversation(self, stream, channel, cluster)
+                conversation.converse(opens=False)
+                self._metrics.cluster.exchanges.add("served")
+        except (PicoError, pykka.ActorDeadError, pykka.Timeout) as error:
+            self._metrics.cluster.exchanges.add("failed")
+            _log.info("an exchange with node %s failed: %s", channel.node_id, error)
+        finally:
+            stream.close()
+
+    def _run(self, wanted: ExchangeWanted, cluster: pykka.ActorRef[Any]) -> None:
+        node_id: str | None = None
+        try:
+            node_id = self._exchange(wanted, cluster)
+            self._metrics.cluster.exchanges.add("begun")
+        except ConnectedToSelf:
+            node_id = self._node_id  # a seed that is this node: there is nothing to be done about it
+        except (PicoError, pykka.ActorDeadError, pykka.Timeout) as error:
+            self._metrics.cluster.exchanges.add("failed")
+            _log.debug("no exchange with %s: %s", wanted.node_id or wanted.address, error)
+        finally:
+            self._under_way -= 1
+            tell(cluster, ExchangeDone(wanted, node_id))
+
+    def _exchange(self, wanted: ExchangeWanted, cluster: pykka.ActorRef[Any]) -> str:
+        stream, channel = self._dial(wanted.address, wanted.node_id)
+        try:
+            _Conversation(self, stream, channel, cluster).converse(opens=True)
+        finally:
+            stream.close()
+        return channel.node_id
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
+    def timeout_s(self) -> float:
+        return self._timers.exchange_timeout_s
+
+
+class _Conversation:
+    """One exchange on one channel."""
+
+    def __init__(self, exchanges: Exchanges, stream: Stream, channel: Channel, cluster: pykka.ActorRef[Any]) -> None:
+        self._clock = exchanges.clock
+        self._deadline = exchanges.clock.now() + exchanges.timeout_s
+        self._stream = stream
+        self._frames = channel.frames
+        self._cluster = cluster
+        self._reader = BlockingReader(stream, exchanges.clock)
+        self._received = self._frames.receive_data(channel.leftover)
+
+    def converse(self, *, opens: bool) -> None:
+        """To the last turn. Raises ``PicoError``, or what an ask of an actor that ends raises."""
+        exchange, turn = cast("tuple[Exchange, list[bytes]]", self._ask(BeginExchange(opens)))
+        if opens:
+            self._say(turn)
+        while not exchange.over:
+            bodies = tuple(self._hear())
+            turn = cast("list[bytes]", self._ask(TakeTurn(exchange, bodies)))
+            if bodies:
+                self._say(turn)
+
+    def _say(self, turn: Iterable[bytes]) -> None:
+        self._stream.writev(self._frames.encode(*turn, _END_OF_TURN))
+
+    def _hear(self) -> list[bytes]:
+        """The other side's next turn."""
+        while _END_OF_TURN not in self._received:
+            if len(self._received) > 2 * STREAM_BODIES_MAX:
+                raise RemoteProtocolError(f"exchange: a turn of more than {len(self._received)} bodies")
+            data = self._reader.receive(self._left_s())
+            if not data:
+                raise RemoteProtocolError("exchange: the peer ended in the middle of a turn")
+            self._received += self._frames.receive_data(data)
+        end = self._received.index(_END_OF_TURN)
+        bodies, self._received = self._received[:end], self._received[end + 1 :]
+        return bodies
+
+    def _ask(self, message: BeginExchange | TakeTurn) -> object:
+        return self._cluster.ask(message, timeout=self._left_s())
+
+    def _left_s(self) -> float:
+        left_s = self._deadline - self._clock.now()
+        if left_s <= 0.0:
+            raise TransportTimeout("the exchange took too long")
+        return left_s

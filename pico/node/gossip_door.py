@@ -1,0 +1,310 @@
+"""The gossip door: what other nodes say to this one, and how it reaches them.
+
+Responsible for: putting the cluster's actor, the datagrams, the channels that others dial and those that this node
+dials together, and what this node says of itself: its names, its keys and where its doors are. Refuses to know: what is
+said on any of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import gevent
+import pykka
+from gevent.hub import get_hub
+
+from pico import __version__
+from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
+from pico.actors.exchanges import Exchanges
+from pico.actors.forwarding import Forwarding
+from pico.actors.messages import SeedsResolved
+from pico.actors.routes import Routes
+from pico.actors.runtime import tell
+from pico.config import NodeConfig
+from pico.errors import ConfigError, PicoError, TransportError
+from pico.observability.cluster_metrics import ClusterStanding
+from pico.observability.metrics import NodeMetrics
+from pico.protocol.channel import Channel, Handshake, Identity, Purpose
+from pico.protocol.cluster import Card
+from pico.protocol.gossip import PacketCodec, first_life
+from pico.protocol.gossip.engine import GossipEngine
+from pico.protocol.gossip.values import Address
+from pico.protocol.rpc import StreamingEngine
+from pico.protocol.seal import ClearSeal, KeyRing, KeySeal, Seal, parse_key_file
+from pico.transport.channel import ChannelCodec, shake_hands
+from pico.transport.clock import Clock
+from pico.transport.datagrams import Datagrams, DatagramSocket
+from pico.transport.dial import dial
+from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
+from pico.transport.stream import Stream
+
+__all__ = ["GossipDoor", "advertised_address"]
+
+SOMEWHERE: Final = ("192.0.2.1", 9)
+"""An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
+
+WIRE_VERSION: Final = 1
+
+_log = logging.getLogger("pico.cluster")
+
+
+class GossipDoor:
+    """What a node needs of a cluster; ``build_cluster`` makes the actor, ``serve`` takes a connection."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        clock: Clock,
+        routes: Routes,
+        metrics: NodeMetrics,
+        *,
+        node_id: str,
+        cluster: Callable[[], pykka.ActorRef[Any] | None],
+        door_address: Callable[[str], Address | None],
+        contested: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._routes = routes
+        self._metrics = metrics
+        self._node_id = node_id
+        self._cluster = cluster
+        self._door_address = door_address
+        self._contested = contested
+        self._rng = Random(os.urandom(16))
+        self._keys = _read_keys(config.cluster_key_file)
+        self._port = config.gossip_port
+        self._life = 0
+        self._host = ""
+        self._resolved = False
+        self.forwarding = Forwarding(routes, metrics, config.attempts_max)
+        self.exchanges = Exchanges(
+            self._dial_exchange, cluster, clock, config.gossip_timers, config.peer_limits, metrics, node_id
+        )
+        self._actor: Cluster | None = None
+        self._resolver: Any = None
+
+    # The actor.
+
+    def build_cluster(self) -> Cluster:
+        """A new process in the eyes of the others, with a life of its own."""
+        self._host = self._host or self._advertised_host()
+        self._actor = Cluster(
+            ClusterParts(
+                build_engine=self._build_engine,
+                open_datagrams=self._open_datagrams,
+                card=self._card,
+                dial_peer=self._dial_link,
+                begin_exchange=self.exchanges.begin,
+                routes=self._routes,
+                clock=self._clock,
+                metrics=self._metrics,
+                limits=self._config.peer_limits,
+                rng=self._rng,
+                contested=self._contested,
+            )
+        )
+        return self._actor
+
+    @property
+    def port(self) -> int:
+        """The port of the gossip door, as the system chose it when 0 was wanted."""
+        return self._port
+
+    @property
+    def actor(self) -> Cluster | None:
+        """The cluster's actor as it runs now, to be read for status and metrics."""
+        return self._actor
+
+    @property
+    def ready(self) -> bool:
+        """Whether each of the nodes that were named has been tried, so that what is known of the cluster is known."""
+        return not self._config.join or (self._actor is not None and self._resolved and self._actor.engine.seeds_tried)
+
+    def standing(self) -> ClusterStanding:
+        """For metrics."""
+        if self._actor is None:
+            return ClusterStanding()
+        return replace(self._actor.standing(), links_in=self.forwarding.links)
+
+    def start(self) -> None:
+        """Begin to look for the nodes that were named."""
+        self._resolver = gevent.spawn(self._resolve_for_ever)
+
+    def stop(self) -> None:
+        """Look for nobody any more."""
+        if self._resolver is not None:
+            self._resolver.kill()
+
+    def _build_engine(self) -> GossipEngine:
+        config = self._config
+        self._life = first_life(time.time(), self._rng, stored=self._life)
+        codec = PacketCodec(config.cluster_name, self._node_id, config.gossip_limits, self._seal())
+        return GossipEngine(
+            codec,
+            self._life,
+            config.gossip_limits,
+            config.gossip_timers,
+            self._rng,
+            locate=locate_gossip,
+            now=self._clock.now(),
+        )
+
+    def _seal(self) -> Seal:
+        if self._keys is None:
+            return ClearSeal()
+        return KeySeal(self._keys, self._config.cluster_name, os.urandom(16))
+
+    def _open_datagrams(self, received: Callable[[bytes, Address], None]) -> Datagrams:
+        try:
+            datagrams = DatagramSocket(self._config.gossip_host, self._port, received)
+        except OSError as error:
+            where = f"{self._config.gossip_host or '*'}:{self._port}"
+            raise TransportError(f"--gossip-port: cannot listen on {where} (UDP): {error.strerror}") from error
+        self._port = datagrams.address[1]
+        return datagrams
+
+    def _card(self) -> Card:
+        config = self._config
+        return Card(
+            gossip=advertised_address(config.advertise_gossip, self._host, self._port),
+            proxy=self._door(config.advertise_proxy, "proxy-door"),
+            admin=self._door(config.advertise_admin, "admin-door"),
+            upstream=self._door(config.advertise_upstream, "upstream-door"),
+            wire_min=WIRE_VERSION,
+            wire_max=WIRE_VERSION,
+            version=__version__,
+        )
+
+    def _door(self, advertised: str, name: str) -> str:
+        address = self._door_address(name)
+        return advertised_address(advertised, self._host, address[1]) if address is not None else ""
+
+    def _advertised_host(self) -> str:
+        """The address under which others reach this node. Raises ``ConfigError`` when there is none to be found."""
+        config = self._config
+        advertised, _, _ = config.advertise_gossip.rpartition(":")
+        named = (advertised or config.advertise_gossip).strip("[]") or config.gossip_host
+        if named:
+            return _numeric(named)
+        towards = next(filter(None, (_resolved(*seed) for seed in config.join)), SOMEWHERE)
+        host = _own_address_towards(towards)
+        if not host and config.join:
+            raise ConfigError("--advertise-gossip", "", "an address of this node, because none could be found out")
+        return host or "127.0.0.1"
+
+    # The nodes that were named.
+
+    def _resolve_for_ever(self) -> None:
+        while True:
+            found: dict[Address, None] = {}
+            for host, port in self._config.join:
+                found.update(dict.fromkeys(_all_resolved(host, port)))
+            ref = self._cluster()
+            if ref is not None:
+                tell(ref, SeedsResolved(tuple(found)))
+            self._resolved = True
+            gevent.sleep(self._config.gossip_timers.resolve_s if found or not self._config.join else 1.0)
+
+    # Channels.
+
+    def _identity(self) -> Identity:
+        life = self._actor.engine.table.own.life if self._actor is not None else 1
+        return Identity(self._config.cluster_name, self._node_id, life, self._keys)
+
+    def _dial_link(self, address: Address, node_id: str) -> tuple[Stream, Channel]:
+        return self._dial(address, node_id, Purpose.LINK)
+
+    def _dial_exchange(self, address: Address, node_id: str) -> tuple[Stream, Channel]:
+        return self._dial(address, node_id, Purpose.EXCHANGE)
+
+    def _dial(self, address: Address, node_id: str, purpose: Purpose) -> tuple[Stream, Channel]:
+        limits = self._config.peer_limits
+        until = self._clock.now() + limits.dial_s
+        stream = dial(*address, timeout_s=limits.dial_s)
+        now = self._clock.now()
+        patience = replace(limits.channel_limits, handshake_s=max(0.001, until - now))
+        handshake = Handshake(self._identity(), patience, os.urandom(16), purpose=purpose, wanted=node_id, now=now)
+        return stream, shake_hands(stream, handshake, self._clock)
+
+    def serve(self, stream: Stream) -> None:
+        """One connection that another node has made; runs in its greenlet, which may end afterwards."""
+        limits = self._config.peer_limits.channel_limits
+        handshake = Handshake(self._identity(), limits, os.urandom(16), now=self._clock.now())
+        try:
+            channel = shake_hands(stream, handshake, self._clock)
+        except PicoError as error:
+            self._metrics.cluster.channels.add(type(error).__name__)
+            _log.info("refused a channel from %s: %s", stream.peer_host, error)
+            return
+        self._metrics.cluster.channels.add(channel.purpose.name.lower())
+        if channel.purpose is Purpose.LINK:
+            self._serve_link(stream, channel)
+        else:
+            self.exchanges.serve(stream, channel)
+
+    def _serve_link(self, stream: Stream, channel: Channel) -> None:
+        limits = self._config.peer_limits
+
+        def build(owner: MultiplexerOwner) -> Multiplexer:
+            engine = StreamingEngine(limits.rpc_limits, now=self._clock.now())
+            return Multiplexer(stream, ChannelCodec(channel.frames, limits.channel_limits), engine, self._clock, owner)
+
+        self.forwarding.accept(channel.node_id, build).multiplexer.start(channel.leftover)
+
+
+def advertised_address(advertised: str, host: str, port: int) -> str:
+    """``host:port`` as others read it; ``advertised`` is what was asked for: nothing, a host, or both."""
+    if advertised and ":" in advertised and not advertised.endswith("]"):
+        return advertised
+    bare = (advertised or host).strip("[]")
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+
+
+def _read_keys(path: str) -> KeyRing | None:
+    return parse_key_file(Path(path).read_text()) if path else None
+
+
+def _numeric(host: str) -> str:
+    """Raises ``ConfigError`` for a name that leads nowhere."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        resolved = _resolved(host, 1)
+    if resolved is None:
+        raise ConfigError("--advertise-gossip", host, "an address, or a name that leads to one")
+    return resolved[0]
+
+
+def _resolved(host: str, port: int) -> Address | None:
+    return next(iter(_all_resolved(host, port)), None)
+
+
+def _all_resolved(host: str, port: int) -> list[Address]:
+    """Where a name leads; nothing when it leads nowhere now. Blocks the calling greenlet only."""
+    try:
+        found = get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        _log.warning("--join: the name %s leads nowhere: %s", host, error)
+        return []
+    return list(dict.fromkeys((str(info[4][0]), port) for info in found))
+
+
+def _own_address_towards(address: Address) -> str:
+    """By which of its addresses this machine would speak to that one; nothing is sent."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect(address)
+            return str(sock.getsockname()[0])
+    except OSError:
+        return ""
