@@ -224,7 +224,6 @@ class Relay:
     _stream: RpcStream | None = None
     _tried: tuple[Upstream, ...] = ()
     _response: _Half | None = None  # made when something of it must wait
-    _response_begun = False
     _response_ended = False  # its end has come
     _response_over = False  # ... and has been passed on
     _unwanted = False  # the rest of the request goes nowhere
@@ -309,8 +308,8 @@ class Relay:
     # What the upstream says.
 
     def upstream_said(self, event: StreamEvent) -> None:
-        """The sink of the upstream's stream; of one that was given up nothing counts."""
-        if not self.over and event.stream is self._stream:
+        """The sink of the upstream's stream; a reset is the last thing that it hears of one."""
+        if not self.over:
             self._guard(_FROM_UPSTREAM[type(event)], event)
 
     def _on_head(self, event: HeadReceived) -> None:
@@ -318,8 +317,7 @@ class Relay:
         if head.status < 200 and head.status != 101:
             self._link.send_head(self._link_stream, head)
             return
-        self._response_begun = True
-        self._request.keep_no_more()
+        self._request.keep_no_more()  # ROUTING-8
         size = len(data)
         if size > self._link_stream.credit or size > self._link.first_bytes_max:
             self._link.send_head(self._link_stream, head)
@@ -370,7 +368,7 @@ class Relay:
 
     def _try_again(self, event: StreamReset) -> bool:
         """Give the request to another upstream, or say that there is none any more; False when neither is right."""
-        forwarding, held = self._forwarding, self._request.may_repeat and not self._response_begun
+        forwarding, held = self._forwarding, self._request.may_repeat
         if not may_try_again(self._head.method, event.code, untouched=event.untouched, body_held=held):
             return False
         upstream = None

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+from random import Random
 
 import pytest
 
-from pico.actors.messages import ClientDrained, ClientLost, ClientReadable, DeadlinePassed, EndpointAppeared
+from pico.actors.messages import (
+    ClientDrained,
+    ClientLost,
+    ClientReadable,
+    DeadlinePassed,
+    EndpointAppeared,
+    PeerReady,
+    PeerUnreachable,
+)
+from pico.actors.peers import PeerUpstream
 from pico.actors.proxy_request import ProxyRequest
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
-from pico.config import HttpLimits, HttpTimers, NodeConfig
+from pico.config import GossipLimits, HttpLimits, HttpTimers, NodeConfig
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import NodeMetrics
+from pico.protocol.cluster import ClusterView, Condition, endpoint_key
+from pico.protocol.gossip.state import OwnState
 from pico.protocol.http import UNKNOWN_LENGTH, Failure, RequestReader, ResponseHead
-from pico.protocol.routing import LeastInFlight
+from pico.protocol.routing import DETOURS_MAX, LeastInFlight
 from pico.protocol.rpc import CreditReceived, DataReceived, HeadReceived, ResetCode, StreamReset
 from pico.transport.clock import ManualClock
 from tests.rules import covers
@@ -36,10 +48,13 @@ class Tunnel:
         self.log: list[tuple] = []
         self.credit = credit
         self.may_open, self.in_flight, self.first_bytes_max = True, 0, 1000
+        self.leaving = False
+        self.heads: list = []
         self.streams: list[Stream] = []
 
     def open(self, head, data, end, sink):
         self.log.append(("open", head.method, data, end))
+        self.heads.append(head)
         self.streams.append(Stream(self.credit - len(data)))
         return self.streams[-1]
 
@@ -100,9 +115,13 @@ class Scene:
         )
         self.upstreams = tuple(Upstream(str(number), **settings) for number in range(upstreams))
         self.services.routes.publish("ep", LeastInFlight(self.upstreams))
+        self.prepare()
         self.client = Client(request)
         self.actor = ProxyRequest(self.services, self.client, self.client.request)
         self.actor.on_start()
+
+    def prepare(self) -> None:
+        """What must be there before the request."""
 
     @property
     def log(self) -> list[tuple]:
@@ -118,6 +137,40 @@ class Scene:
     @property
     def ended(self) -> bool:
         return self.actor.actor_stopped.is_set()
+
+
+class PeerScene(Scene):
+    """No upstream here; the peers named have the endpoint, those of ``linked`` a link."""
+
+    def __init__(self, request: bytes = GET, peers: str = "a", linked: str = "a", **settings) -> None:
+        self.peer_names, self.linked, self.dials = peers, linked, []
+        super().__init__(request, upstreams=0, **settings)
+
+    def prepare(self) -> None:
+        self.tunnels = {name: Tunnel() for name in self.peer_names}
+        self.states = {name: OwnState(1, GossipLimits()) for name in self.peer_names}
+        self.peers = {name: PeerUpstream(name, self.dial, self.clock, 1.0) for name in self.peer_names}
+        for name in self.linked:
+            self.peers[name].opened(self.tunnels[name])
+        self.view = ClusterView("n")
+        self.services.routes.join(self.view, self.peers, Random(1), lambda *_: None)
+        for name in self.peer_names:
+            self.say(name)
+
+    def dial(self) -> None:
+        self.dials.append(self.clock.now())
+
+    def say(self, name: str) -> None:
+        self.states[name].delete(endpoint_key("ep"))
+        self.states[name].put(endpoint_key("ep"), b"1")
+        self.view.follow(name, self.states[name], Condition(verified=True))
+        self.services.routes.cluster_changed()
+
+    def peer_tells(self, name: str, event, *rest) -> None:
+        self.actor.on_receive(event(self.tunnels[name].streams[-1], *rest))
+
+    def opened(self) -> str:
+        return "".join(name * len(tunnel.streams) for name, tunnel in self.tunnels.items())
 
 
 OK = ResponseHead(200, b"OK", b"", 5, b"")
@@ -275,3 +328,147 @@ def test_nothing_happens_after_the_end():
     scene.tell(DataReceived, b"more", True)
     scene.actor.on_receive(ClientLost())
     assert scene.client.written == before
+
+
+# By way of a peer.
+
+
+@covers("ROUTING-13")
+def test_a_request_is_forwarded_with_the_endpoint_in_front_of_its_fields():
+    scene = PeerScene()
+    (head,) = scene.tunnels["a"].heads
+    assert head.field_block.startswith(b"x-pico-endpoint: ep\r\nHost: ep.x\r\n")
+    assert (scene.actor.upstream_id, scene.actor.peer_id) == ("", "a")
+    scene.peer_tells("a", HeadReceived, OK, b"hello", True)
+    assert scene.ended
+    assert scene.services.metrics.forwarded_out == 1
+
+
+@covers("ROUTING-17")
+def test_a_request_waits_for_the_link_of_a_peer_and_then_goes_there():
+    scene = PeerScene(POST + b"0123", linked="")
+    assert scene.dials == [0.0]
+    assert scene.actor.deadline == 1.0
+    scene.client.reader.receive_data(b"456789")
+    scene.actor.on_receive(ClientReadable())
+    scene.peers["a"].opened(scene.tunnels["a"])
+    scene.actor.on_receive(PeerReady("other"))
+    assert not scene.opened()
+    scene.actor.on_receive(PeerReady("a"))
+    assert scene.tunnels["a"].log == [("open", b"POST", b"0123", False), ("data", b"456789", True)]
+    scene.actor.on_receive(PeerUnreachable("a"))
+    assert scene.opened() == "a"
+
+
+@covers("ROUTING-17")
+@pytest.mark.parametrize("message", [PeerUnreachable("a"), DeadlinePassed(1.0)])
+def test_a_peer_that_cannot_be_reached_is_passed_over_and_was_no_attempt(message):
+    scene = PeerScene(linked="")
+    scene.tunnels["b"], scene.peers["b"] = Tunnel(), PeerUpstream("b", scene.dial, scene.clock, 1.0)
+    scene.states["b"] = OwnState(1, GossipLimits())
+    scene.peers["b"].opened(scene.tunnels["b"])
+    scene.say("b")
+    scene.actor.on_receive(message)
+    assert scene.opened() == "b"
+    assert scene.actor._attempts == 1
+    assert not scene.peers["a"]._waiters
+
+
+@covers("ROUTING-5", "ROUTING-10")
+def test_a_peer_that_refused_is_tried_and_the_next_one_gets_the_same_body():
+    scene = PeerScene(POST + b"0123", peers="ab", linked="ab")
+    first = scene.opened()
+    scene.peer_tells(first, StreamReset, ResetCode.REFUSED, True, "full")
+    assert sorted(scene.opened()) == ["a", "b"]
+    second = "ab".replace(first, "")
+    assert scene.tunnels[second].log == [("open", b"POST", b"0123", False)]
+    scene.peer_tells(second, StreamReset, ResetCode.REFUSED, True, "full")
+    assert scene.error() == "overloaded"
+
+
+@covers("ROUTING-16")
+def test_a_peer_without_the_endpoint_is_no_attempt_and_may_get_the_request_when_it_has_it_again():
+    scene = PeerScene()
+    for number in range(5):
+        scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
+        assert "ep" not in scene.view.places
+        assert scene.actor.deadline == 2.0  # it waits
+        scene.say("a")
+        scene.actor.on_receive(EndpointAppeared())
+        assert len(scene.opened()) == number + 2
+    assert scene.actor._attempts == 1
+    assert not scene.ended
+
+
+@covers("ROUTING-16", "CLUSTER-13")
+def test_a_denial_that_comes_after_newer_news_corrects_nothing():
+    scene = PeerScene()
+    scene.say("a")
+    scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
+    assert "ep" in scene.view.places
+    assert scene.opened() == "aa"
+
+
+@covers("ROUTING-18")
+def test_detours_are_bounded():
+    scene = PeerScene()
+    for _ in range(DETOURS_MAX + 1):
+        assert not scene.ended
+        scene.say("a")
+        scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
+    assert scene.error() == "endpoint_not_found"
+    assert len(scene.opened()) == DETOURS_MAX + 1
+
+
+@covers("ROUTING-6", "ROUTING-16")
+@pytest.mark.parametrize("request_bytes, ended", [(GET, False), (POST + b"0123456789", True)])
+def test_an_owner_that_lost_the_endpoint_with_the_request_is_an_attempt(request_bytes, ended):
+    scene = PeerScene(request_bytes)
+    scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, False, "")
+    assert scene.ended is ended
+    assert "ep" not in scene.view.places
+    assert scene.actor._attempts == 1
+
+
+@covers("ROUTING-7")
+def test_an_endpoint_that_appears_in_vain_does_not_prolong_the_waiting():
+    scene = PeerScene()
+    scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
+    scene.clock.advance(1.5)
+    scene.say("a")
+    scene.peers["a"].closed(scene.tunnels["a"])
+    scene.peers["a"].unreachable()
+    scene.actor.on_receive(EndpointAppeared())
+    assert scene.actor.deadline == 2.0
+    scene.clock.advance(0.5)
+    scene.actor.on_receive(DeadlinePassed(2.0))
+    assert scene.error() == "endpoint_not_found"
+    assert not scene.services.routes._waiters
+
+
+def test_body_bytes_that_come_while_a_request_waits_to_be_tried_again_are_not_lost():
+    scene = PeerScene(POST + b"0123")
+    scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
+    scene.client.reader.receive_data(b"456789")
+    scene.actor.on_receive(ClientReadable())
+    scene.say("a")
+    scene.actor.on_receive(EndpointAppeared())
+    sent = b"".join(entry[-2] for entry in scene.tunnels["a"].log[1:] if entry[0] in ("open", "data"))
+    assert sent == b"0123456789"
+
+
+@covers("ROUTING-4")
+def test_what_concerns_a_stream_goes_to_the_link_on_which_it_was_opened():
+    scene, other = PeerScene(LONG), Tunnel()
+    scene.peers["a"].opened(other)
+    scene.client.reader.receive_data(b"more")
+    scene.actor.on_receive(ClientReadable())
+    scene.actor.on_receive(ClientLost())
+    assert [entry[0] for entry in scene.tunnels["a"].log] == ["open", "data", "reset"]
+    assert not other.log
+
+
+def test_whoever_has_gone_waits_for_no_link():
+    scene = PeerScene(linked="")
+    scene.actor.on_receive(ClientLost())
+    assert not scene.peers["a"]._waiters

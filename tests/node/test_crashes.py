@@ -8,8 +8,9 @@ import os
 import gevent
 import pytest
 
-from pico.actors import proxy_request
+from pico.actors import forwarding, proxy_request
 from pico.actors.endpoint_pool import EndpointPool, Endpoints
+from pico.actors.forwarding import Forwarding, Relay
 from pico.actors.proxy_request import ProxyRequest
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.protocol.rpc import ResetCode
@@ -22,6 +23,7 @@ from tests.node.harness import (
     ends_with_reset,
     handshake,
     running_node,
+    running_nodes,
     until,
 )
 
@@ -136,6 +138,123 @@ def test_a_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch)
         until(lambda: all(one.in_flight == 0 for one in node.routes._balancers["ep"].candidates))
         assert len(node.services.deadlines) == 0
         assert Client(node).get().body == b"fine"
+
+
+def all_ended(*members) -> bool:
+    """No stream is open on a link or a tunnel of any of them."""
+    links = [link.multiplexer for member in members for links in member.links.values() for link in links]
+    accepted = [link.multiplexer for member in members for link in member.forwarding._links]
+    streams = [member.machine.routes.streams for member in members]
+    return not any([multiplexer.in_flight for multiplexer in (*links, *accepted)] + streams)
+
+
+def break_step(patch, owner, tables, step: str) -> None:
+    original = getattr(owner, step)
+    patch.setattr(owner, step, boom)
+    for table in tables:
+        for kind, handler in table.items():
+            if handler is original:
+                patch.setitem(table, kind, boom)
+
+
+def forwarded(scene, target: bytes, owner, tables, step: str, monkeypatch) -> None:
+    """A scene that enters at one node and is served at another, with a fault at one step of ``owner``."""
+    with running_nodes() as (entry, other):
+        agent = Agent(other.machine, "ep", serve)
+        with monkeypatch.context() as patch:
+            break_step(patch, owner, tables, step)
+            scene(entry.machine, target)
+            until(lambda: not entry.machine.services.connections, "the end of the connection")
+            until(lambda: all_ended(entry, other), "the end of every stream")
+        until(lambda: agent.mux.in_flight == 0)
+        assert len(entry.machine.services.deadlines) == 0
+        assert other.forwarding.relays == 0
+        assert not entry.peers["node-2"]._waiters
+        assert Client(entry.machine).get().body == b"fine"
+
+
+@pytest.mark.parametrize("step", [*SCENES, "_forward", "_on_peer_ready"])
+def test_a_forwarded_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
+    scene, target = SCENES.get(step, (get, b"/"))
+    forwarded(scene, target, ProxyRequest, [proxy_request._HANDLERS], step, monkeypatch)
+
+
+def get_whole(node, target: bytes) -> None:
+    """The response is there before the fault is."""
+    client = Client(node)
+    assert client.get(target).complete
+    client.close()
+
+
+RELAY_SCENES = {
+    "_find_upstream": (get, b"/"),
+    "_open": (get, b"/"),
+    "_on_head": (get, b"/"),
+    "_end_response": (get_whole, b"/"),
+    "_on_response_data": (get, b"/stream"),
+    "_on_response_trailers": (get, b"/trailers"),
+    "_pass_response": (get, b"/stream"),
+    "_flow_response": (get, b"/stream"),
+    "_on_link_credit": (get, b"/stream"),
+    "_on_upstream_reset": (get, b"/reset"),
+    "_try_again": (get, b"/reset"),
+    "_on_request_data": (upload, b""),
+    "_pass_request": (upload, b""),
+    "_on_upstream_credit": (upload, b""),
+    "_on_link_reset": (go_away, b""),
+}
+
+
+@pytest.mark.parametrize("step", RELAY_SCENES)
+def test_a_relay_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
+    scene, target = RELAY_SCENES[step]
+    tables = [forwarding._FROM_LINK, forwarding._FROM_UPSTREAM]
+    forwarded(scene, target, Relay, tables, step, monkeypatch)
+
+
+@pytest.mark.parametrize("step", ["first", "flow", "add", "_send", "_take"])
+@pytest.mark.parametrize("scene, target", [(upload, b""), (get, b"/stream")])
+def test_a_half_that_fails_takes_both_streams_of_its_relay_with_it(step, scene, target, monkeypatch):
+    forwarded(scene, target, forwarding._Half, [], step, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "owner, step",
+    [
+        (ProxyRequest, "_go_elsewhere"),
+        (ProxyRequest, "_take_back"),
+        (ProxyRequest, "_detour"),
+        (ProxyRequest, "_wait_for_endpoint"),
+        (Relay, "_deny"),
+        (Relay, "_refuse"),
+    ],
+)
+def test_a_fault_on_the_way_from_a_peer_without_the_endpoint_leaves_nothing_open(owner, step, monkeypatch):
+    with running_nodes(endpoint_wait_s=0.2) as (entry, other):
+        other.count("gone", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, step, boom)
+            assert Client(entry.machine).get(host=b"gone.x").status in (500, 502)
+            until(lambda: not entry.machine.routes._waiters)
+            until(lambda: all_ended(entry, other))
+        assert other.forwarding.relays == 0
+
+
+def test_a_link_whose_owner_fails_resets_the_stream_and_goes_on(monkeypatch):
+    with running_nodes() as (entry, other):
+        Agent(other.machine, "ep", serve)
+        with monkeypatch.context() as patch:
+            patch.setattr(Relay, "begin", boom)
+            assert Client(entry.machine).get().status == 500
+        assert Client(entry.machine).get().body == b"fine"
+        assert len(entry.links["node-2"]) == 1
+
+
+def test_a_link_that_cannot_be_built_is_not_kept():
+    forwarding = Forwarding(None, None, 3)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError):
+        forwarding.accept("node-2", boom)
+    assert forwarding.links == 0
 
 
 @pytest.mark.parametrize("step", ["on_start", "on_receive"])
