@@ -267,7 +267,7 @@ class MemoryNetwork:
             _deliver(bound.counts, bound._received, bound._bytes_max, data, source)
 
     def _release(self, bound: MemoryDatagrams) -> None:
-        if bound.address in self._bound:
+        if self._bound.get(bound.address) is bound:
             del self._bound[bound.address]
 
 
