@@ -155,7 +155,7 @@ class GossipTimers:
     seed_first_s: float = 0.1  # from the first attempt with a seed to the second, then twice as long each time
     seed_max_s: float = 5.0
     resolve_s: float = 30.0  # from one look at the names of the seeds to the next
-    linger_s: float = 3.0  # after leaving, for who has not heard of it
+    linger_s: float = 1.0  # after leaving, for who has not heard of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

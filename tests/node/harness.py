@@ -367,8 +367,8 @@ def running_nodes(count: int = 2, link_limits: RpcLimits | None = None, **change
 @contextlib.contextmanager
 def running_node(node_id: str = "node-1", **changes) -> Iterator[Node]:
     """A node on free ports of the loopback address; ``node.lines`` collects its access log."""
-    ports = {f"{door}_port": 0 for door in ("proxy", "upstream", "admin")}
-    hosts = {f"{door}_host": "127.0.0.1" for door in ("proxy", "upstream", "admin")}
+    ports = {f"{door}_port": 0 for door in ("proxy", "upstream", "admin", "gossip")}
+    hosts = {f"{door}_host": "127.0.0.1" for door in ("proxy", "upstream", "admin", "gossip")}
     timers = HttpTimers(linger_s=0.2)
     settings = {
         "http_timers": timers,

@@ -264,7 +264,9 @@ class GossipEngine:
     @property
     def left(self) -> bool:
         """Whether the node has said that it leaves, and everybody who could has heard it."""
-        return self._left_at is not None and self._now >= self._left_at + self._timers.linger_s
+        if self._left_at is None:
+            return False
+        return not self._live or self._now >= self._left_at + self._timers.linger_s
 
     # What it hears.
 
