@@ -120,6 +120,7 @@ class TestOrder:
         other = begin(dialled)
         with pytest.raises(UnknownKey):
             other.receive_data(hello({**DIALS, "keys": KEYS[::-1]}), now=0.0)
+        assert other.state is HandshakeState.FAILED and other.next_timer() is None
         assert other.outgoing() == [hello(dialled)]
         assert other.receive_data(b"more", now=0.0) is None and other.outgoing() == []
 

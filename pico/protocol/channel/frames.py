@@ -11,6 +11,7 @@ decryption, and nothing is copied twice.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -31,8 +32,8 @@ CLEAR_HEAD: Final = Struct(">II")
 _VIEW_BYTES_MIN: Final = 1024
 
 
-class Frames:
-    """Abstract: in the clear or sealed. After a violation whatever still comes is discarded."""
+class Frames(ABC):
+    """In the clear or sealed. After a violation whatever still comes is discarded."""
 
     __slots__ = ("_done", "_need", "_partial", "frame_bytes_max")
 
@@ -67,13 +68,13 @@ class Frames:
             raise
         return frames
 
+    @abstractmethod
     def encode(self, *payloads: bytes) -> list[bytes]:
-        """The buffers of so many frames."""
-        raise NotImplementedError
+        """The buffers of so many frames; a payload over ``frame_bytes_max`` is a ``LocalProtocolError``."""
 
+    @abstractmethod
     def _open(self, data: bytes | bytearray, position: int, end: int) -> bytes:
         """The payload of the whole frame between."""
-        raise NotImplementedError
 
     def _receive(self, data: bytes | bytearray, position: int, frames: list[bytes]) -> None:
         """Take every whole frame from ``position`` on; what is left over becomes the partial frame."""
@@ -103,7 +104,7 @@ class Frames:
         while (partial := self._partial) is not None:
             missing = self._need - len(partial)
             partial += view[taken : taken + missing]
-            taken = min(taken + missing, len(data))
+            taken += missing
             if len(partial) < self._need:
                 break
             self._partial = None

@@ -216,5 +216,4 @@ class Handshake:
         if frames.receive_data(confirmation) != [b""]:  # CHANNEL-12
             raise ChannelViolation("channel: the first frame is not empty")
         self.state = HandshakeState.OPEN
-        self._received = b""
         return Channel(purpose, peer.node_id, peer.life, self._version, frames, leftover)
