@@ -149,8 +149,8 @@ class TestOrder:
 
         children = [Child(name=name, build=build) for name in reversed(NODE_ORDER)]
         assert [child.name for child in in_order(children)] == list(NODE_ORDER)
-        assert NODE_ORDER.index("endpoints") < NODE_ORDER.index("cluster") < NODE_ORDER.index("gossip-peers")
-        assert NODE_ORDER.index("gossip-peers") < NODE_ORDER.index("proxy-door")
+        assert NODE_ORDER.index("endpoints") < NODE_ORDER.index("cluster") < NODE_ORDER.index("gossip-door")
+        assert NODE_ORDER.index("gossip-door") < NODE_ORDER.index("proxy-door")
         with pytest.raises(LocalProtocolError, match="workshop"):
             in_order([Child(name="workshop", build=build)])
 

@@ -104,6 +104,17 @@ def test_names_are_ours_or_those_of_process_and_platform(metrics: NodeMetrics | 
 def test_what_a_node_tells() -> None:
     names = {name for name in families(node()) if name.startswith("pico_")}
     assert names == {
+        "pico_gossip_nodes",
+        "pico_gossip_joined",
+        "pico_gossip_health",
+        "pico_gossip_datagrams",
+        "pico_gossip_dropped",
+        "pico_gossip_violations",
+        "pico_gossip_exchanges",
+        "pico_gossip_channels",
+        "pico_remote_endpoints",
+        "pico_peer_links",
+        "pico_view_corrections",
         "pico_node_info",
         "pico_requests",
         "pico_request_duration_seconds",
