@@ -1,7 +1,7 @@
-"""``pico demo``: a node, an agent and a sample service, and requests that travel through all of them.
+"""``pico demo``: three nodes, an agent and a sample service, and requests that travel through all of them.
 
-Responsible for: starting the three as a person would, showing what goes in and what comes out, and leaving nothing
-behind. Refuses to know: how any of it works inside; it has what every user has, command lines and sockets.
+Responsible for: starting them as a person would, showing what goes in and what comes out, also when the node that the
+agent is connected to dies, and leaving nothing behind. Refuses to know: how any of it works inside; it has what every user has, command lines and sockets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pico.errors import PicoError
 __all__ = ["USAGE", "run_demo"]
 
 USAGE = """\
-pico demo: a node, an agent and a sample service on this machine, with requests through all of them.
+pico demo: three nodes, an agent and a sample service on this machine, with requests through all of them.
 
 Usage:
   pico demo [--once]
@@ -33,7 +33,8 @@ Usage:
   --once         exit when the requests were answered: 0 if all were answered well
   -h, --help     print this text
 
-Ports are the usual ones, 8000 to 8003 and 3000, or free ones where those are taken. Only this machine can reach them.
+Ports are 8000 to 8003, 8010 to 8013, 8020 to 8023 and 3000, or free ones where those are taken. Only this machine can
+reach them.
 """
 
 HOST = "127.0.0.1"
@@ -48,31 +49,39 @@ class DemoFailed(PicoError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
-    """Where everything listens."""
+class NodePorts:
+    """Where one node listens."""
 
     proxy: int
     admin: int
     upstream: int
     gossip: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where everything listens."""
+
+    nodes: tuple[NodePorts, ...]
     service: int
 
     @classmethod
     def choose(cls) -> Ports:
         """The usual port where it is free, else any free one."""
         chosen: list[int] = []
-        for usual in (8000, 8001, 8002, 8003, 3000):
+        for usual in (*range(8000, 8004), *range(8010, 8014), *range(8020, 8024), 3000):
             number = usual if _is_free(usual) else free_port()
             while number in chosen:
                 number = free_port()
             chosen.append(number)
-        return cls(*chosen)
+        return cls(tuple(NodePorts(*chosen[at : at + 4]) for at in (0, 4, 8)), chosen[12])
 
 
 class Request(NamedTuple):
-    """One request to show: what it is to show, and what must come back."""
+    """One request to show: what it is to show, to which node it goes, and what must come back."""
 
     purpose: str
+    node: NodePorts
     method: str
     path: str
     fields: Mapping[str, str]
@@ -82,17 +91,61 @@ class Request(NamedTuple):
 
 
 def requests_of(ports: Ports) -> list[Request]:
-    by_host = {"Host": f"{ENDPOINT}.localhost:{ports.proxy}"}
-    by_field = {"Host": f"{HOST}:{ports.proxy}", "x-pico-endpoint": ENDPOINT}
-    nobody = {"Host": f"nobody.localhost:{ports.proxy}"}
+    first, second, third = ports.nodes
     body = b"a body that comes back"
+    time_s = b'"time"'
     return [
-        Request("the endpoint named by the first label of the host", "GET", "/time", by_host, expected=b'"time"'),
-        Request("the endpoint named by a header", "GET", "/time", by_field, expected=b'"time"'),
-        Request("a body, there and back", "POST", "/echo", by_host, body=body, expected=body),
-        Request("events, shown when they come", "GET", "/events?count=4&every_ms=250", by_host, expected=b"event 4"),
-        Request("an endpoint that nobody registered", "GET", "/", nobody, status=502, expected=b"endpoint_not_found"),
+        Request("through the node that has the tunnel", first, "GET", "/time", _by_host(first), expected=time_s),
+        Request("through another node", second, "GET", "/time", _by_host(second), expected=time_s),
+        Request("the endpoint named by a header", third, "GET", "/time", _by_field(third), expected=time_s),
+        Request("a body, there and back", third, "POST", "/echo", _by_host(third), body=body, expected=body),
+        Request(
+            "events, shown when they come",
+            second,
+            "GET",
+            "/events?count=4&every_ms=250",
+            _by_host(second),
+            expected=b"event 4",
+        ),
+        Request(
+            "an endpoint that nobody registered",
+            second,
+            "GET",
+            "/",
+            _by_host(second, "nobody"),
+            status=502,
+            expected=b"endpoint_not_found",
+        ),
     ]
+
+
+def requests_afterwards(ports: Ports) -> list[Request]:
+    """When the node with the tunnel is dead, and the agent has found another one."""
+    return [
+        Request(
+            f"through node-{number}, after the death of node-1",
+            node,
+            "GET",
+            "/time",
+            _by_host(node),
+            expected=b'"time"',
+        )
+        for number, node in enumerate(ports.nodes[1:], 2)
+    ]
+
+
+def request_at_last(ports: Ports) -> Request:
+    """When the dead node is back."""
+    first = ports.nodes[0]
+    return Request("through node-1, which is back", first, "GET", "/time", _by_host(first), expected=b'"time"')
+
+
+def _by_host(node: NodePorts, endpoint: str = ENDPOINT) -> dict[str, str]:
+    return {"Host": f"{endpoint}.localhost:{node.proxy}"}
+
+
+def _by_field(node: NodePorts) -> dict[str, str]:
+    return {"Host": f"{HOST}:{node.proxy}", "x-pico-endpoint": ENDPOINT}
 
 
 def run_demo(arguments: Mapping[str, Any]) -> int:
@@ -106,8 +159,11 @@ def run_demo(arguments: Mapping[str, Any]) -> int:
             ports = Ports.choose()
             running = start(children, ports)
             introduce(ports)
-            for number, request in enumerate(requests_of(ports), 1):
-                show(number, request, ports.proxy)
+            requests = requests_of(ports)
+            for number, request in enumerate(requests, 1):
+                show(number, request)
+            number = lose_a_node(children, running, ports, len(requests))
+            bring_it_back(children, running, ports, number + 1)
             if not arguments["--once"]:
                 invite(ports)
                 stay(running)
@@ -116,26 +172,58 @@ def run_demo(arguments: Mapping[str, Any]) -> int:
     return 0
 
 
-def start(children: Children, ports: Ports) -> Sequence[Child]:
-    """The three processes, when a request travels through all of them."""
+def start(children: Children, ports: Ports) -> list[Child]:
+    """All processes, the nodes first, when a request has travelled through each node."""
     service = children.start("service", [sys.executable, "-m", "pico.cli.demo_service", str(ports.service)])
     wait_until(lambda: not _is_free(ports.service), "the sample service", service)
-    node = children.start("pico-node", [sys.executable, "-m", "pico.cli.node", *node_flags(ports)])
+    nodes = [start_node(children, ports, number) for number in range(len(ports.nodes))]
+    wait_until(lambda: not _is_free(ports.nodes[0].upstream), "node-1", *nodes, timeout_s=READY_S)
     agent = children.start("pico-agent", [sys.executable, "-m", "pico.cli.agent", *agent_flags(ports)])
-    running = (service, node, agent)
-    wait_until(lambda: _answers(ports), "the way through node and agent", *running, timeout_s=READY_S)
+    running = [*nodes, agent, service]
+    for node in ports.nodes:
+        wait_until(lambda: _answers(node), "the way through nodes and agent", *running, timeout_s=READY_S)  # noqa: B023
     return running
 
 
-def node_flags(ports: Ports) -> list[str]:
-    doors = {"proxy": ports.proxy, "admin": ports.admin, "upstream": ports.upstream, "gossip": ports.gossip}
+def start_node(children: Children, ports: Ports, index: int) -> Child:
+    name = f"node-{index + 1}"
+    return children.start(name, [sys.executable, "-m", "pico.cli.node", *node_flags(ports, index)])
+
+
+def node_flags(ports: Ports, index: int) -> list[str]:
+    node = ports.nodes[index]
+    doors = {"proxy": node.proxy, "admin": node.admin, "upstream": node.upstream, "gossip": node.gossip}
     flags = [flag for door, port in doors.items() for flag in (f"--{door}-host={HOST}", f"--{door}-port={port}")]
-    return [*flags, "--drain-delay=0", "--grace-period=1s"]
+    others = ",".join(f"{HOST}:{other.gossip}" for other in ports.nodes if other is not node)
+    return [*flags, f"--node-id=node-{index + 1}", f"--join={others}", "--drain-delay=0", "--grace-period=1s"]
 
 
 def agent_flags(ports: Ports) -> list[str]:
-    server, target = f"http://{HOST}:{ports.upstream}", f"{ENDPOINT}={HOST}:{ports.service}"
-    return [f"--server={server}", f"--endpoint={target}", "--grace-period=1s"]
+    servers = [f"--server=http://{HOST}:{node.upstream}" for node in ports.nodes]
+    return [*servers, f"--endpoint={ENDPOINT}={HOST}:{ports.service}", "--grace-period=1s"]
+
+
+def lose_a_node(children: Children, running: list[Child], ports: Ports, shown: int) -> int:
+    """SIGKILL for the node with the tunnel; the others go on when the agent has found one of them."""
+    say(bold("Now node-1, which has the tunnel, is killed (SIGKILL)") + ". The agent looks for another node.\n")
+    dead = running.pop(0)
+    dead.process.kill()
+    children.stop(dead)
+    began = time.perf_counter()
+    for node in ports.nodes[1:]:
+        wait_until(lambda: _answers(node), "the way around the dead node", *running, timeout_s=READY_S)  # noqa: B023
+    say(f"   both other nodes answer again, {time.perf_counter() - began:.1f} s after its death\n")
+    for request in requests_afterwards(ports):
+        shown += 1
+        show(shown, request)
+    return shown
+
+
+def bring_it_back(children: Children, running: list[Child], ports: Ports, number: int) -> None:
+    """The same node again, as whoever looks after it would start it."""
+    running.insert(0, start_node(children, ports, 0))
+    wait_until(lambda: _answers(ports.nodes[0]), "node-1, started again", *running, timeout_s=READY_S)
+    show(number, request_at_last(ports))
 
 
 def stay(running: Sequence[Child]) -> None:
@@ -150,23 +238,27 @@ def stay(running: Sequence[Child]) -> None:
 
 
 def introduce(ports: Ports) -> None:
+    nodes = "\n".join(
+        f"  node-{number}   proxy door http://{HOST}:{node.proxy}, metrics at http://{HOST}:{node.admin}/metrics"
+        for number, node in enumerate(ports.nodes, 1)
+    )
     say(f"""
-{bold("Pico demo")}: client → node → tunnel → agent → service, each a process of its own on this machine
+{bold("Pico demo")}: client → any node → tunnel → agent → service, each a process of its own on this machine
 
-  node     proxy door http://{HOST}:{ports.proxy}, metrics at http://{HOST}:{ports.admin}/metrics
-  agent    connected to the node's upstream door {HOST}:{ports.upstream}, registered the endpoint {bold(ENDPOINT)}
+{nodes}
+  agent    connected to the upstream door of node-1, {HOST}:{ports.nodes[0].upstream}; registered the endpoint {bold(ENDPOINT)}
   service  http://{HOST}:{ports.service}, an ordinary HTTP server
 """)
 
 
-def show(number: int, request: Request, port: int) -> None:
+def show(number: int, request: Request) -> None:
     """Send one request and print it with its answer. Raises ``DemoFailed`` when another answer comes."""
     host = request.fields["Host"]
     named = f"   x-pico-endpoint: {request.fields['x-pico-endpoint']}" if "x-pico-endpoint" in request.fields else ""
     say(f"{number}. {bold(request.purpose)}\n   > {request.method} http://{host}{request.path}{named}")
     if request.body:
         say(f"   > {_excerpt(request.body)}")
-    with closing(http.client.HTTPConnection(HOST, port, timeout=ANSWER_S)) as connection:
+    with closing(http.client.HTTPConnection(HOST, request.node.proxy, timeout=ANSWER_S)) as connection:
         began = time.perf_counter()
         try:
             connection.request(request.method, request.path, body=request.body, headers=dict(request.fields))
@@ -186,11 +278,12 @@ def show(number: int, request: Request, port: int) -> None:
 
 
 def invite(ports: Ports) -> None:
+    first, second, third = ports.nodes
     say(f"""{bold("Now you")}, from another terminal or a browser:
 
-  curl http://{ENDPOINT}.localhost:{ports.proxy}/time
-  curl -H 'x-pico-endpoint: {ENDPOINT}' http://{HOST}:{ports.proxy}/time
-  curl -N http://{ENDPOINT}.localhost:{ports.proxy}/events
+  curl http://{ENDPOINT}.localhost:{first.proxy}/time
+  curl -H 'x-pico-endpoint: {ENDPOINT}' http://{HOST}:{second.proxy}/time
+  curl -N http://{ENDPOINT}.localhost:{third.proxy}/events
 
 Ctrl-C stops everything.""")
 
@@ -234,8 +327,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _answers(ports: Ports) -> bool:
-    with closing(http.client.HTTPConnection(HOST, ports.proxy, timeout=1)) as connection, suppress(Exception):
+def _answers(node: NodePorts) -> bool:
+    with closing(http.client.HTTPConnection(HOST, node.proxy, timeout=5)) as connection, suppress(Exception):
         connection.request("GET", "/time", headers={"Host": f"{ENDPOINT}.localhost"})
         return connection.getresponse().status == 200
     return False

@@ -81,9 +81,21 @@ def test_once_shows_every_request_and_exits_well(started: list[Demo]) -> None:
     run = Demo("--once")
     started.append(run)
     assert run.end() == 0, run.said
-    assert re.findall(r"^   < (\d+) ", run.said, re.MULTILINE) == ["200", "200", "200", "200", "502"]
+    assert re.findall(r"^   < (\d+) ", run.said, re.MULTILINE) == ["200"] * 5 + ["502"] + ["200"] * 3
     assert "a body that comes back" in run.said
     assert run.left_behind() == []
+
+
+def test_the_death_of_the_node_with_the_tunnel_is_survived(started: list[Demo]) -> None:
+    run = Demo("--once")
+    started.append(run)
+    assert run.end() == 0, run.said
+    killed = run.said.index("is killed (SIGKILL)")
+    assert re.findall(r"^\d+\. (.+)$", run.said[killed:], re.MULTILINE) == [
+        "through node-2, after the death of node-1",
+        "through node-3, after the death of node-1",
+        "through node-1, which is back",
+    ]
 
 
 def test_events_are_shown_when_they_come_and_not_at_the_end(started: list[Demo]) -> None:
@@ -135,8 +147,8 @@ def test_a_part_that_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_answer_that_is_not_the_expected_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = demo.requests_of(Ports(1, 2, 3, 4, 5))[0]._replace(path="/echo")
-    monkeypatch.setattr(demo, "requests_of", lambda ports: [wanted])
+    requests_of = demo.requests_of
+    monkeypatch.setattr(demo, "requests_of", lambda ports: [requests_of(ports)[0]._replace(path="/echo")])
     with pytest.raises(DemoFailed, match="request 1 got another answer than 200"):
         demo.run_demo({"--once": True})
 
@@ -147,6 +159,6 @@ def test_ports_that_are_taken_are_left_alone() -> None:
             taken.bind(("127.0.0.1", 8000))
         taken.listen()
         ports = Ports.choose()
-    chosen = [ports.proxy, ports.admin, ports.upstream, ports.gossip, ports.service]
-    assert ports.proxy != 8000
-    assert len(set(chosen)) == 5
+    chosen = [port for node in ports.nodes for port in (node.proxy, node.admin, node.upstream, node.gossip)]
+    assert ports.nodes[0].proxy != 8000
+    assert len({*chosen, ports.service}) == 13
