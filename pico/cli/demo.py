@@ -1,7 +1,8 @@
 """``pico demo``: three nodes, an agent and a sample service, and requests that travel through all of them.
 
 Responsible for: starting them as a person would, showing what goes in and what comes out, also when the node that the
-agent is connected to dies, and leaving nothing behind. Refuses to know: how any of it works inside; it has what every user has, command lines and sockets.
+agent is connected to dies, and leaving nothing behind. Refuses to know: how any of it works inside; it has what every
+user has, command lines and sockets.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ reach them.
 
 HOST = "127.0.0.1"
 ENDPOINT = "demo"
+TIME = b'"time"'  # stands in the answer to /time
 READY_S = 30.0
 ANSWER_S = 10.0
 BODY_SHOWN_MAX = 160
@@ -93,11 +95,10 @@ class Request(NamedTuple):
 def requests_of(ports: Ports) -> list[Request]:
     first, second, third = ports.nodes
     body = b"a body that comes back"
-    time_s = b'"time"'
     return [
-        Request("through the node that has the tunnel", first, "GET", "/time", _by_host(first), expected=time_s),
-        Request("through another node", second, "GET", "/time", _by_host(second), expected=time_s),
-        Request("the endpoint named by a header", third, "GET", "/time", _by_field(third), expected=time_s),
+        Request("through the node that has the tunnel", first, "GET", "/time", _by_host(first), expected=TIME),
+        Request("through another node", second, "GET", "/time", _by_host(second), expected=TIME),
+        Request("the endpoint named by a header", third, "GET", "/time", _by_field(third), expected=TIME),
         Request("a body, there and back", third, "POST", "/echo", _by_host(third), body=body, expected=body),
         Request(
             "events, shown when they come",
@@ -128,7 +129,7 @@ def requests_afterwards(ports: Ports) -> list[Request]:
             "GET",
             "/time",
             _by_host(node),
-            expected=b'"time"',
+            expected=TIME,
         )
         for number, node in enumerate(ports.nodes[1:], 2)
     ]
@@ -137,7 +138,7 @@ def requests_afterwards(ports: Ports) -> list[Request]:
 def request_at_last(ports: Ports) -> Request:
     """When the dead node is back."""
     first = ports.nodes[0]
-    return Request("through node-1, which is back", first, "GET", "/time", _by_host(first), expected=b'"time"')
+    return Request("through node-1, which is back", first, "GET", "/time", _by_host(first), expected=TIME)
 
 
 def _by_host(node: NodePorts, endpoint: str = ENDPOINT) -> dict[str, str]:
@@ -212,7 +213,8 @@ def lose_a_node(children: Children, running: list[Child], ports: Ports, shown: i
     began = time.perf_counter()
     for node in ports.nodes[1:]:
         wait_until(lambda: _answers(node), "the way around the dead node", *running, timeout_s=READY_S)  # noqa: B023
-    say(f"   both other nodes answer again, {time.perf_counter() - began:.1f} s after its death\n")
+    took_ms = (time.perf_counter() - began) * 1000
+    say(f"   both other nodes have answered, {took_ms:.0f} ms after its death\n")
     for request in requests_afterwards(ports):
         shown += 1
         show(shown, request)
@@ -246,7 +248,7 @@ def introduce(ports: Ports) -> None:
 {bold("Pico demo")}: client → any node → tunnel → agent → service, each a process of its own on this machine
 
 {nodes}
-  agent    connected to the upstream door of node-1, {HOST}:{ports.nodes[0].upstream}; registered the endpoint {bold(ENDPOINT)}
+  agent    connected to the upstream door of node-1, {HOST}:{ports.nodes[0].upstream}; its endpoint is {bold(ENDPOINT)}
   service  http://{HOST}:{ports.service}, an ordinary HTTP server
 """)
 
