@@ -144,6 +144,7 @@ def test_an_endpoint_that_vanished_elsewhere_is_waited_for_and_may_return_anywhe
         scene.say("b", "ep", 1)
     assert waiter.told == [EndpointAppeared()]
     assert scene.routes._waiting == 0
+    assert not scene.routes._vanished
 
 
 @covers("ROUTING-7")

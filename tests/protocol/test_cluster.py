@@ -269,6 +269,28 @@ def test_a_copy_that_was_dropped_or_replaced_is_followed_from_its_beginning():
     assert not view.nodes()
 
 
+@covers("CLUSTER-11")
+def test_what_was_deleted_does_not_come_back_with_its_node():
+    view, owner = ClusterView("me"), owner_of("ep", "gone")
+    view.follow("a", owner, FINE)
+    owner.delete(endpoint_key("gone"))
+    for condition in (FINE, Condition(), FINE):
+        view.follow("a", owner, condition)
+    assert list(view.places) == ["ep"]
+    assert view.version_of("a", "gone") is None
+
+
+@covers("CLUSTER-12")
+def test_another_life_has_not_the_card_of_the_one_before_and_does_not_drain():
+    view, owner = ClusterView("me"), owner_of("ep")
+    owner.put(CARD, encode_card(A_CARD))
+    owner.put(DRAINING, b"")
+    view.follow("a", owner, FINE)
+    view.follow("a", owner_of("ep", life=2), FINE)
+    assert view.card_of("a") is None
+    assert view.standing("a") is Standing.ROUTABLE
+
+
 @covers("CLUSTER-13")
 def test_a_correction_holds_until_a_newer_version_comes():
     view, owner = ClusterView("me"), owner_of("ep")
@@ -286,18 +308,21 @@ def test_a_correction_holds_until_a_newer_version_comes():
     view.follow("a", owner, FINE)
     assert view.places == {"ep": (Place("a", 2),)}
     assert view.corrections == 1
+    assert not view._nodes["a"].absent
 
 
 @covers("CLUSTER-13")
 def test_a_correction_outlives_a_copy_that_is_replaced_but_no_life():
     view, owner = ClusterView("me"), owner_of("ep", "gone")
     view.follow("a", owner, FINE)
-    view.absent("a", "ep", EntryVersion(1, 1))
+    for endpoint_id, version in (("ep", 1), ("gone", 2)):
+        view.absent("a", endpoint_id, EntryVersion(1, version))
     owner.delete(endpoint_key("gone"))
     owner.put(b"more", b"")
     owner.compact(owner.applied)
     view.follow("a", owner, FINE)
     assert not view.places
+    assert list(view._nodes["a"].absent) == ["ep"]
     view.follow("a", owner_of("ep", life=2), FINE)
     assert list(view.places) == ["ep"]
 
