@@ -127,6 +127,12 @@ class Cluster(GeventActor):
         self._peers: dict[str, _Peer] = {}
         self._upstreams: dict[str, PeerUpstream] = {}
         self._leavers: list[GeventFuture[None]] = []
+        self._seeds_known = False
+
+    @property
+    def seeds_tried(self) -> bool:
+        """Whether it is known where the named nodes are, and each has been tried: readiness waits for it."""
+        return self._seeds_known and self.engine.seeds_tried
 
     # The actor's life.
 
@@ -170,6 +176,7 @@ class Cluster(GeventActor):
         elif isinstance(message, SeedsResolved):
             self._say_card()
             engine.set_seeds(message.addresses, now=now)
+            self._seeds_known = True
         elif isinstance(message, BeginExchange):
             exchange = Exchange(engine)
             return exchange, exchange.open() if message.opens else []
@@ -239,6 +246,7 @@ class Cluster(GeventActor):
             self._parts.routes.cluster_changed()
         if engine.left:
             self._release_leavers()
+            return  # nothing is begun any more, and pings are answered where they arrive
         due = engine.next_timer()
         endpoints_due = self._endpoints.next_timer()
         if endpoints_due is not None:

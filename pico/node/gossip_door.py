@@ -20,12 +20,14 @@ from typing import Any, Final
 
 import gevent
 import pykka
+from gevent.event import Event
 from gevent.hub import get_hub
 
 from pico import __version__
 from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
 from pico.actors.exchanges import Exchanges
 from pico.actors.forwarding import Forwarding
+from pico.actors.listener import CannotListen, listening_socket
 from pico.actors.messages import SeedsResolved
 from pico.actors.routes import Routes
 from pico.actors.runtime import tell
@@ -48,6 +50,12 @@ from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 from pico.transport.stream import Stream
 
 __all__ = ["GossipDoor", "advertised_address"]
+
+PORTS_TRIED_MAX: Final = 20
+"""Of those that the system chooses for datagrams, until one is free for connections, too."""
+
+RESOLVE_AGAIN_S: Final = 1.0
+"""From one look at the names to the next while one of them leads nowhere."""
 
 SOMEWHERE: Final = ("192.0.2.1", 9)
 """An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
@@ -85,13 +93,22 @@ class GossipDoor:
         self._port = config.gossip_port
         self._life = 0
         self._host = ""
-        self._resolved = False
+        self._seeds: dict[tuple[str, int], list[Address]] = {}
+        self._look_again = Event()
         self.forwarding = Forwarding(routes, metrics, config.attempts_max)
         self.exchanges = Exchanges(
-            self._dial_exchange, cluster, clock, config.gossip_timers, config.peer_limits, metrics, node_id
+            self._dial_exchange,
+            cluster,
+            clock,
+            config.gossip_timers,
+            config.peer_limits,
+            metrics,
+            node_id,
+            config.gossip_limits.nodes_max,
         )
         self._actor: Cluster | None = None
         self._resolver: Any = None
+        metrics.cluster.corrections = lambda: 0 if self._actor is None else self._actor.view.corrections
 
     # The actor.
 
@@ -113,6 +130,7 @@ class GossipDoor:
                 contested=self._contested,
             )
         )
+        self._look_again.set()  # it knows no seeds yet
         return self._actor
 
     @property
@@ -128,7 +146,7 @@ class GossipDoor:
     @property
     def ready(self) -> bool:
         """Whether each of the nodes that were named has been tried, so that what is known of the cluster is known."""
-        return not self._config.join or (self._actor is not None and self._resolved and self._actor.engine.seeds_tried)
+        return not self._config.join or (self._actor is not None and self._actor.seeds_tried)
 
     def standing(self) -> ClusterStanding:
         """For metrics."""
@@ -141,9 +159,10 @@ class GossipDoor:
         self._resolver = gevent.spawn(self._resolve_for_ever)
 
     def stop(self) -> None:
-        """Look for nobody any more."""
+        """Look for nobody any more, and end what others have dialled."""
         if self._resolver is not None:
             self._resolver.kill()
+        self.forwarding.close("the node is going away")
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
@@ -165,10 +184,16 @@ class GossipDoor:
         return KeySeal(self._keys, self._config.cluster_name, os.urandom(16))
 
     def _open_datagrams(self, received: Callable[[bytes, Address], None]) -> Datagrams:
+        host = self._config.gossip_host
         try:
-            datagrams = DatagramSocket(self._config.gossip_host, self._port, received)
+            datagrams = DatagramSocket(host, self._port, received)
+            for _ in range(0 if self._port else PORTS_TRIED_MAX):
+                if _is_free(host, datagrams.address[1]):
+                    break
+                datagrams.close()
+                datagrams = DatagramSocket(host, 0, received)
         except OSError as error:
-            where = f"{self._config.gossip_host or '*'}:{self._port}"
+            where = f"{host or '*'}:{self._port}"
             raise TransportError(f"--gossip-port: cannot listen on {where} (UDP): {error.strerror}") from error
         self._port = datagrams.address[1]
         return datagrams
@@ -194,7 +219,7 @@ class GossipDoor:
         config = self._config
         advertised, _, _ = config.advertise_gossip.rpartition(":")
         named = (advertised or config.advertise_gossip).strip("[]") or config.gossip_host
-        if named:
+        if named and not _is_everywhere(named):
             return _numeric(named)
         towards = next(filter(None, (_resolved(*seed) for seed in config.join)), SOMEWHERE)
         host = _own_address_towards(towards)
@@ -206,14 +231,25 @@ class GossipDoor:
 
     def _resolve_for_ever(self) -> None:
         while True:
-            found: dict[Address, None] = {}
-            for host, port in self._config.join:
-                found.update(dict.fromkeys(_all_resolved(host, port)))
+            self._look_again.clear()
+            each = self._resolve_each()
             ref = self._cluster()
             if ref is not None:
-                tell(ref, SeedsResolved(tuple(found)))
-            self._resolved = True
-            gevent.sleep(self._config.gossip_timers.resolve_s if found or not self._config.join else 1.0)
+                found = [address for addresses in self._seeds.values() for address in addresses]
+                tell(ref, SeedsResolved(tuple(dict.fromkeys(found))))
+            self._look_again.wait(self._config.gossip_timers.resolve_s if each else RESOLVE_AGAIN_S)
+
+    def _resolve_each(self) -> bool:
+        """Whether every name leads somewhere; one that does not any more stands for where it led before."""
+        each = True
+        for seed in self._config.join:
+            found = _all_resolved(*seed)
+            if not found:
+                each = False
+                if self._seeds.get(seed) != []:
+                    _log.warning("--join: the name %s leads nowhere now", seed[0])
+            self._seeds[seed] = found or self._seeds.get(seed, [])
+        return each
 
     # Channels.
 
@@ -246,6 +282,10 @@ class GossipDoor:
             self._metrics.cluster.channels.add(type(error).__name__)
             _log.info("refused a channel from %s: %s", stream.peer_host, error)
             return
+        if channel.purpose is Purpose.LINK and self.forwarding.links >= self._config.peer_limits.connections_max:
+            self._metrics.cluster.channels.add("TooMany")
+            stream.close()
+            return
         self._metrics.cluster.channels.add(channel.purpose.name.lower())
         if channel.purpose is Purpose.LINK:
             self._serve_link(stream, channel)
@@ -274,6 +314,22 @@ def _read_keys(path: str) -> KeyRing | None:
     return parse_key_file(Path(path).read_text()) if path else None
 
 
+def _is_everywhere(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Whether connections can be taken at the port now."""
+    try:
+        listening_socket(host, port, option="--gossip-port").close()
+    except CannotListen:
+        return False
+    return True
+
+
 def _numeric(host: str) -> str:
     """Raises ``ConfigError`` for a name that leads nowhere."""
     try:
@@ -293,8 +349,7 @@ def _all_resolved(host: str, port: int) -> list[Address]:
     """Where a name leads; nothing when it leads nowhere now. Blocks the calling greenlet only."""
     try:
         found = get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:
-        _log.warning("--join: the name %s leads nowhere: %s", host, error)
+    except (OSError, UnicodeError):
         return []
     return list(dict.fromkeys((str(info[4][0]), port) for info in found))
 
