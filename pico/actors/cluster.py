@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
 from pico.actors.gossip_peer import DialPeer, GossipPeer
 from pico.actors.messages import (
@@ -50,6 +50,9 @@ from pico.transport.clock import Clock
 from pico.transport.datagrams import Datagrams
 
 __all__ = ["Cluster", "ClusterParts", "locate_gossip"]
+
+PEER_RESTART_S: Final = 1.0
+"""From the failure of a peer's actor to the next one, which may fail as well, and as fast as it can."""
 
 _log = logging.getLogger("pico.cluster")
 
@@ -126,6 +129,7 @@ class Cluster(GeventActor):
         self._timer = parts.clock.timer(lambda: self.post(GossipTimerDue()))
         self._peers: dict[str, _Peer] = {}
         self._upstreams: dict[str, PeerUpstream] = {}
+        self._resting: dict[str, float] = {}  # until when there is no new actor for a peer whose actor has failed
         self._leavers: list[GeventFuture[None]] = []
         self._seeds_known = False
 
@@ -291,6 +295,7 @@ class Cluster(GeventActor):
         record, state = engine.table.members().get(node_id), engine.table.state_of(node_id)
         if record is None or state is None:
             self._drop_peer(node_id)
+            self._resting.pop(node_id, None)
             self.view.forget(node_id)
             return
         verified = engine.table.verified(node_id)
@@ -311,6 +316,8 @@ class Cluster(GeventActor):
         """One actor for each process: another life or address is another one."""
         address = self.engine.address_of(node_id)
         peer = self._peers.get(node_id)
+        if self._clock.now() < self._resting.get(node_id, 0.0):
+            return
         if address is None or (peer is not None and (peer.life, peer.address) == (life, address)):
             return
         self._drop_peer(node_id)
@@ -336,7 +343,8 @@ class Cluster(GeventActor):
         if peer is not None and peer.actor.actor_ref is ref and reason is not None:
             self._parts.metrics.actor_restarts.add("gossip-peer")
             del self._peers[node_id], self._upstreams[node_id]
-            tell(self.actor_ref, LinkChanged(node_id, False))
+            self._resting[node_id] = self._clock.now() + PEER_RESTART_S
+            self._clock.timer(partial(tell, self.actor_ref, LinkChanged(node_id, False))).start(PEER_RESTART_S)
 
     def _link_changed(self, message: LinkChanged) -> None:
         node_id = message.node_id

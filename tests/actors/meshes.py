@@ -72,7 +72,7 @@ class Machine:
         self.node_id, self.host = name, host
         self.limits = limits
         self.rng = Random(name)
-        self.metrics = NodeMetrics(node_id=name, version="1", failure_codes=[], actors=["cluster"])
+        self.metrics = NodeMetrics(node_id=name, version="1", failure_codes=[], actors=["cluster", "gossip-peer"])
         self.routes = Routes(mesh.clock, 2.0, 100)
         self.exchanges = Exchanges(
             self._dial_exchange, lambda: self.ref, mesh.clock, mesh.timers, limits, self.metrics, name, 10_000
