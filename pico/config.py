@@ -178,7 +178,7 @@ class ChannelLimits:
 
 
 def _peer_rpc_limits() -> RpcLimits:
-    return RpcLimits(heartbeat_s=0.5, silence_s=2.0, streams_max=16_384)
+    return RpcLimits(heartbeat_s=1.0, silence_s=2.5, streams_max=16_384)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
