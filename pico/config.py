@@ -141,7 +141,9 @@ class GossipTimers:
     suspicion_confirmations: int = 2  # further witnesses with which it is the shortest
     health_max: int = 7  # steps by which a node in trouble slows its own judgement
     pause_s: float = 1.0  # a node that did not run for so long blames nobody for it
-    round_s: float = 0.2  # from one comparison with another node to the next
+    round_s: float = 0.2  # from one comparison with another node to the next, while something has changed of late
+    quiet_round_s: float = 1.0  # ... and while nothing has
+    busy_s: float = 5.0  # for so long after a change, or after a comparison that found a difference
     exchange_s: float = 30.0  # from one whole exchange over a stream to the next
     exchange_timeout_s: float = 10.0
     exchange_pause_s: float = 1.0  # between two exchanges with one node that has not been reached otherwise

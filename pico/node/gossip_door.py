@@ -26,6 +26,7 @@ from pico import __version__
 from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
 from pico.actors.exchanges import Exchanges
 from pico.actors.forwarding import Forwarding
+from pico.actors.listener import CannotListen, listening_socket
 from pico.actors.messages import SeedsResolved
 from pico.actors.routes import Routes
 from pico.actors.runtime import tell
@@ -165,10 +166,14 @@ class GossipDoor:
         return KeySeal(self._keys, self._config.cluster_name, os.urandom(16))
 
     def _open_datagrams(self, received: Callable[[bytes, Address], None]) -> Datagrams:
+        host = self._config.gossip_host
         try:
-            datagrams = DatagramSocket(self._config.gossip_host, self._port, received)
+            datagrams = DatagramSocket(host, self._port, received)
+            while not self._port and not _is_free_for_streams(host, datagrams.address[1]):
+                datagrams.close()
+                datagrams = DatagramSocket(host, 0, received)
         except OSError as error:
-            where = f"{self._config.gossip_host or '*'}:{self._port}"
+            where = f"{host or '*'}:{self._port}"
             raise TransportError(f"--gossip-port: cannot listen on {where} (UDP): {error.strerror}") from error
         self._port = datagrams.address[1]
         return datagrams
@@ -268,6 +273,15 @@ def advertised_address(advertised: str, host: str, port: int) -> str:
         return advertised
     bare = (advertised or host).strip("[]")
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+
+
+def _is_free_for_streams(host: str, port: int) -> bool:
+    """A port that the system chose for datagrams is wanted for streams, too."""
+    try:
+        listening_socket(host, port, option="--gossip-port").close()
+    except CannotListen:
+        return False
+    return True
 
 
 def _read_keys(path: str) -> KeyRing | None:

@@ -170,6 +170,7 @@ class GossipEngine:
         self._live: list[str] = []  # the others that are not gone, in order
         self._ring: list[str] = []  # of rounds
         self._next_round = now + timers.round_s * rng.random()
+        self._busy_until = now + timers.busy_s
         self._next_exchange = now + timers.exchange_s * rng.random()
         self._next_reconnect = now
         self._absent: dict[str, Address] = {}  # those who died, and where they were; the next to be tried comes first
@@ -235,11 +236,13 @@ class GossipEngine:
         """Say that ``key`` is ``value``. Raises ``LocalProtocolError`` for what could not be told to everyone."""
         if self.table.own.put(key, value):
             self._pusher.changed(now=now)
+            self._get_busy(now)
 
     def delete(self, key: bytes, *, now: float) -> None:
         """Say that ``key`` is no more."""
         if self.table.own.delete(key):
             self._pusher.changed(now=now)
+            self._get_busy(now)
 
     def set_seeds(self, addresses: Sequence[Address], *, now: float) -> None:
         """Where others may be; known ones keep their state."""
@@ -309,6 +312,8 @@ class GossipEngine:
             builder.say(ack)
         for push, news in pushes:
             self._answer_push(push, news, builder)
+        if reply.digests or reply.summaries:
+            self._get_busy(now)
         behind = self.table.answer(reply, builder)
         self._send_all(builder, source, packet.sender)
         self._note_news(packet)
@@ -398,7 +403,8 @@ class GossipEngine:
     def _hold_round(self) -> None:
         now = self._now
         if now >= self._next_round:
-            self._next_round = now + self._timers.round_s * (0.9 + 0.2 * self._rng.random())
+            round_s = self._timers.round_s if now < self._busy_until else self._timers.quiet_round_s
+            self._next_round = now + round_s * (0.9 + 0.2 * self._rng.random())
             node_id = self._next_in_ring()
             if node_id is not None:
                 self._compare_with(node_id)
@@ -407,6 +413,12 @@ class GossipEngine:
             self._next_exchange = now + self._timers.exchange_s * stretch * (0.9 + 0.2 * self._rng.random())
             if self._live:
                 self._want_exchange(self._rng.sample(self._live, 1)[0])
+
+    def _get_busy(self, now: float | None = None) -> None:
+        """Something differs, somewhere: compare often, and begin now if that was seldom (GOSSIP-65)."""
+        now = self._now if now is None else now
+        self._busy_until = now + self._timers.busy_s
+        self._next_round = min(self._next_round, now + self._timers.round_s)
 
     def _next_in_ring(self) -> str | None:
         """Each of the others in turn; a new order after each time around (GOSSIP-65)."""
@@ -561,6 +573,7 @@ class GossipEngine:
     def _follow(self, change: Change) -> None:
         node_id = change.node_id
         self._events.append(NodeChanged(node_id, change.entries))
+        self._get_busy()
         if node_id == self.node_id:
             self._follow_self()
         elif change.entries is None:
