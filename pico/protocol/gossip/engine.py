@@ -184,7 +184,6 @@ class GossipEngine:
         self._goodbyes: list[float] = []
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
-        self._joined = False
         self._contested = False
         self._received = 0
         self._violations: Counter[str] = Counter()
@@ -207,7 +206,7 @@ class GossipEngine:
             self.table.record,
             self.table.members(),
             self.detector.health,
-            self._joined,
+            self.joined,
             len(self._absent),
             self._received,
             dict(self._violations),
@@ -215,8 +214,8 @@ class GossipEngine:
 
     @property
     def joined(self) -> bool:
-        """Whether another node has been reached (GOSSIP-70)."""
-        return self._joined
+        """Whether there is another node that has spoken itself: a node that reaches only itself has not joined (GOSSIP-70)."""
+        return any(map(self.table.verified, self._live))
 
     @property
     def seeds_tried(self) -> bool:
@@ -360,8 +359,7 @@ class GossipEngine:
             seed.tried = True
             seed.node_id = node_id or ""
         if node_id is not None and node_id != self.node_id:
-            self._joined = True
-            if seed is not None:
+                if seed is not None:
                 seed.wait_s = self._timers.seed_first_s
             if wanted.sequence is not None:
                 self._answered(wanted.sequence, direct=False)
@@ -517,7 +515,6 @@ class GossipEngine:
         node_id = self.detector.answered(sequence, now=self._now, direct=direct)
         if node_id is None:
             return
-        self._joined = True
         if ack is not None and ack.node_id == node_id:
             self.table.verify(node_id, ack.life)
         self._events.append(NodeChanged(node_id, ()))  # whether it answers may have changed
