@@ -214,7 +214,7 @@ class GossipEngine:
 
     @property
     def joined(self) -> bool:
-        """Whether there is another node that has spoken itself: a node that reaches only itself has not joined (GOSSIP-70)."""
+        """Whether another node is there: one that reaches only itself has not joined (GOSSIP-70)."""
         return any(map(self.table.verified, self._live))
 
     @property
@@ -359,7 +359,7 @@ class GossipEngine:
             seed.tried = True
             seed.node_id = node_id or ""
         if node_id is not None and node_id != self.node_id:
-                if seed is not None:
+            if seed is not None:
                 seed.wait_s = self._timers.seed_first_s
             if wanted.sequence is not None:
                 self._answered(wanted.sequence, direct=False)
