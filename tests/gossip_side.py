@@ -45,6 +45,12 @@ class Side:
         """Messages of a node that is not there; what is answered."""
         return self.receive(PacketCodec(CLUSTER, sender, self.limits).encode(life, list(map(encode_message, messages))))
 
+    def meet(self, *node_ids: str) -> Side:
+        """Have heard of each of them by itself that it is there: it is asked nothing more for that."""
+        for node_id in node_ids:
+            self.hear(node_id)
+        return self
+
     def told(self, node_id: str, record: Record, applied: int = 0) -> DigestEntry:
         return DigestEntry(node_id, record, applied)
 

@@ -419,7 +419,7 @@ class GossipTable:
             member.replica = Replica(record.life)
         if record.life > member.record.life:
             member.verified = False  # GOSSIP-53
-        if record.gone and not member.record.gone:
+        if record.gone:  # again, perhaps: it has contradicted in between
             member.gone_since = now
         member.record = record
 
