@@ -717,7 +717,7 @@ class GossipEngine:
         self._pusher.sent(command, delta.upto, now=self._now)
 
     def _want_exchange(self, node_id: str) -> None:
-        """With a node that datagrams do not help, or not enough; not again and again."""
+        """With a node that datagrams do not help, or not enough; not again and again (GOSSIP-66)."""
         address = self.address_of(node_id) if self._is_live(node_id) else None
         at = self._exchanged_at.get(node_id)
         if address is None or (at is not None and self._now < at + self._timers.exchange_pause_s):

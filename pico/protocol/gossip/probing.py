@@ -271,6 +271,7 @@ class FailureDetector:
         if now >= self._quiet_until:
             for node_id, suspicion in list(self._suspicions.items()):
                 if now >= self._expires_at(suspicion):
+                    del self._suspicions[node_id]
                     self._commands.append(Verdict(node_id, suspicion.record, Rank.DEAD))  # GOSSIP-64
         self._probe_waiting(now=now)
         if now >= self._next_round:

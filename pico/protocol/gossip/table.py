@@ -300,7 +300,7 @@ class GossipTable:
                     self._correct(node_id, record, reply)
             elif isinstance(message, Summary):
                 self._receive_summary(message, reply)
-            elif isinstance(message, Push):
+            elif isinstance(message, Push):  # GOSSIP-50
                 self._receive_state(message.delta, reply, now=now)
             elif isinstance(message, (Delta, Snapshot)):
                 self._receive_state(message, reply, now=now)
@@ -317,7 +317,7 @@ class GossipTable:
             self._changes.append(Change(node_id, None))
 
     def _hear_itself(self, node_id: str, life: int, source: Address | None, *, now: float) -> None:
-        self._learn(node_id, Record(life), now=now)
+        self._learn(node_id, Record(life), now=now)  # GOSSIP-51
         member = self._members.get(node_id)
         if member is not None and member.record.life == life:
             self.verify(node_id, life)
