@@ -167,6 +167,7 @@ class GossipEngine:
         self._rng = rng
         self._locate = locate
         self._now = now
+        self._pause_s = max(timers.pause_s, 2 * timers.probe_s)
         self._life = life
         self._live: list[str] = []  # the others that are not gone, in order
         self._ring: list[str] = []  # of rounds
@@ -382,6 +383,7 @@ class GossipEngine:
             end = self._left_at + self._timers.linger_s
             return min([*dues, *self._goodbyes, *([end] if self._now < end else [])], default=inf)
         dues += [self._next_round, self._next_exchange, self.detector.next_timer()]
+        dues.append(self._now + self._pause_s / 2)  # so that to have nothing to do is not taken for a pause
         dues += [seed.due for seed in self._seeds.values()]
         pusher_due = self._pusher.next_timer()
         if pusher_due is not None:
@@ -405,7 +407,7 @@ class GossipEngine:
     def _advance(self, now: float) -> None:
         """Time has passed; more than it should have when the process did not run (GOSSIP-63)."""
         gap_s = now - self._now
-        if gap_s > max(self._timers.pause_s, 2 * self._timers.probe_s):
+        if gap_s > self._pause_s:
             self.detector.paused(gap_s, now=now)
         self._now = now
 
@@ -747,9 +749,10 @@ class GossipEngine:
         )
         return Records(known, frozenset(node_id for node_id, _ in known if self.detector.witnessed(node_id)))
 
-    def _say_rumours(self, builder: PacketBuilder) -> None:
-        """The least told first, as far as there is room in the packet (GOSSIP-56)."""
-        fresh = nlargest(RUMOURS_IN_A_PACKET, self._rumours, key=self._rumours.__getitem__)
+    def _say_rumours(self, builder: PacketBuilder, to: str) -> None:
+        """The least told first, as far as there is room in the packet; to nobody about itself (GOSSIP-56)."""
+        others = (node_id for node_id in self._rumours if node_id != to)
+        fresh = nlargest(RUMOURS_IN_A_PACKET, others, key=self._rumours.__getitem__)
         for node_id in fresh:
             message = self._records_message([node_id] if self.table.may_tell(node_id) else [])  # GOSSIP-53
             payload = encode_records(message)
@@ -783,7 +786,7 @@ class GossipEngine:
 
     def _send_all(self, builder: PacketBuilder, address: Address, node_id: str) -> None:
         if builder.has_messages:
-            self._say_rumours(builder)
+            self._say_rumours(builder, node_id)
         for data in builder.packets():
             self._datagrams.append(Datagram(address, data, node_id))
 
