@@ -138,6 +138,16 @@ class TestFew:
         [push] = desk.pushes(0.01)
         desk.answer(push, applied=0)
         assert desk.pusher.acknowledged(["b"]) == 0
+        assert desk.pushes(9) == [], "nor told again at once: it would go on for ever"
+        desk.change()
+        assert [push.start for push in desk.pushes(0.04)] == [0]
+
+    def test_what_came_in_another_order_is_told_again_from_where_it_is(self) -> None:
+        desk = Desk("b", step=1)
+        desk.change(3)
+        first, second, third = desk.pushes(0.01)
+        assert desk.answer(second, 0) == [] and desk.answer(first, 1) == []
+        assert [push.start for push in desk.answer(third, 1) if isinstance(push, SendPush)] == [1, 2]
 
     def test_who_goes_is_told_nothing_more(self) -> None:
         desk = Desk("b", "c")

@@ -659,7 +659,7 @@ class GossipEngine:
 
     def _obey_detector(self, command: probing.Command) -> None:
         node_id = command.node_id
-        if self._left_at is not None:  # GOSSIP-72
+        if self._left_at is not None or not self._is_live(node_id):  # GOSSIP-72; a verdict has just come before
             return
         if isinstance(command, Verdict):
             self._judge(command)

@@ -63,6 +63,7 @@ class _Told:
     applied: int = 0
     upto: int = 0
     unanswered: int = 0  # packets
+    resumed: int = 0  # from where it was last told again what had been told
 
 
 def delegates(teller: str, names: Sequence[str], range_: Range, fanout: int, rng: Chance) -> list[tuple[str, Range]]:
@@ -149,7 +150,19 @@ class Pusher:
         if pending.push.owner == self._node_id and life == self._life:
             self.has_applied(node_id, applied)
         self.drop(sequence)
-        self._go_on(pending.push)
+        if pending.push.direct and self._resume(self._told[node_id]):
+            self._go_on(node_id)
+
+    @staticmethod
+    def _resume(told: _Told) -> bool:
+        """Begin anew where the node is, if all is answered and it has less; not when it came no further since."""
+        if told.unanswered or told.applied >= told.upto:
+            return True
+        told.upto = told.applied
+        if told.applied == told.resumed:
+            return False
+        told.resumed = told.applied
+        return True
 
     def drop(self, sequence: int) -> None:
         """No answer to the push is waited for any more."""
@@ -168,7 +181,7 @@ class Pusher:
             told = self._told.setdefault(push.node_id, _Told())
             told.upto = max(told.upto, upto)
             told.unanswered += 1
-            self._go_on(push)
+            self._go_on(push.node_id)
         elif push.owner == self._node_id and upto < self._relayed:
             self._relayed = upto  # the packet was full: the rest is told next
             self.changed(now=now)
@@ -227,11 +240,9 @@ class Pusher:
         self._sequence = (self._sequence + 1) % SEQUENCES
         self._commands.append(SendPush(node_id, owner, start, range_, self._sequence, direct))
 
-    def _go_on(self, push: SendPush) -> None:
-        if not push.direct:
-            return
+    def _go_on(self, node_id: str) -> None:
         if self._tokens >= 1:
-            self._tell(push.node_id)
+            self._tell(node_id)
         elif self._due is None:
             self._due = self._filled_at + 4 * self._timers.push_delay_s  # GOSSIP-68
 
