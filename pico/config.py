@@ -136,6 +136,7 @@ class GossipTimers:
     probe_s: float = 0.5  # from one probe to the next, each of another node; stretched by bad health
     probe_timeout_s: float = 0.2  # for the answer to a direct probe, after which others are asked to help
     probe_helpers: int = 3
+    probe_rate: float = 200.0  # of probes out of turn, a second: of hearsay and of who is suspected
     suspicion_factor: float = 4.0  # times probe_s times the decimal logarithm of the number of nodes, at least one
     suspicion_stretch: float = 6.0  # the longest suspicion, in terms of the shortest
     suspicion_confirmations: int = 2  # further witnesses with which it is the shortest
