@@ -37,7 +37,7 @@ install: .venv/.installed ## the programs, into .venv
 install-dev: .venv/.installed-dev ## what the tests need, too
 
 .PHONY: demo
-demo: install ## a node, an agent and a sample service; ARGS=--once exits when its requests are answered
+demo: install ## three nodes, an agent and a sample service; ARGS=--once exits when its requests are answered
 	@$(BIN)/pico demo $(ARGS)
 
 # The suites stand in one recipe: in order also under `make -j`, and the test runner has the last word.
@@ -49,7 +49,7 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest $(ARGS)
 
-.PHONY: lint types layers mirror property soak mutation system bench format
+.PHONY: lint types layers mirror property soak mutation system bench cluster-bench format
 lint: install-dev ## ruff: format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -79,6 +79,9 @@ soak: install-dev ## node and agents under trouble for SECONDS=600
 mutation: install-dev ## mutmut on the protocol floor; what survives is listed
 	$(BIN)/mutmut run $(ARGS)
 	$(BIN)/mutmut results
+
+cluster-bench: install ## a cluster of real processes: how fast it heals; ARGS=--quick for a short run
+	@$(BIN)/python -m bench.cluster $(ARGS)
 
 bench: install ## requests a second, latency and CPU for each request
 	@$(BIN)/pico bench $(ARGS)

@@ -391,6 +391,23 @@ def idle(seconds: float) -> list[Result]:
     return [Result("CPU of an idle node in a cluster of 3", "≤ 0.5 % of a core", shares, max(shares) <= 0.5, unit="%")]
 
 
+def idle_among_many(count: int, seconds: float) -> list[Result]:
+    """The same in a large cluster, whose other nodes share one process: theirs is not what is measured."""
+    with cluster(1) as nodes:
+        (node,) = nodes.nodes
+        crowd = [sys.executable, str(Path(__file__).with_name("crowd.py")), f"--nodes={count - 1}"]
+        child = nodes.children.start("crowd", [*crowd, f"--join={HOST}:{node.gossip}"])
+        links = 'pico_peer_links{direction="out"}'
+        wait_until(lambda: node.metric(links) == count - 1, f"{count} nodes", child, timeout_s=60.0)
+        gevent.sleep(5.0)
+        counters = Counters({node.name: [node.child.pid]})
+        before = counters.read().cpu_ns[node.name]
+        gevent.sleep(seconds)
+        share = (counters.read().cpu_ns[node.name] - before) / seconds / 1e7
+        counters.close()
+    return [Result(f"CPU of an idle node in a cluster of {count}", "≤ 3 % of a core", [share], share <= 3.0, unit="%")]
+
+
 def forwarded_cpu(seconds: float, rounds: int) -> list[Result]:
     """CPU per request on the entry node and on the owner, against the same load on the local path."""
     with cluster(3) as nodes:
@@ -492,6 +509,7 @@ SUITES: dict[str, Callable[[bool], list[Result]]] = {
     "endpoints": lambda quick: many_endpoints(1_000 if quick else 5_000, 200 if quick else 1_000),
     "restart": lambda quick: restart(2 if quick else 10),
     "idle": lambda quick: idle(5.0 if quick else 30.0),
+    "crowd": lambda quick: idle_among_many(20 if quick else 50, 5.0 if quick else 30.0),
     "cpu": lambda quick: forwarded_cpu(1.0 if quick else 3.0, 2 if quick else 7),
     "load": lambda quick: lost_under_load(4 if quick else 10, 100 if quick else 1_000, 4.0 if quick else 10.0),
 }

@@ -136,12 +136,15 @@ class GossipTimers:
     probe_s: float = 0.5  # from one probe to the next, each of another node; stretched by bad health
     probe_timeout_s: float = 0.2  # for the answer to a direct probe, after which others are asked to help
     probe_helpers: int = 3
+    probe_rate: float = 200.0  # of probes out of turn, a second: of hearsay and of who is suspected
     suspicion_factor: float = 4.0  # times probe_s times the decimal logarithm of the number of nodes, at least one
     suspicion_stretch: float = 6.0  # the longest suspicion, in terms of the shortest
     suspicion_confirmations: int = 2  # further witnesses with which it is the shortest
     health_max: int = 7  # steps by which a node in trouble slows its own judgement
     pause_s: float = 1.0  # a node that did not run for so long blames nobody for it
-    round_s: float = 0.2  # from one comparison with another node to the next
+    round_s: float = 0.2  # from one comparison with another node to the next, while something has changed of late
+    quiet_round_s: float = 1.0  # ... and while nothing has
+    busy_s: float = 5.0  # for so long after a change, or after a comparison that found a difference
     exchange_s: float = 30.0  # from one whole exchange over a stream to the next
     exchange_timeout_s: float = 10.0
     exchange_pause_s: float = 1.0  # between two exchanges with one node that has not been reached otherwise
@@ -178,7 +181,7 @@ class ChannelLimits:
 
 
 def _peer_rpc_limits() -> RpcLimits:
-    return RpcLimits(heartbeat_s=0.5, silence_s=2.0, streams_max=16_384)
+    return RpcLimits(heartbeat_s=1.0, silence_s=2.5, streams_max=16_384)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

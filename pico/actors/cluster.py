@@ -266,6 +266,18 @@ class Cluster(GeventActor):
                 self.engine.unsent(node_id, now=self._clock.now())
         return bool(datagrams)
 
+    @property
+    def card(self) -> Card:
+        """Who this node is."""
+        return self._parts.card()
+
+    def link_of(self, node_id: str) -> str:
+        """How it stands with the link to a peer: ``open``, ``down`` or ``none``."""
+        peer = self._peers.get(node_id)
+        if peer is None:
+            return "none"
+        return "open" if peer.upstream_open else "down"
+
     def standing(self) -> ClusterStanding:
         """How the cluster looks from here, for metrics."""
         snapshot, counts = self.engine.snapshot(), self._datagrams

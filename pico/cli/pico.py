@@ -25,7 +25,8 @@ Usage:
   pico [--help | --version] [<command> [<arguments>...]]
 
 Commands:
-  demo      a node, an agent and a sample service on this machine, with requests through all of them
+  demo      three nodes, an agent and a sample service on this machine, with requests through all of them
+  status    what a node says of itself and of the cluster
   bench     what a request costs, next to nginx and to the thinnest relay there can be
   version   the version
 
@@ -43,6 +44,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("pico.cli.demo", "run_demo"),
+    "status": Command("pico.cli.status", "run_status"),
     "bench": Command("pico.cli.bench", "run_bench"),
 }
 

@@ -51,9 +51,6 @@ from pico.transport.stream import Stream
 
 __all__ = ["GossipDoor", "advertised_address"]
 
-PORTS_TRIED_MAX: Final = 20
-"""Of those that the system chooses for datagrams, until one is free for connections, too."""
-
 RESOLVE_AGAIN_S: Final = 1.0
 """From one look at the names to the next while one of them leads nowhere."""
 
@@ -187,9 +184,7 @@ class GossipDoor:
         host = self._config.gossip_host
         try:
             datagrams = DatagramSocket(host, self._port, received)
-            for _ in range(0 if self._port else PORTS_TRIED_MAX):
-                if _is_free(host, datagrams.address[1]):
-                    break
+            while not self._port and not _is_free_for_streams(host, datagrams.address[1]):
                 datagrams.close()
                 datagrams = DatagramSocket(host, 0, received)
         except OSError as error:
@@ -310,6 +305,15 @@ def advertised_address(advertised: str, host: str, port: int) -> str:
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
 
+def _is_free_for_streams(host: str, port: int) -> bool:
+    """A port that the system chose for datagrams is wanted for streams, too."""
+    try:
+        listening_socket(host, port, option="--gossip-port").close()
+    except CannotListen:
+        return False
+    return True
+
+
 def _read_keys(path: str) -> KeyRing | None:
     return parse_key_file(Path(path).read_text()) if path else None
 
@@ -319,15 +323,6 @@ def _is_everywhere(host: str) -> bool:
         return ip_address(host).is_unspecified
     except ValueError:
         return False
-
-
-def _is_free(host: str, port: int) -> bool:
-    """Whether connections can be taken at the port now."""
-    try:
-        listening_socket(host, port, option="--gossip-port").close()
-    except CannotListen:
-        return False
-    return True
 
 
 def _numeric(host: str) -> str:

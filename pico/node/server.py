@@ -37,6 +37,7 @@ from pico.errors import TransportError
 from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
 from pico.node.proxy_door import ClientConnection
+from pico.node.status import Status
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
 from pico.observability.hub import HubWatch
@@ -97,6 +98,7 @@ class Node:
             door_address=self._door_address,
             contested=self._contested,
         )
+        self.status = Status(node_id, self.clock, self.metrics, self.gossip_door, self.upstream_door, self.ready)
         self._proxy_tls = _context(config.proxy_tls)
         self._upstream_tls = _context(config.upstream_tls)
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
@@ -207,7 +209,7 @@ class Node:
         door = AdminDoor(
             self.config.admin_host,
             self.config.admin_port,
-            AdminApp(self.metrics.render, self.ready),
+            AdminApp(self.metrics.render, self.ready, self.status.pages),
             tls=self.config.admin_tls,
         )
         self._listening["admin-door"] = door

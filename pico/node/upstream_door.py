@@ -26,6 +26,7 @@ from geventwebsocket.handler import WebSocketHandler
 
 from pico.actors.endpoint_pool import Endpoints
 from pico.actors.messages import CloseUpstream, DrainUpstream
+from pico.actors.routes import Upstream
 from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.config import NodeConfig, websocket_limits
@@ -64,7 +65,7 @@ class UpstreamDoor:
         self._metrics = metrics
         self._node_id = node_id
         self._numbers = count(1)
-        self._connections: dict[str, pykka.ActorRef[UpstreamConnection]] = {}
+        self._connections: dict[str, UpstreamConnection] = {}
         self._by_endpoint: Counter[str] = Counter()
         self._by_address: Counter[str] = Counter()
         self.draining = False
@@ -73,6 +74,10 @@ class UpstreamDoor:
     def upstreams(self) -> int:
         """Registered upstreams."""
         return len(self._connections)
+
+    def registered(self) -> list[Upstream]:
+        """Every upstream that is registered, in the order in which they came."""
+        return [connection.upstream for connection in self._connections.values()]
 
     def handle(self, stream: Stream) -> None:
         """Register the connection or refuse it; runs in the connection's greenlet, which may end afterwards."""
@@ -94,13 +99,13 @@ class UpstreamDoor:
     def drain(self, reason: str) -> None:
         """Refuse new upstreams and have the agents of the others move."""
         self.draining = True
-        for ref in self._connections.values():
-            tell(ref, DrainUpstream(reason))
+        for connection in self._connections.values():
+            tell(connection.actor_ref, DrainUpstream(reason))
 
     def close(self, reason: str) -> None:
         """End every upstream with a closing handshake."""
-        for ref in list(self._connections.values()):
-            tell(ref, CloseUpstream(reason))
+        for connection in list(self._connections.values()):
+            tell(connection.actor_ref, CloseUpstream(reason))
 
     def _read_registration(self, reader: BlockingReader) -> tuple[Registration, Request, bytes]:
         until = self._clock.now() + self._config.handshake_s
@@ -173,7 +178,8 @@ class UpstreamDoor:
         self._metrics.handshakes.add("accepted")
         self._by_endpoint[registration.endpoint_id] += 1
         self._by_address[address] += 1
-        self._connections[upstream_id] = actor.launch()
+        self._connections[upstream_id] = actor
+        actor.launch()
 
     def _gone(self, upstream_id: str, endpoint_id: str, address: str) -> None:
         del self._connections[upstream_id]

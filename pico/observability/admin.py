@@ -1,7 +1,7 @@
 """What the admin door answers, for a node and for an agent alike.
 
-Responsible for: ``/metrics``, ``/livez`` and ``/readyz`` as a WSGI application, and the server around it with its
-limits. Refuses to know: what is counted and what makes a process ready.
+Responsible for: ``/metrics``, ``/livez``, ``/readyz`` and pages of status as a WSGI application, and the server around
+it with its limits. Refuses to know: what is counted, what is told, and what makes a process ready.
 
 The server is gevent's own. It is meant for operators, Prometheus and probes on a trusted network; nothing here takes a
 request body or changes anything.
@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any, Final
 
 import gevent
@@ -42,10 +43,16 @@ _log = logging.getLogger("pico.admin")
 class AdminApp:
     """The WSGI application.
 
-    ``readiness`` says whether new work is welcome, and if not, why; ``render_metrics`` gives Prometheus' text.
+    ``readiness`` says whether new work is welcome, and if not, why; ``render_metrics`` gives Prometheus' text; each of
+    ``pages`` gives what is told as JSON at ``/status/NAME``.
     """
 
-    def __init__(self, render_metrics: Callable[[], bytes], readiness: Callable[[], tuple[bool, str]]) -> None:
+    def __init__(
+        self,
+        render_metrics: Callable[[], bytes],
+        readiness: Callable[[], tuple[bool, str]],
+        pages: Mapping[str, Callable[[], object]] | None = None,
+    ) -> None:
         self._render_metrics = render_metrics
         self._readiness = readiness
         self._answers: dict[str, Callable[[], Answer]] = {
@@ -54,6 +61,7 @@ class AdminApp:
             "/health": self._live,
             "/readyz": self._ready,
             "/ready": self._ready,
+            **{f"/status/{name}": partial(self._page, page) for name, page in (pages or {}).items()},
         }
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -86,6 +94,10 @@ class AdminApp:
 
     def _metrics(self) -> Answer:
         return "200 OK", METRICS_TYPE, self._render_metrics()
+
+    @staticmethod
+    def _page(page: Callable[[], object]) -> Answer:
+        return "200 OK", JSON_TYPE, _json(page())
 
     def _live(self) -> Answer:
         return "200 OK", JSON_TYPE, _json({"status": "live"})

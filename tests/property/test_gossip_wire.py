@@ -22,10 +22,10 @@ from pico.protocol.gossip import (
     Records,
     Snapshot,
 )
-from pico.protocol.gossip.values import Message
+from pico.protocol.gossip.values import Ack, Message, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
 from pico.protocol.gossip.wire import encode_message
 from tests.gossip_side import Side, exchange
-from tests.gossip_slow import encode, envelope, name, number, value_of
+from tests.gossip_slow import decode, encode, envelope, name, number, value_of
 from tests.rules import covers
 
 CODEC = PacketCodec("prod", "a", GossipLimits())
@@ -62,13 +62,38 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 @st.composite
 def digests(draw: st.DrawFn) -> Digest:
     above, upto = sorted((draw(names | st.just("")), draw(names | st.just(""))))
-    named = sorted(draw(st.dictionaries(names, st.tuples(records, u64), max_size=6)).items())
+    named = sorted(draw(st.dictionaries(names, st.tuples(records, u64, st.booleans()), max_size=6)).items())
     whole = draw(st.booleans())
     return Digest(above, "" if whole else upto, tuple(DigestEntry(key, *told) for key, told in named))
 
 
+@st.composite
+def rumours(draw: st.DrawFn) -> Records:
+    known = draw(st.lists(st.tuples(names, records), max_size=6, unique_by=lambda one: one[0]))
+    witnessed = draw(st.sets(st.sampled_from([node_id for node_id, _ in known]))) if known else set()
+    return Records(tuple(known), frozenset(witnessed))
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> Range:
+    above, upto = sorted((draw(names | st.just("")), draw(names | st.just(""))))
+    return Range(above, draw(st.sampled_from([upto, ""])))
+
+
+sequences = st.integers(0, 2**32 - 1)
+addresses = st.tuples(st.ip_addresses().map(str), st.integers(1, 65_535))
 messages: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Records, st.lists(st.tuples(names, records), max_size=6).map(tuple)), digests(), deltas(), snapshots()
+    rumours(),
+    digests(),
+    deltas(),
+    snapshots(),
+    st.builds(Summary, st.lists(st.tuples(ranges(), u64), max_size=4).map(tuple)),
+    st.builds(Ping, sequences, names),
+    st.builds(Ack, sequences, names, lives),
+    st.builds(PingRequest, sequences, names, addresses),
+    st.builds(Nack, sequences),
+    st.builds(Push, sequences, ranges(), deltas()),
+    st.builds(Pushed, sequences, lives, u64),
 )
 packets = st.tuples(names, lives, st.lists(messages, max_size=3).map(tuple))
 
@@ -77,13 +102,14 @@ def written(cluster: str, sender: str, life: int, said: tuple[Message, ...]) -> 
     return PacketCodec(cluster, sender, GossipLimits()).encode(life, list(map(encode_message, said)))
 
 
-@covers("GOSSIP-12", "GOSSIP-24", "GOSSIP-31", "GOSSIP-34")
+@covers("GOSSIP-12", "GOSSIP-24", "GOSSIP-31", "GOSSIP-34", "GOSSIP-49")
 @given(names, packets)
 def test_what_is_written_is_what_is_read_and_what_the_document_says(cluster, said):
     data = written(cluster, *said)
     packet = PacketCodec(cluster, "reader", GossipLimits()).decode(data)
     assert packet == Packet(*said, 0)
-    assert encode(value_of(packet, cluster)) == data
+    value = value_of(packet, cluster)
+    assert encode(value) == data and decode(data) == value
 
 
 def receives(data: bytes) -> None:
@@ -105,6 +131,7 @@ def test_questions_are_asked_in_the_order_of_names_whatever_the_order_of_what_wa
     missed = tuple(Delta(name, 1, 1, 0, (Entry(2, b"k", None),)) for name in ("c", "b"))
     packet = CODEC.decode(written("prod", "sender", 1, missed))
     table = GossipTable(CODEC, 5, GossipLimits(), Random(1))
+    table.receive(packet._replace(messages=()), now=0.0)
     (answer,) = table.receive(packet, now=0.0).packets
     (digest,) = [message for message in CODEC.decode(answer).messages if isinstance(message, Digest)]
     assert [entry.node_id for entry in digest.entries] == ["b", "c"]
@@ -120,13 +147,13 @@ def test_any_bytes_are_a_packet_or_a_violation(data):
 
 
 @covers("GOSSIP-30", "GOSSIP-31")
-@given(st.lists(st.tuples(st.integers(0, 5), st.binary(max_size=80)), max_size=4))
+@given(st.lists(st.tuples(st.integers(0, 12), st.binary(max_size=80)), max_size=4))
 def test_any_payloads_are_messages_or_a_violation(sections):
     body = b"".join(number(type_, 1) + number(len(payload), 4) + payload for type_, payload in sections)
     receives(envelope(name("prod") + name("b") + number(7, 8) + body))
 
 
-@covers("GOSSIP-6", "GOSSIP-19", "GOSSIP-22")
+@covers("GOSSIP-6", "GOSSIP-19", "GOSSIP-22", "GOSSIP-50")
 @given(st.lists(st.tuples(st.sampled_from("bc"), messages), max_size=8), st.data())
 def test_whatever_is_said_a_table_stands(said, data):
     """Also what no honest node says: each message is valid by itself, and made to be about few nodes and lives."""
@@ -140,7 +167,9 @@ def test_whatever_is_said_a_table_stands(said, data):
         elif isinstance(message, Records):
             named = [(data.draw(few), record._replace(life=life)) for _, record in message.records]
             message = Records(tuple(named))
-        else:
+        elif isinstance(message, Push):
+            message = message._replace(delta=message.delta._replace(node_id=data.draw(few), life=life))
+        elif isinstance(message, Digest):
             known = {data.draw(few): told for told in message.entries}
             told = [known[node_id]._replace(node_id=node_id) for node_id in sorted(known)]
             message = message._replace(entries=tuple(told))
@@ -186,6 +215,7 @@ def test_no_packet_is_above_the_limit_and_everything_arrives(packet_bytes_max, n
             source = Side(node_id)
             for count, size in enumerate(sizes):
                 source.table.own.put(b"%04d" % count, b"v" * size)
+            full.meet(node_id)
             exchange(source, full)
             sources.append(source)
     for packet in full.table.digest():

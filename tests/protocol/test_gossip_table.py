@@ -28,12 +28,22 @@ def delta(*keys: bytes, node_id: str = "b", life: int = LIFE, start: int = 0) ->
     return Delta(node_id, life, start, 0, entries)
 
 
+def question(*entries: DigestEntry) -> Digest:
+    """What is asked for more about some nodes."""
+    return Digest("0", "0", entries)
+
+
 def a_with_b(**limits: float) -> Side:
-    """A node that knows a node b, and two entries of it."""
-    side = Side("a", **limits)
-    side.hear("b", Records((("b", ALIVE),)), delta(b"x", b"y"))
-    assert side.table.members() == {"b": ALIVE} and live(side, "b") == {b"x": b"1", b"y": b"1"}
+    """A node that has met c and b, and knows two entries of b."""
+    side = Side("a", **limits).meet("c", "b")
+    side.hear("b", delta(b"x", b"y"))
+    assert others(side) == {"b": ALIVE} and live(side, "b") == {b"x": b"1", b"y": b"1"}
     return side
+
+
+def others(side: Side) -> dict[str, Record]:
+    """The table but for c, who speaks."""
+    return {node_id: record for node_id, record in side.table.members().items() if node_id != "c"}
 
 
 def live(side: Side, node_id: str) -> dict[bytes, bytes] | None:
@@ -84,9 +94,9 @@ class TestVerdict:
 
     def test_is_only_about_who_is_in_the_table(self) -> None:
         side = a_with_b()
-        assert not side.table.judge("c", ALIVE, Rank.DEAD, now=0.0)
+        assert not side.table.judge("d", ALIVE, Rank.DEAD, now=0.0)
         assert not side.table.judge("a", ALIVE, Rank.DEAD, now=0.0)
-        assert side.table.record_of("c") is None and side.table.record == ALIVE
+        assert side.table.record_of("d") is None and side.table.record == ALIVE
 
 
 class TestOnesSelf:
@@ -95,7 +105,7 @@ class TestOnesSelf:
         "accused, inc", [(SUSPECT, 1), (DEAD, 1), (DEAD._replace(inc=5), 6), (ALIVE._replace(inc=5), 6)]
     )
     def test_an_accusation_is_contradicted(self, accused: Record, inc: int) -> None:
-        side = Side("a")
+        side = Side("a").meet("b")
         assert side.hear("b", Records((("a", accused),))) == [Records((("a", ALIVE._replace(inc=inc)),))]
         assert side.table.record == ALIVE._replace(inc=inc)
 
@@ -110,7 +120,7 @@ class TestOnesSelf:
     @covers("GOSSIP-39")
     @pytest.mark.parametrize("heard", [NEWER, LEFT, ALIVE._replace(inc=INC_MAX)])
     def test_a_past_life_is_left_behind(self, heard: Record) -> None:
-        side = Side("a")
+        side = Side("a").meet("b")
         side.table.own.put(b"x", b"1")
         side.table.own.delete(b"x")
         side.table.own.put(b"y", b"1")
@@ -171,11 +181,11 @@ class TestAnswering:
         side.table.own.put(b"own", b"1")
         entry = (Entry(1, b"own", b"1"),)
         records, *deltas = side.hear("c", Digest("", "", ()))
-        assert records == Records((("a", ALIVE), ("b", ALIVE)))
+        assert records == Records((("a", ALIVE), ("b", ALIVE), ("c", ALIVE)))
         assert sorted(deltas) == [Delta("a", LIFE, 0, 0, entry), delta(b"x", b"y")]  # type: ignore[type-var]
         assert side.hear("c", Digest("", "a", ())) == [Records((("a", ALIVE),)), Delta("a", LIFE, 0, 0, entry)]
         assert side.hear("c", Digest("a", "aa", ())) == []
-        assert side.hear("c", Digest("b", "", ())) == [], "a range begins after its first name"
+        assert side.hear("c", Digest("b", "bb", ())) == [], "a range begins after its first name"
         assert side.hear("c", Digest("a", "b", ()))[0] == Records((("b", ALIVE),))
 
     @covers("GOSSIP-10", "GOSSIP-11", "GOSSIP-12")
@@ -193,19 +203,19 @@ class TestAnswering:
     @covers("GOSSIP-11", "GOSSIP-16")
     def test_who_knows_more_is_asked(self) -> None:
         side = a_with_b()
-        assert side.hear("c", asking(DigestEntry("b", ALIVE, 3))) == [Digest("a", "a", (DigestEntry("b", ALIVE, 2),))]
-        assert side.hear("c", asking(DigestEntry("b", NEWER, 1))) == [Digest("a", "a", (DigestEntry("b", NEWER, 0),))]
+        assert side.hear("c", asking(DigestEntry("b", ALIVE, 3))) == [question(DigestEntry("b", ALIVE, 2))]
+        assert side.hear("c", asking(DigestEntry("b", NEWER, 1))) == [question(DigestEntry("b", NEWER, 0, True))]
         assert side.hear("c", asking(DigestEntry("b", NEWER, 0))) == []
 
     @covers("GOSSIP-11", "GOSSIP-41")
     def test_nothing_is_said_under_a_life_that_is_lower_than_the_one_named(self) -> None:
-        side = Side("a", lives_max=0)
+        side = Side("a", lives_max=0).meet("c")
         side.table.own.put(b"x", b"1")
         assert side.hear("c", asking(DigestEntry("a", NEWER, 0))) == []
 
     @covers("GOSSIP-13", "GOSSIP-22")
     def test_who_is_behind_the_floor_gets_a_snapshot_in_a_packet_if_it_fits(self) -> None:
-        side = Side("a")
+        side = Side("a").meet("b")
         side.table.own.put(b"x", b"1")
         side.table.own.delete(b"x")
         side.table.own.compact(2)
@@ -226,7 +236,7 @@ class TestAnswering:
     @covers("GOSSIP-22")
     def test_a_snapshot_goes_into_a_packet_up_to_the_last_byte(self) -> None:
         for extra, behind in ((0, []), (1, ["a"])):
-            side = Side("a", packet_bytes_max=1_024)
+            side = Side("a", packet_bytes_max=1_024).meet("b")
             head_bytes = side.codec.envelope_bytes + 5 + 2 + 16
             side.table.own.put(b"y", b"v" * 511)
             side.table.own.put(b"z", b"v" * (1_024 - head_bytes - 12 - 512 - 12 - 1 + extra))
@@ -238,14 +248,13 @@ class TestAnswering:
     @covers("GOSSIP-42")
     def test_there_is_no_snapshot_of_the_gone_or_the_unknown(self) -> None:
         side = a_with_b()
-        assert side.table.snapshot_of("c") is None and side.table.snapshot_of("b") is not None
+        assert side.table.snapshot_of("d") is None and side.table.snapshot_of("b") is not None
         side.table.judge("b", ALIVE, Rank.DEAD, now=0.0)
         assert side.table.snapshot_of("b") is None
 
     @covers("GOSSIP-23")
     def test_what_does_not_fit_an_answer_is_left_for_the_next(self) -> None:
-        side = Side("a", answer_packets_max=1)
-        side.hear("c", Records(tuple((f"{number:02}" * 32, ALIVE) for number in range(40))))
+        side = Side("a", answer_packets_max=1).meet("b", *(f"{number:02}" * 32 for number in range(40)))
         side.table.own.put(b"x", b"1")
         side.table.own.delete(b"x")
         side.table.own.compact(2)
@@ -262,7 +271,7 @@ class TestAnswering:
     @covers("GOSSIP-16")
     def test_a_gap_is_answered_with_a_question(self) -> None:
         side = a_with_b()
-        assert side.hear("c", delta(b"z", start=3)) == [Digest("a", "a", (DigestEntry("b", ALIVE, 2),))]
+        assert side.hear("c", delta(b"z", start=3)) == [question(DigestEntry("b", ALIVE, 2))]
         assert live(side, "b") == {b"x": b"1", b"y": b"1"}
         assert side.hear("c", delta(b"z", start=2)) == []
 
@@ -297,14 +306,14 @@ class TestAnswering:
 
     @covers("GOSSIP-20")
     def test_a_delta_makes_its_node_known(self) -> None:
-        side = Side("a")
+        side = Side("a").meet("c")
         side.hear("c", delta(b"x"))
-        assert side.table.members() == {"b": ALIVE} and live(side, "b") == {b"x": b"1"}
+        assert others(side) == {"b": ALIVE} and live(side, "b") == {b"x": b"1"}
 
     @covers("GOSSIP-28")
     def test_messages_without_a_name_are_counted(self) -> None:
         side = a_with_b()
-        packet = side.codec.encode(5, [(9, b""), (10, b"?")])  # type: ignore[list-item]
+        packet = side.codec.encode(5, [(99, b""), (100, b"?")])  # type: ignore[list-item]
         side.table.receive(side.codec.decode(packet)._replace(sender="b"), now=0.0)
         assert side.table.snapshot().unknown_messages == 2
 
@@ -325,10 +334,10 @@ class TestAnswering:
 
     @covers("GOSSIP-23")
     def test_a_node_with_much_to_say_does_not_hide_the_others(self) -> None:
-        side = Side("a", answer_packets_max=1)
+        side = Side("a", answer_packets_max=1).meet("x")
         for node_id in "bcd":
             entries = tuple(Entry(number, b"%d" % number, b"v" * 400) for number in range(1, 9))
-            side.hear("x", Delta(node_id, LIFE, 0, 0, entries))
+            side.hear(node_id, Delta(node_id, LIFE, 0, 0, entries))
         first = set()
         for _ in range(40):
             said = side.hear("x", *(asking(DigestEntry(node_id, ALIVE, 0)) for node_id in "bcd"))
@@ -339,18 +348,18 @@ class TestAnswering:
 class TestDigest:
     @covers("GOSSIP-10")
     def test_names_all_that_are_in_the_table_in_order(self) -> None:
-        side = a_with_b()
-        side.hear("0", Records((("0", ALIVE), ("dead", DEAD))))
+        side = Side("a").meet("b", "0")
+        side.hear("b", Records((("dead", DEAD), ("said", ALIVE))), delta(b"x", b"y"))
         side.table.judge("b", ALIVE, Rank.DEAD, now=0.0)
         side.table.own.put(b"x", b"1")
         [packet] = side.table.digest()
         entries = (DigestEntry("0", ALIVE, 0), DigestEntry("a", ALIVE, 1), DigestEntry("b", DEAD, 2))
+        entries += (DigestEntry("said", ALIVE, 0, hearsay=True),)
         assert side.codec.decode(packet).messages == (Digest("", "", entries),)
 
     @covers("GOSSIP-10", "GOSSIP-22")
     def test_is_cut_into_ranges_that_cover_all_names(self) -> None:
-        side = Side("node-050")
-        side.hear("x", Records(tuple((f"node-{number:03}", ALIVE) for number in range(100) if number != 50)))
+        side = Side("node-050").meet(*(f"node-{number:03}" for number in range(100) if number != 50))
         packets = side.table.digest()
         assert len(packets) > 2
         parts = [side.codec.decode(packet).messages[0] for packet in packets]
@@ -394,7 +403,7 @@ class TestTheDead:
         side.hear("b", Records((("b", ALIVE._replace(inc=1)),)), delta(b"z", start=2))
         assert live(side, "b") == {b"x": b"1", b"y": b"1", b"z": b"1"}
         side.pass_time(1_000)
-        assert side.table.members() == {"b": ALIVE._replace(inc=1)} and side.table.next_timer() is None
+        assert others(side) == {"b": ALIVE._replace(inc=1)} and side.table.next_timer() is None
 
     @covers("GOSSIP-43")
     def test_entries_of_the_dead_are_dropped_after_a_while(self) -> None:
@@ -427,8 +436,8 @@ class TestTheDead:
         assert "b" in side.table.members()
         assert side.table.next_timer() == 600.0
         side.pass_time(0.2)
-        assert side.table.members() == {} and side.table.record_of("b") == DEAD and side.table.state_of("b") is None
-        assert side.hear("c", Digest("", "", (DigestEntry("a", ALIVE, 0),))) == []
+        assert others(side) == {} and side.table.record_of("b") == DEAD and side.table.state_of("b") is None
+        assert side.hear("c", Digest("", "b", (DigestEntry("a", ALIVE, 0),))) == []
 
     @covers("GOSSIP-35", "GOSSIP-44")
     def test_who_is_gone_again_is_kept_from_then_on(self) -> None:
@@ -452,9 +461,9 @@ class TestTheDead:
         assert side.hear("b", asking(DigestEntry("b", ALIVE, 2))) == accusation
         assert side.hear("b", delta(b"x")) == accusation
         assert side.hear("c", Records((("b", DEAD._replace(inc=2)),))) == []
-        assert side.table.members() == {}
+        assert others(side) == {}
         side.hear("b", Records((("b", ALIVE._replace(inc=3)),)))
-        assert side.table.members() == {"b": ALIVE._replace(inc=3)} and side.table.snapshot().remembered == 0
+        assert others(side) == {"b": ALIVE._replace(inc=3)} and side.table.snapshot().remembered == 0
 
     @covers("GOSSIP-46")
     def test_a_higher_life_of_a_remembered_node_is_news(self) -> None:
@@ -462,26 +471,26 @@ class TestTheDead:
         side.hear("c", Records((("b", LEFT),)))
         side.pass_time(601)
         side.hear("b", delta(b"z", life=NEWER.life))
-        assert side.table.members() == {"b": NEWER} and live(side, "b") == {b"z": b"1"}
+        assert others(side) == {"b": NEWER} and live(side, "b") == {b"z": b"1"}
 
     @covers("GOSSIP-45")
     @pytest.mark.parametrize("gone", [DEAD, LEFT])
     def test_who_is_gone_before_it_was_known_is_only_remembered(self, gone: Record) -> None:
-        side = Side("a")
+        side = Side("a").meet("c")
         assert side.hear("c", Records((("b", gone),)), asking(DigestEntry("b", gone, 5))) == []
-        assert side.table.members() == {} and side.table.record_of("b") == gone
+        assert others(side) == {} and side.table.record_of("b") == gone
         side.hear("c", Records((("b", ALIVE),)))
-        assert side.table.members() == {}
+        assert others(side) == {}
 
     @covers("GOSSIP-45")
     def test_the_gone_are_not_told_to_who_does_not_name_them(self) -> None:
         side = a_with_b()
         side.table.judge("b", ALIVE, Rank.DEAD, now=0.0)
-        assert side.hear("c", Digest("a", "", ())) == []
+        assert side.hear("c", Digest("a", "b", ())) == []
 
     @covers("GOSSIP-48")
     def test_the_table_has_an_end(self) -> None:
-        side = a_with_b(nodes_max=2)
+        side = a_with_b(nodes_max=2)  # b and c
         side.hear("c", Records((("c", ALIVE), ("d", ALIVE), ("e", DEAD))), delta(b"x", node_id="d"))
         assert sorted(side.table.members()) == ["b", "c"]
         assert side.table.snapshot().refused == 2 and side.table.state_of("d") is None

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from pico.config import GossipLimits, GossipTimers
-from pico.errors import RemoteProtocolError
 from pico.protocol.gossip import PacketCodec, first_life
 from pico.protocol.gossip.engine import CARD, ExchangeWanted, GossipEngine
 from pico.protocol.gossip.exchange import Exchange

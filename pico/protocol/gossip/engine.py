@@ -18,7 +18,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, log2, log10
+from heapq import nlargest
+from math import ceil, inf, log2, log10
 from typing import Final, NamedTuple
 
 from pico.config import GossipLimits, GossipTimers
@@ -27,7 +28,7 @@ from pico.protocol.gossip import probing, pushing
 from pico.protocol.gossip.probing import AskDirectly, AskHelpers, FailureDetector, Verdict
 from pico.protocol.gossip.pushing import GiveUp, Pusher, SendPush
 from pico.protocol.gossip.state import NodeState
-from pico.protocol.gossip.table import EVERYBODY, NOBODY, Change, GossipTable
+from pico.protocol.gossip.table import EVERYBODY, NOBODY, Change, GossipTable, Reply
 from pico.protocol.gossip.values import (
     Ack,
     Address,
@@ -160,17 +161,19 @@ class GossipEngine:
         self.nodes_max = limits.nodes_max
         self.table = GossipTable(codec, life, limits, rng)
         self.detector = FailureDetector(self.node_id, timers, rng, now=now)
-        self._pusher = Pusher(self.node_id, timers, rng, now=now)
+        self._pusher = Pusher(self.node_id, life, timers, rng, now=now)
         self._codec = codec
         self._limits = limits
         self._timers = timers
         self._rng = rng
         self._locate = locate
         self._now = now
+        self._pause_s = max(timers.pause_s, 2 * timers.probe_s)
         self._life = life
         self._live: list[str] = []  # the others that are not gone, in order
         self._ring: list[str] = []  # of rounds
         self._next_round = now + timers.round_s * rng.random()
+        self._busy_until = now + timers.busy_s
         self._next_exchange = now + timers.exchange_s * rng.random()
         self._next_reconnect = now
         self._absent: dict[str, Address] = {}  # those who died, and where they were; the next to be tried comes first
@@ -184,7 +187,6 @@ class GossipEngine:
         self._goodbyes: list[float] = []
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
-        self._joined = False
         self._contested = False
         self._received = 0
         self._violations: Counter[str] = Counter()
@@ -207,7 +209,7 @@ class GossipEngine:
             self.table.record,
             self.table.members(),
             self.detector.health,
-            self._joined,
+            self.joined,
             len(self._absent),
             self._received,
             dict(self._violations),
@@ -215,8 +217,8 @@ class GossipEngine:
 
     @property
     def joined(self) -> bool:
-        """Whether another node has been reached (GOSSIP-70)."""
-        return self._joined
+        """Whether another node is there: one that reaches only itself has not joined (GOSSIP-70)."""
+        return any(map(self.table.verified, self._live))
 
     @property
     def seeds_tried(self) -> bool:
@@ -236,11 +238,13 @@ class GossipEngine:
         """Say that ``key`` is ``value``. Raises ``LocalProtocolError`` for what could not be told to everyone."""
         if self.table.own.put(key, value):
             self._pusher.changed(now=now)
+            self._get_busy(now)
 
     def delete(self, key: bytes, *, now: float) -> None:
         """Say that ``key`` is no more."""
         if self.table.own.delete(key):
             self._pusher.changed(now=now)
+            self._get_busy(now)
 
     def set_seeds(self, addresses: Sequence[Address], *, now: float) -> None:
         """Where others may be; known ones keep their state."""
@@ -250,14 +254,14 @@ class GossipEngine:
         }
 
     def leave(self, *, now: float) -> None:
-        """Say that this process will not come back; from now on only probes are answered (GOSSIP-72)."""
+        """Say that this process will not come back; from now on it answers and begins nothing (GOSSIP-72)."""
         if self._left_at is not None:
             return
         self._advance(now)
         self.table.leave()
         self._left_at = now
         self._goodbyes = [now, *(now + pause_s for pause_s in self._timers.push_repeats_s)]
-        for node_id in self._rng.sample(self._live, min(LEAVE_EXCHANGES, len(self._live))):
+        for node_id in self._some_of(self._live, LEAVE_EXCHANGES):
             self._want_exchange(node_id)
         self._say_goodbye(now)
         self._settle()
@@ -305,20 +309,24 @@ class GossipEngine:
         self._advance(now)
         acks, pushes = self._answers_to(packet, source, acked=acked)
         reply = self.table.learn(packet, now=now, source=source)
+        self._follow_changes()
+        self._note_news(packet, reply)
         builder = self.table.builder(packets_max=self._limits.answer_packets_max)
         for ack in acks:
             builder.say(ack)
         for push, news in pushes:
             self._answer_push(push, news, builder)
+        if reply.digests or reply.summaries:
+            self._get_busy(now)
         behind = self.table.answer(reply, builder)
         self._send_all(builder, source, packet.sender)
-        self._note_news(packet)
         if behind:
             self._want_exchange(packet.sender)
         self._settle()
 
     def unsent(self, node_id: str, *, now: float) -> None:
         """A datagram for the node could not be sent (GOSSIP-59)."""
+        self._advance(now)
         self.detector.could_not_send(node_id, now=now)
         self._settle()
 
@@ -330,7 +338,7 @@ class GossipEngine:
 
     # Exchanges.
 
-    def open_exchange(self, sequence: int | None = None) -> list[bytes]:
+    def open_exchange(self) -> list[bytes]:
         """The bodies with which this node begins an exchange."""
         return self.table.digest_bodies(STREAM_BODY_BYTES_MAX)
 
@@ -341,11 +349,18 @@ class GossipEngine:
         """
         self._advance(now)
         builder = self.table.builder(packets_max=STREAM_BODIES_MAX, stream_bytes_max=STREAM_BODY_BYTES_MAX)
-        for body in bodies:
-            packet = self._codec.decode_body(body)
-            self.table.answer(self.table.learn(packet, now=now), builder)
-            self._note_news(packet)
-        self._settle()
+        try:
+            for body in bodies:
+                packet = self._codec.decode_body(body)
+                reply = self.table.learn(packet, now=now)
+                self._follow_changes()
+                self._note_news(packet, reply)
+                self.table.answer(reply, builder)
+        except RemoteProtocolError as violation:
+            self._violations[_kind(violation)] += 1
+            raise
+        finally:
+            self._settle()
         return builder.packets()
 
     def exchange_ended(self, wanted: ExchangeWanted, node_id: str | None, *, now: float) -> None:
@@ -356,23 +371,29 @@ class GossipEngine:
             seed.tried = True
             seed.node_id = node_id or ""
         if node_id is not None and node_id != self.node_id:
-            self._joined = True
             if seed is not None:
                 seed.wait_s = self._timers.seed_first_s
             if wanted.sequence is not None:
-                self._answered(wanted.sequence, direct=False)
+                self._answered(wanted.sequence, node_id)
         self._settle()
 
     # Time.
 
     def next_timer(self) -> float:
         """When ``handle_timer`` wants to be called."""
-        dues = [seed.due for address, seed in self._seeds.items() if self._needs(address, seed)]
-        dues += [one.nack_at for one in self._helped.values()]
-        dues += [due for due in (self.table.next_timer(), self._pusher.next_timer()) if due is not None]
-        if self._left_at is not None:
-            return min([*self._goodbyes, self._left_at + self._timers.linger_s, *dues])
+        dues = [one.nack_at for one in self._helped.values()]
+        table_due = self.table.next_timer()
+        if table_due is not None:
+            dues.append(table_due)
+        if self._left_at is not None:  # GOSSIP-72
+            end = self._left_at + self._timers.linger_s
+            return min([*dues, *self._goodbyes, *([end] if self._now < end else [])], default=inf)
         dues += [self._next_round, self._next_exchange, self.detector.next_timer()]
+        dues.append(self._now + self._pause_s / 2)  # so that to have nothing to do is not taken for a pause
+        dues += [seed.due for seed in self._seeds.values()]
+        pusher_due = self._pusher.next_timer()
+        if pusher_due is not None:
+            dues.append(pusher_due)
         return min([*dues, self._next_reconnect] if self._absent else dues)
 
     def handle_timer(self, *, now: float) -> None:
@@ -392,22 +413,30 @@ class GossipEngine:
     def _advance(self, now: float) -> None:
         """Time has passed; more than it should have when the process did not run (GOSSIP-63)."""
         gap_s = now - self._now
-        if gap_s > max(self._timers.pause_s, 2 * self._timers.probe_s):
+        if gap_s > self._pause_s:
             self.detector.paused(gap_s, now=now)
         self._now = now
 
     def _hold_round(self) -> None:
         now = self._now
         if now >= self._next_round:
-            self._next_round = now + self._timers.round_s * (0.9 + 0.2 * self._rng.random())
+            round_s = self._timers.round_s if now < self._busy_until else self._timers.quiet_round_s
+            self._next_round = now + round_s * (0.9 + 0.2 * self._rng.random())
             node_id = self._next_in_ring()
             if node_id is not None:
-                self._compare_with(node_id)
+                self._say(node_id, self._summary())
         if now >= self._next_exchange:
             stretch = 1.0 + max(0.0, log2(max(1, len(self._live)) / LARGE_CLUSTER))
             self._next_exchange = now + self._timers.exchange_s * stretch * (0.9 + 0.2 * self._rng.random())
             if self._live:
                 self._want_exchange(self._rng.sample(self._live, 1)[0])
+                self.table.own.collect(self._pusher.acknowledged(self._live))  # GOSSIP-75
+
+    def _get_busy(self, now: float | None = None) -> None:
+        """Something differs, somewhere: compare often, and begin now if that was seldom (GOSSIP-65)."""
+        now = self._now if now is None else now
+        self._busy_until = now + self._timers.busy_s
+        self._next_round = min(self._next_round, now + self._timers.round_s)
 
     def _next_in_ring(self) -> str | None:
         """Each of the others in turn; a new order after each time around (GOSSIP-65)."""
@@ -419,9 +448,6 @@ class GossipEngine:
         self._ring = list(self._live)
         self._rng.shuffle(self._ring)
         return self._ring.pop() if self._ring else None
-
-    def _compare_with(self, node_id: str) -> None:
-        self._say(node_id, self._summary())
 
     def _summary(self) -> Summary:
         return Summary(((EVERYBODY, self.table.summary()),))
@@ -439,10 +465,14 @@ class GossipEngine:
             ping = Ping(self._rng.getrandbits(32), node_id)
             self._send_messages(address, "", [ping, self._records_message([node_id]), self._summary()])
         for address, seed in self._seeds.items():
-            if now >= seed.due and self._needs(address, seed):
+            if now < seed.due:
+                continue
+            if self._needs(address, seed):
                 seed.due = now + seed.wait_s * (0.75 + 0.5 * self._rng.random())
                 seed.wait_s = min(2 * seed.wait_s, self._timers.seed_max_s)
                 self._events.append(ExchangeWanted(address, "", None))
+            else:
+                seed.due, seed.wait_s, seed.tried = now + self._timers.seed_max_s, self._timers.seed_first_s, True
 
     def _needs(self, address: Address, seed: _Seed) -> bool:
         """Whether nobody who is known to live is behind the seed."""
@@ -474,7 +504,7 @@ class GossipEngine:
             elif isinstance(message, Push):
                 pushes.append((message, self._is_news(message.delta)))
             elif isinstance(message, Pushed):
-                self._receive_pushed(packet.sender, message)
+                self._pusher.answered(message.sequence, packet.sender, message.life, message.applied)
         return acks, pushes
 
     def _answer_push(self, push: Push, news: bool, builder: PacketBuilder) -> None:
@@ -490,26 +520,19 @@ class GossipEngine:
         state = self.table.state_of(delta.node_id)
         return state is None or state.life < delta.life or (state.life == delta.life and state.applied < delta.upto)
 
-    def _receive_pushed(self, sender: str, pushed: Pushed) -> None:
-        self._pusher.answered(pushed.sequence)
-        if pushed.life == self.table.own.life:
-            self._pusher.has_applied(sender, pushed.applied)
-
     def _receive_ack(self, ack: Ack) -> None:
-        helped = self._helped.pop(ack.sequence, None)
+        helped = self._helped.get(ack.sequence)
         if helped is not None and helped.node_id == ack.node_id:
+            del self._helped[ack.sequence]
             self._send_messages(helped.origin, "", [Ack(helped.sequence, ack.node_id, ack.life)])
-            return
-        self._answered(ack.sequence, ack=ack)
+        elif self._answered(ack.sequence, ack.node_id):
+            self.table.verify(ack.node_id, ack.life)
 
-    def _answered(self, sequence: int, *, ack: Ack | None = None, direct: bool = True) -> None:
-        node_id = self.detector.answered(sequence, now=self._now, direct=direct)
-        if node_id is None:
-            return
-        self._joined = True
-        if ack is not None and ack.node_id == node_id:
-            self.table.verify(node_id, ack.life)
+    def _answered(self, sequence: int, node_id: str) -> bool:
+        if not self.detector.answered(sequence, node_id, now=self._now):
+            return False
         self._events.append(NodeChanged(node_id, ()))  # whether it answers may have changed
+        return True
 
     def _help(self, request: PingRequest, origin: Address) -> None:
         """Ping a node for another (GOSSIP-60)."""
@@ -527,8 +550,12 @@ class GossipEngine:
                 del self._helped[sequence]
                 self._send_messages(helped.origin, "", [Nack(helped.sequence)])
 
-    def _note_news(self, packet: Packet) -> None:
-        """Witnesses among what was said, and how much the sender has of ours."""
+    def _note_news(self, packet: Packet, reply: Reply) -> None:
+        """Witnesses among what was said, and how much the sender has of ours; the packet is learned and followed."""
+        if not self._is_live(packet.sender):
+            return
+        if any(range_.holds(self.node_id) for range_ in reply.agreed):
+            self._pusher.has_applied(packet.sender, self.table.own.applied)
         for message in packet.messages:
             if isinstance(message, Records):
                 for node_id, record in message.records:
@@ -545,10 +572,7 @@ class GossipEngine:
         """Follow up on changes and commands until there are none."""
         busy = True
         while busy:
-            busy = False
-            for change in self.table.changes():
-                busy = True
-                self._follow(change)
+            busy = self._follow_changes()
             for command in self.detector.commands():
                 busy = True
                 self._obey_detector(command)
@@ -559,9 +583,16 @@ class GossipEngine:
             self._contested = True
             self._events.append(Contested())
 
+    def _follow_changes(self) -> bool:
+        changes = self.table.changes()
+        for change in changes:
+            self._follow(change)
+        return bool(changes)
+
     def _follow(self, change: Change) -> None:
         node_id = change.node_id
         self._events.append(NodeChanged(node_id, change.entries))
+        self._get_busy()
         if node_id == self.node_id:
             self._follow_self()
         elif change.entries is None:
@@ -572,16 +603,19 @@ class GossipEngine:
     def _follow_self(self) -> None:
         if self.table.own.life != self._life:
             self._life = self.table.own.life
-            self._pusher.life_began(now=self._now)
+            self._pusher.life_began(self._life, now=self._now)
         elif self._left_at is None:
             self.detector.accused()
-        self._start_rumour(self.node_id, urgent=True)
+        self._start_rumour(self.node_id, urgent=self._left_at is None)
 
     def _follow_node(self, node_id: str) -> None:
         """Another node's record is not what it was, or its whole copy."""
-        record = self.table.members().get(node_id)
+        record = self.table.member(node_id)
         before = self._records.get(node_id)
         self.detector.update(node_id, record, now=self._now)
+        known = self.table.record_of(node_id)
+        if known is not None and known.left:
+            self._absent.pop(node_id, None)  # it will not come back
         if record is None:
             self._records.pop(node_id, None)
             self._lose(node_id)
@@ -596,11 +630,16 @@ class GossipEngine:
             if before is not None and before.life != record.life:
                 self._pusher.forget(node_id)
             if record.rank is Rank.SUSPECT and not self.detector.witnessed(node_id):
-                self.detector.probe(node_id, now=self._now)  # GOSSIP-62
+                self.detector.probe_soon(node_id, now=self._now)  # GOSSIP-62
             self._verify(node_id)
         if self.table.may_tell(node_id) and self._told.get(node_id) != record:
             self._told[node_id] = record
             self._start_rumour(node_id, urgent=len(self._live) > self._timers.push_all_max and record.rank > Rank.ALIVE)
+
+    def _is_live(self, node_id: str) -> bool:
+        """Whether it is another node in the table that is not gone."""
+        record = self._records.get(node_id)
+        return record is not None and not record.gone
 
     def _find(self, node_id: str) -> None:
         at = bisect_left(self._live, node_id)
@@ -627,19 +666,20 @@ class GossipEngine:
 
     def _verify(self, node_id: str) -> None:
         """Ask a node of which there is only hearsay, as soon as it is known where it is (GOSSIP-53)."""
-        record = self._records.get(node_id)
-        if record is None or record.gone or self.table.verified(node_id) or self.address_of(node_id) is None:
+        if self.table.verified(node_id) or not self._is_live(node_id) or self.address_of(node_id) is None:
             return
-        self.detector.probe(node_id, now=self._now)
+        self.detector.probe_soon(node_id, now=self._now)
 
     def _obey_detector(self, command: probing.Command) -> None:
         node_id = command.node_id
+        if self._left_at is not None or not self._is_live(node_id):  # GOSSIP-72; a verdict has just come before
+            return
         if isinstance(command, Verdict):
             self._judge(command)
             return
         address = self.address_of(node_id)
         if address is None:
-            self.detector.could_not_send(node_id, now=self._now)
+            self.detector.could_not_ask(command.sequence)
         elif isinstance(command, AskDirectly):
             record = self._records[node_id]
             messages: list[Message] = [Ping(command.sequence, node_id)]
@@ -654,12 +694,13 @@ class GossipEngine:
 
     def _judge(self, verdict: Verdict) -> None:
         node_id, judged, rank = verdict
+        said = judged._replace(rank=rank)
         changed = self.table.judge(node_id, judged, rank, now=self._now)
-        for change in self.table.changes():
-            self._follow(change)
-        record = self._records.get(node_id)
-        witnessed = record is not None and self.detector.confirm(node_id, record, self.node_id)
-        if changed or (witnessed and rank is Rank.SUSPECT):
+        if changed and self.table.may_tell(node_id):
+            self._told[node_id] = said  # here, and not again when the change is followed
+        self._follow_changes()
+        witnessed = self.detector.confirm(node_id, said, self.node_id)
+        if changed or witnessed:
             self._start_rumour(node_id, urgent=True)
         self._events.append(NodeChanged(node_id, ()))
 
@@ -668,10 +709,10 @@ class GossipEngine:
             self._want_exchange(command.node_id)
             return
         state, address = self.table.state_of(command.owner), self.address_of(command.node_id)
-        if state is None or address is None:
-            self._pusher.answered(command.sequence)
+        if self._left_at is not None or state is None or address is None or not self._is_live(command.node_id):
+            self._pusher.drop(command.sequence)
         elif command.start < state.floor:  # GOSSIP-13
-            self._pusher.answered(command.sequence)
+            self._pusher.drop(command.sequence)
             self._want_exchange(command.node_id)
         else:
             self._push(command, state, address)
@@ -683,16 +724,16 @@ class GossipEngine:
             state.deltas(command.owner, command.start, lambda least: builder.room_for(head_bytes + least) - head_bytes),
             None,
         )
-        if delta is None:
-            self._pusher.answered(command.sequence)
+        if delta is None:  # the node has not got so far itself
+            self._pusher.drop(command.sequence)
             return
         builder.say(Push(command.sequence, command.range, delta))
         self._send_all(builder, address, command.node_id)
         self._pusher.sent(command, delta.upto, now=self._now)
 
     def _want_exchange(self, node_id: str) -> None:
-        """With a node that datagrams do not help, or not enough; not again and again."""
-        address = self.address_of(node_id)
+        """With a node that datagrams do not help, or not enough; not again and again (GOSSIP-66)."""
+        address = self.address_of(node_id) if self._is_live(node_id) else None
         at = self._exchanged_at.get(node_id)
         if address is None or (at is not None and self._now < at + self._timers.exchange_pause_s):
             return
@@ -702,15 +743,18 @@ class GossipEngine:
     # Rumours: who has changed, told on with whatever is sent, and at once where it matters.
 
     def _start_rumour(self, node_id: str, *, urgent: bool) -> None:
-        times = 4 * ceil(log10(len(self._live) + 2))
+        if not self.table.may_tell(node_id):  # GOSSIP-53
+            return
         self._rumours.pop(node_id, None)
-        self._rumours[node_id] = times
-        if urgent and self._live:
+        if urgent:
             few = len(self._live) <= self._timers.push_all_max
-            told = self._live if few else self._rng.sample(self._live, min(URGENT_FANOUT, len(self._live)))
-            for other in told:
+            for other in self._live if few else self._some_of(self._live, URGENT_FANOUT):
                 if other != node_id:
                     self._say(other, self._records_message([node_id]))
+        self._rumours[node_id] = 4 * ceil(log10(len(self._live) + 2))
+
+    def _some_of(self, node_ids: Sequence[str], count: int) -> list[str]:
+        return self._rng.sample(node_ids, min(count, len(node_ids)))
 
     def _records_message(self, node_ids: Iterable[str]) -> Records:
         known = tuple(
@@ -718,13 +762,12 @@ class GossipEngine:
         )
         return Records(known, frozenset(node_id for node_id, _ in known if self.detector.witnessed(node_id)))
 
-    def _say_rumours(self, builder: PacketBuilder) -> None:
-        """The least told first, as far as there is room in the packet (GOSSIP-56)."""
-        if not self._rumours:
-            return
-        fresh = sorted(self._rumours, key=self._rumours.__getitem__, reverse=True)[:RUMOURS_IN_A_PACKET]
+    def _say_rumours(self, builder: PacketBuilder, to: str) -> None:
+        """The least told first, as far as there is room in the packet; to nobody about itself (GOSSIP-56)."""
+        others = (node_id for node_id in self._rumours if node_id != to)
+        fresh = nlargest(RUMOURS_IN_A_PACKET, others, key=self._rumours.__getitem__)
         for node_id in fresh:
-            message = self._records_message([node_id])
+            message = self._records_message([node_id] if self.table.may_tell(node_id) else [])  # GOSSIP-53
             payload = encode_records(message)
             if len(payload) > builder.spare_bytes:
                 return
@@ -756,7 +799,7 @@ class GossipEngine:
 
     def _send_all(self, builder: PacketBuilder, address: Address, node_id: str) -> None:
         if builder.has_messages:
-            self._say_rumours(builder)
+            self._say_rumours(builder, node_id)
         for data in builder.packets():
             self._datagrams.append(Datagram(address, data, node_id))
 

@@ -3,7 +3,7 @@
 Responsible for: whose turn it is, when it is over, and how much one turn may bring. Refuses to know: the stream, and
 what is said; the engine of each side reads the bodies of a turn and gives the next.
 
-Who opens it says what it knows of everybody. A turn without bodies is the last one.
+Who opens it says what it knows of everybody. A turn with bodies is answered with a turn; one without is the last.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Exchange:
 
     def receive_body(self, body: bytes) -> None:
         """One body of the other side's turn."""
-        if self.over or len(self._bodies) >= STREAM_BODIES_MAX + self._engine.nodes_max:  # GOSSIP-71
+        if self.over or len(self._bodies) > STREAM_BODIES_MAX + self._engine.nodes_max:  # GOSSIP-71
             raise RemoteProtocolError(f"exchange: a body after {len(self._bodies)} of a turn")
         self._bodies.append(body)
 
     def end_turn(self, *, now: float) -> list[bytes]:
         """The other side's turn is over; the bodies of ours, which is over with them.
 
-        With ``over`` set and no bodies the other side's was the last turn and nothing is to be sent; with ``over`` set
-        after that, ours is.
+        A turn that had bodies is answered even with none, which is said and ends the exchange. A turn that had none
+        was the last, and nothing is to be said. ``over`` is set either way.
         """
         bodies, self._bodies = self._bodies, []
         self._turns += 1
@@ -55,7 +55,7 @@ class Exchange:
             return []
         answer = self._engine.answer_exchange(bodies, now=now)
         self._turns += 1
-        if self._turns >= TURNS_MAX:
+        if self._turns >= TURNS_MAX:  # GOSSIP-71
             answer = []
         self.over = not answer
         return answer

@@ -31,6 +31,12 @@ SEQUENCES: Final = 1 << 32
 SMOOTHING: Final = 0.2
 """The weight of a new round-trip time in the running mean."""
 
+PROBE_BURST_S: Final = 0.05
+"""So much of ``probe_rate`` may go out of turn at once."""
+
+ROUNDING: Final = 1e-6
+"""A timer that is due may find a hair less than what it was set for."""
+
 
 class AskDirectly(NamedTuple):
     """Send a ping to the node."""
@@ -84,7 +90,7 @@ class _Suspicion:
 
 
 def suspicion_s(timers: GossipTimers, nodes: int, confirmations: int) -> float:
-    """How long a suspect has, with so many nodes in the cluster and so many witnesses besides the first."""
+    """How long a suspect has, with so many nodes in the cluster and so many witnesses besides the first (GOSSIP-64)."""
     shortest = timers.suspicion_factor * max(1.0, log10(nodes)) * timers.probe_s
     wanted = timers.suspicion_confirmations
     if nodes < FEW_NODES or confirmations >= wanted:
@@ -108,6 +114,9 @@ class FailureDetector:
         self._sequence = rng.getrandbits(32)
         self._probes: dict[int, _Probe] = {}
         self._probed: dict[str, int] = {}  # the sequence of the probe that is under way
+        self._waiting: dict[str, None] = {}  # for a probe out of turn, the longest first
+        self._tokens = max(1.0, PROBE_BURST_S * timers.probe_rate)  # for such probes
+        self._filled_at = now
         self._suspicions: dict[str, _Suspicion] = {}
         self._unanswering: set[str] = set()
         self._round_trips_s: dict[str, float] = {}
@@ -128,7 +137,9 @@ class FailureDetector:
             self._forget(node_id)
             return
         if node_id not in self._records:
-            self._ring.insert(self._rng.getrandbits(32) % (len(self._ring) + 1), node_id)
+            at = self._rng.getrandbits(32) % (len(self._ring) + 1)
+            self._ring.insert(at, node_id)
+            self._turn += at < self._turn
         self._records[node_id] = record
         suspicion = self._suspicions.get(node_id)
         if record.rank is not Rank.SUSPECT:
@@ -160,7 +171,10 @@ class FailureDetector:
     def _forget(self, node_id: str) -> None:
         if self._records.pop(node_id, None) is None:
             return
-        self._ring.remove(node_id)
+        at = self._ring.index(node_id)
+        del self._ring[at]
+        self._turn -= at < self._turn  # GOSSIP-65
+        self._waiting.pop(node_id, None)
         self._suspicions.pop(node_id, None)
         self._unanswering.discard(node_id)
         self._round_trips_s.pop(node_id, None)
@@ -170,8 +184,25 @@ class FailureDetector:
 
     # Asking.
 
+    def probe_soon(self, node_id: str, *, now: float) -> None:
+        """Ask a node out of its turn, as soon as ``probe_rate`` allows it (GOSSIP-74)."""
+        if node_id in self._records and node_id not in self._probed:
+            self._waiting[node_id] = None
+            self._probe_waiting(now=now)
+
+    def _probe_waiting(self, *, now: float) -> None:
+        rate = self._timers.probe_rate
+        self._tokens = min(max(1.0, PROBE_BURST_S * rate), self._tokens + (now - self._filled_at) * rate)
+        self._filled_at = now
+        while self._waiting and self._tokens > 1 - ROUNDING:
+            node_id = next(iter(self._waiting))
+            del self._waiting[node_id]
+            self._tokens -= 1
+            self.probe(node_id, now=now)
+
     def probe(self, node_id: str, *, now: float) -> None:
         """Ask a node now, out of its turn; nothing when it is being asked."""
+        self._waiting.pop(node_id, None)
         judged = self._records.get(node_id)
         if judged is None or node_id in self._probed:
             return
@@ -182,18 +213,17 @@ class FailureDetector:
         self._probed[node_id] = self._sequence
         self._commands.append(AskDirectly(node_id, self._sequence))
 
-    def answered(self, sequence: int, *, now: float, direct: bool = True) -> str | None:
-        """An answer came; the name of the node that was asked, if it is still waited for."""
-        probe = self._probes.pop(sequence, None)
-        if probe is None:
-            return None
-        node_id = probe.node_id
-        del self._probed[node_id]
+    def answered(self, sequence: int, node_id: str, *, now: float) -> bool:
+        """An answer of the node came, by whatever way; whether it was still waited for."""
+        probe = self._probes.get(sequence)
+        if probe is None or probe.node_id != node_id:  # GOSSIP-58
+            return False
+        del self._probes[sequence], self._probed[node_id]
         self._unanswering.discard(node_id)
-        if direct and not probe.asked_others:
+        if not probe.asked_others:
             self._note_round_trip(node_id, now - probe.sent_at)
-        self.health = max(0, self.health - 1)
-        return node_id
+        self.health = max(0, self.health - 1)  # GOSSIP-73
+        return True
 
     def helper_answered(self, sequence: int) -> None:
         """A helper had no answer either: it at least is there, and so is the network between us."""
@@ -202,10 +232,16 @@ class FailureDetector:
             probe.nacks_missing -= 1
 
     def could_not_send(self, node_id: str, *, now: float) -> None:
-        """The ping did not leave: there is no use in waiting for its answer."""
+        """The ping did not leave: there is no use in waiting for its answer (GOSSIP-59)."""
         probe = self._probes.get(self._probed.get(node_id, -1))
         if probe is not None:
-            probe.direct_until = now
+            probe.direct_until = min(probe.direct_until, now)
+
+    def could_not_ask(self, sequence: int) -> None:
+        """Not even others can ask the node, for nobody knows where it is: that says nothing about this one."""
+        probe = self._probes.get(sequence)
+        if probe is not None:
+            probe.nacks_missing = 0
 
     def accused(self) -> None:
         """This node was suspected and had to contradict: perhaps it is slow."""
@@ -221,6 +257,8 @@ class FailureDetector:
         """When ``handle_timer`` wants to be called."""
         dues = [probe.until if probe.asked_others else probe.direct_until for probe in self._probes.values()]
         dues += [max(self._expires_at(one), self._quiet_until) for one in self._suspicions.values()]
+        if self._waiting:
+            dues.append(self._filled_at + (1 - self._tokens) / self._timers.probe_rate)
         return min([self._next_round, *dues])
 
     def handle_timer(self, *, now: float) -> None:
@@ -233,7 +271,9 @@ class FailureDetector:
         if now >= self._quiet_until:
             for node_id, suspicion in list(self._suspicions.items()):
                 if now >= self._expires_at(suspicion):
-                    self._commands.append(Verdict(node_id, suspicion.record, Rank.DEAD))
+                    del self._suspicions[node_id]
+                    self._commands.append(Verdict(node_id, suspicion.record, Rank.DEAD))  # GOSSIP-64
+        self._probe_waiting(now=now)
         if now >= self._next_round:
             self._next_round = now + self._round_s()
             self._probe_next(now=now)
@@ -242,6 +282,7 @@ class FailureDetector:
         """This process did not run: what it did not hear meanwhile says nothing about the others (GOSSIP-63)."""
         self._probes.clear()
         self._probed.clear()
+        self._filled_at = now
         for suspicion in self._suspicions.values():
             suspicion.began_at += gap_s
         self._quiet_until = now + self._timers.probe_s
@@ -274,7 +315,7 @@ class FailureDetector:
                 return
 
     def _ask_others(self, sequence: int, probe: _Probe) -> None:
-        probe.asked_others = True
+        probe.asked_others = True  # GOSSIP-61
         helpers = self._helpers(probe.node_id)
         probe.nacks_missing = len(helpers) or 1
         if helpers:
@@ -294,7 +335,7 @@ class FailureDetector:
         del self._probes[sequence]
         del self._probed[probe.node_id]
         self._unanswering.add(probe.node_id)
-        # A helper that did not even say that it failed is a sign that it is we who are not heard.
+        # A helper that did not even say that it failed is a sign that it is we who are not heard (GOSSIP-73).
         self._worsen(probe.nacks_missing)
         self._commands.append(Verdict(probe.node_id, probe.judged, Rank.SUSPECT))
 

@@ -11,12 +11,13 @@ then the rounds do the rest: a push is there for speed, not for certainty.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pico.config import GossipTimers
-from pico.protocol.gossip.table import NOBODY
+from pico.protocol.gossip.table import EVERYBODY, NOBODY
 from pico.protocol.gossip.values import Chance, Range
 
 __all__ = ["GiveUp", "Pusher", "SendPush", "delegates"]
@@ -30,6 +31,8 @@ class SendPush(NamedTuple):
     start: int
     range: Range
     sequence: int
+    direct: bool = False
+    """It is one of several to this node, each beginning where the one before ends."""
 
 
 class GiveUp(NamedTuple):
@@ -60,16 +63,28 @@ class _Told:
     applied: int = 0
     upto: int = 0
     unanswered: int = 0  # packets
+    resumed: int = 0  # from where it was last told again what had been told
 
 
-def delegates(names: Sequence[str], range_: Range, fanout: int, rng: Chance) -> list[tuple[str, Range]]:
-    """For each part of the names, which are in order and lie in the range, one of them and the range that it is for."""
+def delegates(teller: str, names: Sequence[str], range_: Range, fanout: int, rng: Chance) -> list[tuple[str, Range]]:
+    """For each part of the names, which are in order and lie in the range, one of them and the range that it is for.
+
+    No part has the teller between its names, for it would be told its own words by whoever tells that part.
+    """
+    split = bisect_left(names, teller)
+    before, after = names[:split], names[split:]
     parts = min(fanout, len(names))
+    parts_before = max(min(1, len(before)), parts * len(before) // max(1, len(names)))
+    parts_after = min(len(after), max(1, parts - parts_before))
+    chosen = _choose(before, range_.above, before[-1] if before else "", parts_before, rng)
+    return chosen + _choose(after, max(teller, range_.above), range_.upto, parts_after, rng)
+
+
+def _choose(names: Sequence[str], above: str, last: str, parts: int, rng: Chance) -> list[tuple[str, Range]]:
     chosen = []
-    above = range_.above
     for part in range(parts):
         chunk = names[len(names) * part // parts : len(names) * (part + 1) // parts]
-        upto = range_.upto if part == parts - 1 else chunk[-1]
+        upto = last if part == parts - 1 else chunk[-1]
         delegate = chunk[rng.getrandbits(32) % len(chunk)]
         chosen.append((delegate, Range(above, upto) if len(chunk) > 1 else NOBODY))
         above = upto
@@ -79,8 +94,9 @@ def delegates(names: Sequence[str], range_: Range, fanout: int, rng: Chance) -> 
 class Pusher:
     """What this node tells unasked; one for all of its peers."""
 
-    def __init__(self, node_id: str, timers: GossipTimers, rng: Chance, *, now: float) -> None:
+    def __init__(self, node_id: str, life: int, timers: GossipTimers, rng: Chance, *, now: float) -> None:
         self._node_id = node_id
+        self._life = life
         self._timers = timers
         self._rng = rng
         self._told: dict[str, _Told] = {}
@@ -105,8 +121,9 @@ class Pusher:
         if self._due is None:
             self._due = now + self._timers.push_delay_s
 
-    def life_began(self, *, now: float) -> None:
+    def life_began(self, life: int, *, now: float) -> None:
         """All is said anew, and nobody has any of it."""
+        self._life = life
         self._told.clear()
         self._pending.clear()
         self._applied = self._relayed = 0
@@ -120,17 +137,39 @@ class Pusher:
                 del self._pending[sequence]
 
     def has_applied(self, node_id: str, applied: int) -> None:
-        """A node has said, in whatever message, how much it has of ours."""
+        """A node that lives has said, in whatever message, how much it has of ours."""
         told = self._told.setdefault(node_id, _Told())
         told.applied = max(told.applied, applied)
         told.upto = max(told.upto, applied)
 
-    def answered(self, sequence: int) -> None:
-        """A push came; there may be more to tell."""
+    def answered(self, sequence: int, node_id: str, life: int, applied: int) -> None:
+        """A push came to the node, which has so much now of that life of its owner; there may be more to tell."""
         pending = self._pending.get(sequence)
-        if pending is not None:
-            self._drop(pending)
-            self._go_on(pending.push)
+        if pending is None or pending.push.node_id != node_id:
+            return
+        if pending.push.owner == self._node_id and life == self._life:
+            self.has_applied(node_id, applied)
+        self.drop(sequence)
+        if pending.push.direct and self._resume(self._told[node_id]):
+            self._go_on(node_id)
+
+    @staticmethod
+    def _resume(told: _Told) -> bool:
+        """Begin anew where the node is, if all is answered and it has less; not when it came no further since."""
+        if told.unanswered or told.applied >= told.upto:
+            return True
+        told.upto = told.applied
+        if told.applied == told.resumed:
+            return False
+        told.resumed = told.applied
+        return True
+
+    def drop(self, sequence: int) -> None:
+        """No answer to the push is waited for any more."""
+        pending = self._pending.pop(sequence, None)
+        if pending is None or not pending.push.direct:
+            return
+        self._told[pending.push.node_id].unanswered -= 1
 
     def sent(self, push: SendPush, upto: int, *, now: float) -> None:
         """A push left that told up to a version; its answer is waited for."""
@@ -138,16 +177,25 @@ class Pusher:
         if push.sequence in self._pending:
             return  # again
         self._pending[push.sequence] = _Pending(push, now + self._timers.push_repeats_s[0])
-        if self._is_direct(push):
+        if push.direct:
             told = self._told.setdefault(push.node_id, _Told())
             told.upto = max(told.upto, upto)
             told.unanswered += 1
-            self._go_on(push)
+            self._go_on(push.node_id)
+        elif push.owner == self._node_id and upto < self._relayed:
+            self._relayed = upto  # the packet was full: the rest is told next
+            self.changed(now=now)
 
     def relay(self, owner: str, start: int, range_: Range, names: Sequence[str]) -> None:
         """Tell on to a range, of which these are the names in order, what came of another node."""
-        for delegate, part in delegates(names, range_, self._timers.push_fanout, self._rng):
+        if self._tokens < 1:  # GOSSIP-68
+            return
+        for delegate, part in delegates(self._node_id, names, range_, self._timers.push_fanout, self._rng):
             self._push(delegate, owner, start, part)
+
+    def acknowledged(self, names: Iterable[str]) -> int:
+        """Up to which version each of these nodes has said that it has what this one says (GOSSIP-75)."""
+        return min((told.applied if (told := self._told.get(name)) else 0 for name in names), default=0)
 
     # Time.
 
@@ -166,42 +214,37 @@ class Pusher:
         if self._due is None or now < self._due:
             return
         if self._tokens < 1:
-            self._due = now + 4 * self._timers.push_delay_s  # the latest value of a key is what is told then
+            # GOSSIP-68: the latest value of a key is what is told then.
+            self._due = now + 4 * self._timers.push_delay_s
             return
         self._due = None
-        if len(names) > self._timers.push_all_max:
+        if len(names) > self._timers.push_all_max:  # GOSSIP-67
             self._tell_tree(names)
         else:
             for node_id in names:
                 self._tell(node_id)
+            self._relayed = applied  # should there be more nodes the next time
 
     def _tell(self, node_id: str) -> None:
         """Tell one node what it does not have, unless enough is on its way to it."""
         told = self._told.setdefault(node_id, _Told())
         if told.upto < self._applied and told.unanswered < self._timers.push_window:
-            self._push(node_id, self._node_id, told.upto, NOBODY)
+            self._push(node_id, self._node_id, told.upto, NOBODY, direct=True)
 
     def _tell_tree(self, names: Sequence[str]) -> None:
         if self._relayed < self._applied:
-            self.relay(self._node_id, self._relayed, Range(), names)
+            self.relay(self._node_id, self._relayed, EVERYBODY, names)
             self._relayed = self._applied
 
-    def _push(self, node_id: str, owner: str, start: int, range_: Range) -> None:
+    def _push(self, node_id: str, owner: str, start: int, range_: Range, *, direct: bool = False) -> None:
         self._sequence = (self._sequence + 1) % SEQUENCES
-        self._commands.append(SendPush(node_id, owner, start, range_, self._sequence))
+        self._commands.append(SendPush(node_id, owner, start, range_, self._sequence, direct))
 
-    def _is_direct(self, push: SendPush) -> bool:
-        return push.owner == self._node_id and push.range is NOBODY
-
-    def _go_on(self, push: SendPush) -> None:
-        if self._is_direct(push) and self._tokens >= 1:
-            self._tell(push.node_id)
-
-    def _drop(self, pending: _Pending) -> None:
-        del self._pending[pending.push.sequence]
-        told = self._told.get(pending.push.node_id)
-        if told is not None and self._is_direct(pending.push):
-            told.unanswered = max(0, told.unanswered - 1)
+    def _go_on(self, node_id: str) -> None:
+        if self._tokens >= 1:
+            self._tell(node_id)
+        elif self._due is None:
+            self._due = self._filled_at + 4 * self._timers.push_delay_s  # GOSSIP-68
 
     def _repeat(self, pending: _Pending, *, now: float) -> None:
         pending.repeats += 1
@@ -209,9 +252,9 @@ class Pusher:
             pending.due = now + self._timers.push_repeats_s[pending.repeats]
             self._commands.append(pending.push)
             return
-        self._drop(pending)
-        told = self._told.get(pending.push.node_id)
-        if told is not None:
+        self.drop(pending.push.sequence)
+        if pending.push.direct:
+            told = self._told[pending.push.node_id]
             told.upto = told.applied  # what comes next begins where it is known to be
         self._commands.append(GiveUp(pending.push.node_id))
 

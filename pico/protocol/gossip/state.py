@@ -144,6 +144,11 @@ class OwnState(NodeState):
         self._tombstones = sum(entry.value is None for entry in self.entries.values())
         self._bytes = sum(map(entry_bytes, self.entries.values()))
 
+    def collect(self, version: int) -> None:
+        """Everybody who matters has what was said up to ``version``: its deletions are not needed any more."""
+        if any(entry.value is None and entry.version <= version for entry in self.entries.values()):
+            self.compact(version)
+
     def begin_life(self, life: int) -> None:
         """Say all that is live again, as another process would."""
         assert life > self.life, "a life that is not higher"

@@ -138,6 +138,8 @@ class Reply:
     digests: list[Range] = field(default_factory=list)
     summaries: list[Range] = field(default_factory=list)
     """Ranges in which what is known differs, with few nodes and with many."""
+    agreed: list[Range] = field(default_factory=list)
+    """Ranges in which the sender knows exactly what is known here."""
 
 
 class GossipTable:
@@ -184,6 +186,11 @@ class GossipTable:
             return self.own
         member = self._members.get(node_id)
         return None if member is None else member.replica
+
+    def member(self, node_id: str) -> Record | None:
+        """What is known of another node in the table."""
+        member = self._members.get(node_id)
+        return None if member is None else member.record
 
     def members(self) -> dict[str, Record]:
         """The other nodes in the table."""
@@ -289,10 +296,11 @@ class GossipTable:
                 self._receive_digest(message, reply, now=now)
             elif isinstance(message, Records):
                 for node_id, record in message.records:
-                    self._hear(node_id, record, reply, now=now)
+                    self._learn(node_id, record, now=now)
+                    self._correct(node_id, record, reply)
             elif isinstance(message, Summary):
                 self._receive_summary(message, reply)
-            elif isinstance(message, Push):
+            elif isinstance(message, Push):  # GOSSIP-50
                 self._receive_state(message.delta, reply, now=now)
             elif isinstance(message, (Delta, Snapshot)):
                 self._receive_state(message, reply, now=now)
@@ -309,7 +317,7 @@ class GossipTable:
             self._changes.append(Change(node_id, None))
 
     def _hear_itself(self, node_id: str, life: int, source: Address | None, *, now: float) -> None:
-        self._learn(node_id, Record(life), now=now)
+        self._learn(node_id, Record(life), now=now)  # GOSSIP-51
         member = self._members.get(node_id)
         if member is not None and member.record.life == life:
             self.verify(node_id, life)
@@ -324,7 +332,8 @@ class GossipTable:
     def _receive_digest(self, digest: Digest, reply: Reply, *, now: float) -> None:
         for node_id, record, applied, hearsay in digest.entries:
             if not hearsay:  # GOSSIP-53
-                self._hear(node_id, record, reply, now=now)
+                self._learn(node_id, record, now=now)
+            self._correct(node_id, record, reply)
             if node_id == self.node_id and record.life == self.own.life and applied > self.own.applied:  # GOSSIP-40
                 self._begin_life(self.own.life)
             reply.claims[node_id] = record.life, applied
@@ -340,17 +349,20 @@ class GossipTable:
     def _receive_summary(self, summary: Summary, reply: Reply) -> None:
         """Answer what differs with what is known of it (GOSSIP-54)."""
         for range_, hash_ in summary.parts:
-            if self.summary(range_) != hash_:
-                few = len(self._names_in(range_)) <= DIGEST_NODES_MAX
-                (reply.digests if few else reply.summaries).append(range_)
+            if self.summary(range_) == hash_:
+                reply.agreed.append(range_)
+            elif len(self._names_in(range_)) <= DIGEST_NODES_MAX:
+                reply.digests.append(range_)
+            else:
+                reply.summaries.append(range_)
 
     def may_tell(self, node_id: str) -> bool:
         """Whether the node may be spoken of: hearsay is not told on, but a verdict is (GOSSIP-53)."""
         member = self._members.get(node_id)
         return member is None or member.verified or member.record.gone
 
-    def _hear(self, node_id: str, record: Record, reply: Reply, *, now: float) -> None:
-        self._learn(node_id, record, now=now)
+    def _correct(self, node_id: str, record: Record, reply: Reply) -> None:
+        """Tell who says less of a node than is known what is known."""
         known = self.record_of(node_id)
         if known is not None and known > record and self.may_tell(node_id):  # GOSSIP-38
             reply.records[node_id] = known
@@ -407,7 +419,7 @@ class GossipTable:
             member.replica = Replica(record.life)
         if record.life > member.record.life:
             member.verified = False  # GOSSIP-53
-        if record.gone and not member.record.gone:
+        if record.gone:  # again, perhaps: it has contradicted in between
             member.gone_since = now
         member.record = record
 
@@ -419,11 +431,9 @@ class GossipTable:
         self._changes.append(Change(self.node_id, None))
 
     def _hear_of_self(self, record: Record) -> bool:
-        if self._left and record.life == self.own.life:
-            return False  # it is true, or does not matter any more
         if record.life > self.own.life or (record.life == self.own.life and record.left):  # GOSSIP-39
             return self._begin_life(record.life)
-        if record <= self.record:
+        if self._left or record <= self.record:
             return False
         if record.inc == INC_MAX:  # GOSSIP-39
             return self._begin_life(record.life)
@@ -433,13 +443,14 @@ class GossipTable:
 
     def _begin_life(self, heard: int) -> bool:
         """Become a new process of the same name, unless that was done too often to be an accident."""
+        if self._left:  # GOSSIP-72
+            return False
         life = next_life(heard, self._rng)
         if self._lives_taken == self._limits.lives_max or life > LIFE_MAX:  # GOSSIP-41
             self.contested = True
             return False
         self._lives_taken += 1
         self._inc = 0
-        self._left = False
         self.own.begin_life(life)
         self._changes.append(Change(self.node_id, None))
         return True

@@ -10,9 +10,9 @@ with the bytes that are there before it is used, and nothing is allocated from i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
+from ipaddress import ip_address
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -82,8 +82,6 @@ LEFT: Final = 0x04
 HEARSAY: Final = 0x08  # in a digest
 WITNESSED: Final = 0x10  # of a suspect, in records
 TOMBSTONE: Final = 0xFFFF
-
-_HOST = re.compile(r"[0-9A-Fa-f.:]{2,45}").fullmatch  # an IP address in its text form
 
 PACKET_BYTES_MIN: Final = 1_024
 """The least ``packet_bytes_max``: with the longest names, the largest entry fits the packet of every node."""
@@ -266,6 +264,14 @@ def _entries(entries: Iterable[Entry]) -> bytes:
 # Bytes to values.
 
 
+def _is_ip_address(host: str) -> bool:
+    """Whether it is one in its text form, so that nobody has to be asked what the name means."""
+    try:
+        return "%" not in host and bool(ip_address(host))
+    except ValueError:
+        return False
+
+
 class _Reader:
     """Takes fields from the front of a payload; every fault is the sender's."""
 
@@ -319,10 +325,10 @@ class _Reader:
         return Record(self.life(life), bool(state & LEFT), inc, Rank(state & RANKS)), bool(state & flag)
 
     def address(self) -> Address:
-        host = self.bytes(self.bytes(1)[0]).decode("latin-1")
-        if _HOST(host) is None:  # GOSSIP-29
+        host, (port,) = self.bytes(self.bytes(1)[0]).decode("latin-1"), self.fields(PORT)
+        if not (port and _is_ip_address(host)):  # GOSSIP-49
             raise self.fault("an address that is not valid")
-        return host, self.fields(PORT)[0]
+        return host, port
 
     def entries(self, start: int) -> tuple[Entry, ...]:
         """To the end: versions above ``start``, growing, no key twice."""
@@ -507,7 +513,7 @@ class PacketBuilder:
         """How large the next payload may be: at least so large, if need be in a new packet; 0 when all are full."""
         if self._room_bytes - SECTION.size < least_bytes:
             self._end_packet()
-        if len(self._packets) == self._packets_max:  # GOSSIP-23
+        if len(self._packets) >= self._packets_max:  # GOSSIP-23; more, when some stand alone
             return 0
         assert self._room_bytes - SECTION.size >= least_bytes, "a message that fits no packet"
         return self._room_bytes - SECTION.size

@@ -1,0 +1,177 @@
+"""One exchange over a stream: whose turn it is, when it is over, and what it brings (``spec/gossip.md``, Exchanges)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pico.config import GossipLimits
+from pico.errors import RemoteProtocolError
+from pico.protocol.gossip import Digest, ForeignCluster, PacketCodec, Snapshot
+from pico.protocol.gossip.engine import STREAM_BODIES_MAX, GossipEngine
+from pico.protocol.gossip.exchange import TURNS_MAX, Exchange
+from tests.gossip_side import LIFE, Member, introduce
+from tests.rules import covers
+
+FOREIGN = PacketCodec("test", "b", GossipLimits()).encode_body(1, [])
+
+
+def converse(opener: Member, answerer: Member) -> list[list[bytes]]:
+    """A whole exchange as its drivers hold it; the turns, the last one too."""
+    sides = [Exchange(answerer.engine), Exchange(opener.engine)]
+    turns = [sides[1].open()]
+    while turns[-1]:
+        side, member = (sides[0], answerer) if len(turns) % 2 else (sides[1], opener)
+        for body in turns[-1]:
+            side.receive_body(body)
+        turns.append(side.end_turn(now=member.now))
+        assert side.over == (not turns[-1])
+    last = sides[len(turns) % 2 == 0]
+    assert last.end_turn(now=0.0) == [] and last.over
+    assert len(turns) <= TURNS_MAX
+    return turns
+
+
+class Talkative(GossipEngine):
+    """One that always has something to say."""
+
+    def __init__(self) -> None:
+        self.nodes_max = 3
+        self.asked = 0
+
+    def open_exchange(self) -> list[bytes]:
+        return [b"hello"]
+
+    def answer_exchange(self, bodies: Sequence[bytes], *, now: float) -> list[bytes]:
+        self.asked += 1
+        return [b"and"]
+
+
+def live(member: Member, node_id: str) -> dict[bytes, bytes] | None:
+    state = member.engine.table.state_of(node_id)
+    return None if state is None else state.live()
+
+
+@covers("GOSSIP-71")
+class TestTurns:
+    def test_two_that_agree_have_two(self) -> None:
+        a, b = Member("a"), Member("b")
+        introduce(a, b)
+        first, last = converse(a, b)
+        assert len(first) == 1 and last == []
+        [digest] = a.codec.decode_body(first[0]).messages
+        assert isinstance(digest, Digest) and [entry.node_id for entry in digest.entries] == ["a", "b"]
+
+    def test_two_strangers_know_all_of_each_other_after_one(self) -> None:
+        a, b = Member("a"), Member("b")
+        for member in (a, b):
+            for number in range(300):
+                member.engine.put(b"%03d" % number, member.node_id.encode() * 200, now=0.0)
+        turns = converse(a, b)
+        assert live(a, "b") == b.engine.table.own.live() and live(b, "a") == a.engine.table.own.live()
+        assert a.engine.table.verified("b") and b.engine.table.verified("a")
+        assert len(turns) == 4 and turns[-1] == []
+        assert all(len(body) <= 64 * 1024 for turn in turns for body in turn)
+
+    def test_one_that_does_not_want_to_end_is_ended(self) -> None:
+        one, other = Talkative(), Talkative()
+        sides = [Exchange(other), Exchange(one)]
+        turn, turns = sides[1].open(), 1
+        while turn:
+            side = sides[0] if turns % 2 else sides[1]
+            for body in turn:
+                side.receive_body(body)
+            turn = side.end_turn(now=0.0)
+            turns += 1
+        assert turns == TURNS_MAX and one.asked + other.asked == TURNS_MAX - 1
+
+    def test_a_turn_was_taken(self) -> None:
+        side = Exchange(Talkative())
+        side.open()
+        assert not side.heard
+        side.end_turn(now=0.0)
+        assert side.heard and side.over
+
+    def test_nothing_follows_the_last(self) -> None:
+        side = Exchange(Talkative())
+        side.end_turn(now=0.0)
+        with pytest.raises(RemoteProtocolError):
+            side.receive_body(b"and")
+
+    def test_one_turn_has_so_many_bodies(self) -> None:
+        side = Exchange(Talkative())
+        for _ in range(STREAM_BODIES_MAX + 3 + 1):
+            side.receive_body(b"x")
+        with pytest.raises(RemoteProtocolError):
+            side.receive_body(b"x")
+
+
+@covers("GOSSIP-71", "GOSSIP-23")
+def test_an_answer_has_no_more_bodies_than_may_be_received() -> None:
+    a, b = Member("a"), Member("b")
+    names = [f"n{number:02}" for number in range(20)]
+    for name in names:
+        a.hear(name)
+        state = a.engine.table.state_of(name)
+        assert state is not None
+        state.floor = state.applied = 5  # all are to be told by a snapshot, each in a body of its own
+    for number in range(20):
+        a.engine.put(b"%d" % number, b"v" * 500, now=0.0)
+    builder = a.engine.table.builder(packets_max=4, stream_bytes_max=1_200)
+    reply = a.engine.table.learn(b.codec.decode_body(b.engine.open_exchange()[0]), now=0.0)
+    assert a.engine.table.answer(reply, builder) == []
+    assert len(builder.packets()) <= 4 + len(names) + 1
+
+
+@covers("GOSSIP-22", "GOSSIP-13")
+def test_what_fits_no_datagram_comes_whole() -> None:
+    a, b = Member("a"), Member("b")
+    for number in range(200):
+        a.engine.put(b"%03d" % number, b"v" * 500, now=0.0)
+    a.engine.delete(b"000", now=0.0)
+    a.engine.table.own.compact(201)
+    turns = converse(b, a)
+    assert any(
+        isinstance(message, Snapshot) and message.node_id == "a"
+        for body in turns[1]
+        for message in a.codec.decode_body(body).messages
+    )
+    assert live(b, "a") == a.engine.table.own.live()
+
+
+@covers("GOSSIP-71", "GOSSIP-27", "GOSSIP-30")
+@pytest.mark.parametrize(
+    "body, kind, counted",
+    [
+        (b"nonsense", RemoteProtocolError, "malformed"),
+        (FOREIGN, ForeignCluster, "cluster"),
+    ],
+)
+def test_what_cannot_be_read_ends_it_and_what_was_read_before_counts(
+    body: bytes, kind: type[RemoteProtocolError], counted: str
+) -> None:
+    a, b = Member("a"), Member("b")
+    b.engine.put(b"x", b"1", now=0.0)
+    side = Exchange(a.engine)
+    for one in (*b.engine.open_exchange(), body):
+        side.receive_body(one)
+    with pytest.raises(RemoteProtocolError) as caught:
+        side.end_turn(now=0.0)
+    assert type(caught.value) is kind
+    assert a.engine.snapshot().violations == {counted: 1}
+    assert a.engine.table.verified("b") and "b" in a.engine._live, "followed up"
+
+
+@covers("GOSSIP-71")
+def test_what_changed_meanwhile_is_told_at_the_next() -> None:
+    a, b = Member("a"), Member("b")
+    introduce(a, b)
+    side = Exchange(b.engine)
+    for body in Exchange(a.engine).open():
+        side.receive_body(body)
+    b.engine.put(b"late", b"1", now=0.0)
+    for body in side.end_turn(now=0.0):
+        a.engine.answer_exchange([body], now=0.0)
+    assert live(a, "b") == b.engine.table.own.live()
+    assert b.engine.table.own.life == LIFE
