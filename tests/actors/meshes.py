@@ -82,6 +82,7 @@ class Machine:
         self.dials: list[tuple[Address, str]] = []
         self.actors: list[Cluster] = []
         self.ref = None
+        self.seeds: tuple[Address, ...] = ()
         self._life = 0
 
     @property
@@ -106,12 +107,13 @@ class Machine:
         )
         self.actors.append(Cluster(parts))
         self.ref = self.actor.actor_ref
+        told = SeedsResolved(self.seeds)
+        self.mesh.clock.call_soon(lambda ref=self.ref: tell(ref, told))
         return self.actor
 
     def start(self, *seeds: str) -> Machine:
+        self.seeds = tuple((self.mesh.machines[seed].host, PORT) for seed in seeds)
         self.build().launch()
-        let_others_run()
-        tell(self.ref, SeedsResolved(tuple((self.mesh.machines[seed].host, PORT) for seed in seeds)))
         let_others_run()
         return self
 
