@@ -132,11 +132,21 @@ class Cluster(GeventActor):
         self._resting: dict[str, float] = {}  # until when there is no new actor for a peer whose actor has failed
         self._leavers: list[GeventFuture[None]] = []
         self._seeds_known = False
+        self._caught_up = False
 
     @property
     def seeds_tried(self) -> bool:
         """Whether it is known where the named nodes are, and each has been tried: readiness waits for it."""
         return self._seeds_known and self.engine.seeds_tried
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether each of the named nodes has been tried, and everybody whom they know has been heard (ROUTING-20)."""
+        if not self._caught_up and self.seeds_tried:
+            table = self.engine.table
+            hearsay = (name for name, record in table.members().items() if not record.gone and not table.verified(name))
+            self._caught_up = next(hearsay, None) is None
+        return self._caught_up
 
     # The actor's life.
 

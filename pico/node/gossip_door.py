@@ -105,6 +105,7 @@ class GossipDoor:
         )
         self._actor: Cluster | None = None
         self._resolver: Any = None
+        routes.joining = self._is_catching_up
         metrics.cluster.corrections = lambda: 0 if self._actor is None else self._actor.view.corrections
 
     # The actor.
@@ -144,6 +145,9 @@ class GossipDoor:
     def ready(self) -> bool:
         """Whether each of the nodes that were named has been tried, so that what is known of the cluster is known."""
         return not self._config.join or (self._actor is not None and self._actor.seeds_tried)
+
+    def _is_catching_up(self) -> bool:
+        return bool(self._config.join) and (self._actor is None or not self._actor.caught_up)
 
     def standing(self) -> ClusterStanding:
         """For metrics."""

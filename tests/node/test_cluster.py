@@ -31,6 +31,7 @@ from tests.node.clusters import (
     with_status,
 )
 from tests.node.harness import Agent, Client, logged, running_node, settled, until
+from tests.rules import covers
 
 
 @pytest.fixture
@@ -129,6 +130,30 @@ def test_a_node_is_joining_until_each_seed_has_been_tried(monkeypatch):
             until(lambda: readiness.append(second.ready()[0]) or readiness[-1])
             until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
             assert second.gossip_door.actor.engine.joined
+
+
+@covers("ROUTING-20")
+def test_a_request_that_comes_before_the_node_knows_the_cluster_waits_for_it(monkeypatch):
+    answer = gevent.event.Event()
+    real = gossip_door._all_resolved
+
+    def resolved(host, port):
+        answer.wait()
+        return real(host, port)
+
+    with running_node("first") as first:
+        Agent(first, "ep", serve)
+        monkeypatch.setattr(gossip_door, "_all_resolved", resolved)
+        changes = {"join": gossip_of(first), "gossip_host": HOST, "endpoint_wait_s": 3.0}
+        with running_node("second", **changes) as second:
+            client = Client(second).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+            until(lambda: second.routes._waiters, "the request")
+            answer.set()
+            assert client.response().body == ANSWER
+            until(lambda: second.gossip_door.actor.caught_up)
+            began = second.clock.now()
+            assert request(second, b"unknown.x").error() == "endpoint_not_found"
+            assert second.clock.now() - began < 1.0, "nothing is waited for that was never there"
 
 
 def test_a_node_whose_seeds_are_all_dead_serves_its_own_upstreams():
