@@ -44,7 +44,7 @@ HANDSHAKE_RESULTS: Final = (
     "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "timeout", "tls", "lost",
 )  # fmt: skip
 
-PROTOCOLS: Final = ("http", "rpc", "websocket")
+PROTOCOLS: Final = ("http", "rpc", "websocket", "channel")
 
 TUNNEL_END_REASONS: Final = (
     "connect_failed", "refused", "goaway", "closed", "lost", "silent", "protocol_error", "failed",
@@ -191,7 +191,7 @@ class NodeMetrics(_Metrics):
         node_id: str,
         version: str,
         failure_codes: Iterable[str],
-        listeners: Iterable[str] = ("proxy", "upstream"),
+        listeners: Iterable[str] = ("proxy", "upstream", "gossip"),
         actors: Iterable[str] = (),
     ) -> None:
         codes, doors = tuple(failure_codes), tuple(listeners)
