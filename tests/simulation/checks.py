@@ -208,7 +208,7 @@ class S8Bounds(Check):
     def sent(self, process: Process, datagrams: Sequence[Datagram], events: Sequence[object]) -> None:
         codec = self.oracle.codec_of(process)
         for datagram in datagrams:
-            assert len(datagram.data) <= self.oracle.world.limits.packet_bytes_max, "S8: a datagram over the limit"
+            assert len(datagram.data) <= codec.packet_bytes_max, "S8: a datagram over the limit"
             packet = codec.decode(datagram.data)
             again = codec.encode(packet.life, [encode_message(message) for message in packet.messages])
             assert again == datagram.data, "S8: read otherwise than written"

@@ -33,6 +33,7 @@ PORT = 8003
 QUEUE_MAX = 500
 """Of a process that does not run: what a socket buffer holds."""
 PAST_MAX = 256
+SPINS_MAX = 100
 
 
 def address_text(address: Address) -> bytes:
@@ -78,6 +79,7 @@ class Process:
     clock_offset_s: float = 0.0
     clock_rate: float = 1.0
     wake_at: float | None = None
+    woken: tuple[float, int] = (0.0, 0)  # how often at this moment
     queue: list[Callable[[], None]] = field(default_factory=list)
     written: dict[bytes, bytes] = field(default_factory=dict)
     """What it has to say, as the harness told it to."""
@@ -161,17 +163,18 @@ class World:
         clock_offset_s: float = 0.0,
         clock_rate: float = 1.0,
         twin: bool = False,
-        wait_s: float = 0.0,
+        limits: GossipLimits | None = None,
     ) -> Process:
         """A new process of that name; what ran under it is killed, unless this is to be its twin."""
         if name in self.processes and not twin:
             self.crash(name)
         address = (host, PORT) if host else self.address_of(name)
         rng = Random(self.rng.getrandbits(64))
-        codec = PacketCodec(cluster, name, self.limits)
+        limits = limits or self.limits
+        codec = PacketCodec(cluster, name, limits)
         life = first_life(EPOCH_S + self.now if wall_s is None else wall_s, rng)
         now = clock_offset_s + self.now * clock_rate
-        engine = GossipEngine(codec, life, self.limits, self.timers, rng, locate=locate, now=now)
+        engine = GossipEngine(codec, life, limits, self.timers, rng, locate=locate, now=now)
         self._started += 1
         process = Process(self._started, name, cluster, address, engine, self.now)
         process.clock_offset_s, process.clock_rate = clock_offset_s, clock_rate
@@ -305,6 +308,9 @@ class World:
             return  # another wake-up was set in its place
         if process.up and not process.paused:
             process.wake_at = None
+            at, times = process.woken
+            process.woken = (self.now, times + 1 if at == self.now else 1)
+            assert process.woken[1] < SPINS_MAX, "a timer that is due again and again"
             process.engine.handle_timer(now=max(self.clock(process), due or 0.0))
             self.pump(process)
 

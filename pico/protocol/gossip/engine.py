@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, log2, log10
+from math import ceil, inf, log2, log10
 from typing import Final, NamedTuple
 
 from pico.config import GossipLimits, GossipTimers
@@ -364,11 +364,15 @@ class GossipEngine:
 
     def next_timer(self) -> float:
         """When ``handle_timer`` wants to be called."""
-        dues = [seed.due for address, seed in self._seeds.items() if self._needs(address, seed)]
-        dues += [one.nack_at for one in self._helped.values()]
-        dues += [due for due in (self.table.next_timer(), self._pusher.next_timer()) if due is not None]
+        dues = [one.nack_at for one in self._helped.values()]
+        forgetting, pushing_on = self.table.next_timer(), self._pusher.next_timer()
+        if forgetting is not None:
+            dues.append(forgetting)
         if self._left_at is not None:
-            return min([*self._goodbyes, self._left_at + self._timers.linger_s, *dues])
+            return min([*dues, *self._goodbyes, inf if self.left else self._left_at + self._timers.linger_s])
+        dues += [seed.due for address, seed in self._seeds.items() if self._needs(address, seed)]
+        if pushing_on is not None:
+            dues.append(pushing_on)
         dues += [self._next_round, self._next_exchange, self.detector.next_timer()]
         return min([*dues, self._next_reconnect] if self._absent else dues)
 
