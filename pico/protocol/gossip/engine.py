@@ -492,9 +492,9 @@ class GossipEngine:
         return state is None or state.life < delta.life or (state.life == delta.life and state.applied < delta.upto)
 
     def _receive_pushed(self, sender: str, pushed: Pushed) -> None:
-        self._pusher.answered(pushed.sequence)
         if pushed.life == self.table.own.life:
             self._pusher.has_applied(sender, pushed.applied)
+        self._pusher.answered(pushed.sequence, pushed.applied)
 
     def _receive_ack(self, ack: Ack) -> None:
         helped = self._helped.pop(ack.sequence, None)

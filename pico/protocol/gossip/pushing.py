@@ -12,7 +12,7 @@ then the rounds do the rest: a push is there for speed, not for certainty.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pico.config import GossipTimers
@@ -60,6 +60,8 @@ class _Told:
     applied: int = 0
     upto: int = 0
     unanswered: int = 0  # packets
+    early: list[int] = field(default_factory=list)
+    """The sequences of those that came before what is to be applied first."""
 
 
 def delegates(names: Sequence[str], range_: Range, fanout: int, rng: Chance) -> list[tuple[str, Range]]:
@@ -124,13 +126,26 @@ class Pusher:
         told = self._told.setdefault(node_id, _Told())
         told.applied = max(told.applied, applied)
         told.upto = max(told.upto, applied)
+        for sequence in list(told.early):
+            pending = self._pending.get(sequence)
+            if pending is None or pending.push.start <= applied:
+                told.early.remove(sequence)
+            if pending is not None and pending.push.start <= applied:
+                self._commands.append(pending.push)
 
-    def answered(self, sequence: int) -> None:
-        """A push came; there may be more to tell."""
+    def answered(self, sequence: int, applied: int | None = None) -> None:
+        """A push came; there may be more to tell. ``applied`` below its start: it came too early to be of use."""
         pending = self._pending.get(sequence)
-        if pending is not None:
-            self._drop(pending)
-            self._go_on(pending.push)
+        if pending is None:
+            return
+        push = pending.push
+        if applied is not None and applied < push.start and self._is_direct(push):
+            told = self._told.get(push.node_id)
+            if told is not None and sequence not in told.early:
+                told.early.append(sequence)
+            return
+        self._drop(pending)
+        self._go_on(push)
 
     def sent(self, push: SendPush, upto: int, *, now: float) -> None:
         """A push left that told up to a version; its answer is waited for."""
@@ -194,8 +209,12 @@ class Pusher:
         return push.owner == self._node_id and push.range is NOBODY
 
     def _go_on(self, push: SendPush) -> None:
-        if self._is_direct(push) and self._tokens >= 1:
+        if not self._is_direct(push):
+            return
+        if self._tokens >= 1:
             self._tell(push.node_id)
+        elif self._due is None:
+            self._due = self._filled_at + self._timers.push_delay_s  # there are new ones by then, or soon after
 
     def _drop(self, pending: _Pending) -> None:
         del self._pending[pending.push.sequence]
