@@ -640,7 +640,7 @@ class GossipEngine:
             return
         address = self.address_of(node_id)
         if address is None:
-            self.detector.could_not_send(node_id, now=self._now)
+            self.detector.cannot_ask(node_id, now=self._now)
         elif isinstance(command, AskDirectly):
             record = self._records[node_id]
             messages: list[Message] = [Ping(command.sequence, node_id)]
@@ -660,7 +660,7 @@ class GossipEngine:
             self._follow(change)
         record = self._records.get(node_id)
         witnessed = record is not None and self.detector.confirm(node_id, record, self.node_id)
-        if changed or (witnessed and rank is Rank.SUSPECT):
+        if (changed or (witnessed and rank is Rank.SUSPECT)) and self.table.may_tell(node_id):  # GOSSIP-53
             self._start_rumour(node_id, urgent=True)
         self._events.append(NodeChanged(node_id, ()))
 

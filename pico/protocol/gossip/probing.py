@@ -207,6 +207,13 @@ class FailureDetector:
         if probe is not None:
             probe.direct_until = now
 
+    def cannot_ask(self, node_id: str, *, now: float) -> None:
+        """Nobody can be asked, as it is not known where the node is: that there is no answer is nobody's fault."""
+        self.could_not_send(node_id, now=now)
+        probe = self._probes.get(self._probed.get(node_id, -1))
+        if probe is not None:
+            probe.nacks_missing = 0
+
     def accused(self) -> None:
         """This node was suspected and had to contradict: perhaps it is slow."""
         self._worsen(1)
