@@ -27,7 +27,7 @@ from tests.simulation.bars import (
     visible_s,
 )
 from tests.simulation.checks import Checks, agree, differences, knows, routable
-from tests.simulation.world import EPOCH_S, Link, Process, World
+from tests.simulation.world import EPOCH_S, Link, World
 
 BRIEF = GossipLimits(dead_state_s=4.0, dead_record_s=12.0)
 """So that forgetting does not take ten minutes."""
