@@ -90,7 +90,9 @@ def test_a_push_is_the_delta_that_it_holds() -> None:
         Entry(2, b"k2", b"2"),
     )
     member.hear("b", Push(2, NOBODY, delta("b", b"4", start=3)))
-    assert ("b", Digest(*NOBODY, (DigestEntry("b", ALIVE, 2),))) in member.said()
+    assert member.said()[-1] == ("b", Pushed(2, LIFE, 2)), "its owner sees that it came too early"
+    member.meet("c").hear("c", Push(3, NOBODY, delta("b", b"4", start=3)))
+    assert ("c", Digest(*NOBODY, (DigestEntry("b", ALIVE, 2),))) in member.said(), "who passes it on is asked"
 
 
 @covers("GOSSIP-53")
@@ -536,7 +538,7 @@ class TestPause:
 
 @covers("GOSSIP-65")
 def test_rounds_compare_with_each_of_the_others_in_turn() -> None:
-    member = Member("a", round_s=0.2).meet(*"bcdefg")
+    member = Member("a", round_s=0.2, quiet_round_s=0.2).meet(*"bcdefg")
     asked: list[str] = []
     while len(asked) < 60:
         member.pass_time(0.05)
@@ -549,6 +551,28 @@ def test_rounds_compare_with_each_of_the_others_in_turn() -> None:
     member.hear("b", records("c", LEFT))
     member.pass_time(3)
     assert {to for to, said in member.said() if isinstance(said, Summary)} == set("bdefg")
+
+
+@covers("GOSSIP-65")
+def test_rounds_are_seldom_while_nothing_changes_and_begin_again_at_once() -> None:
+    member = Member("a", round_s=0.2, quiet_round_s=1.0, busy_s=2.0).meet("b")
+
+    def rounds(seconds: float) -> int:
+        member.said()
+        count = 0
+        for _ in range(round(seconds / 0.05)):
+            member.pass_time(0.05)
+            count += sum(isinstance(said, Summary) for _, said in member.said())
+        return count
+
+    assert rounds(2) >= 8
+    rounds(2)
+    assert 4 <= rounds(5) <= 6
+    member.engine.put(b"x", b"1", now=member.now)
+    assert rounds(1) >= 4
+    rounds(4)
+    member.hear("b", Summary(((EVERYBODY, 1),)))
+    assert rounds(1) >= 4, "somebody differs"
 
 
 @covers("GOSSIP-65")
@@ -858,22 +882,17 @@ class TestSeedsAndAbsent:
 
 @covers("GOSSIP-70")
 class TestJoined:
-    def test_by_an_exchange(self) -> None:
+    def test_is_who_has_heard_another_node_itself(self) -> None:
         member = Member("a")
-        member.engine.exchange_ended(ExchangeWanted(at("b"), "", None), None, now=0.0)
-        member.engine.exchange_ended(ExchangeWanted(at("b"), "", None), "a", now=0.0)
+        member.engine.exchange_ended(ExchangeWanted(at("a"), "", None), "a", now=0.0)
         assert not member.engine.joined
-        member.engine.exchange_ended(ExchangeWanted(at("b"), "", None), "b", now=0.0)
+        member.meet("b")
         assert member.engine.joined and member.engine.snapshot().joined
 
-    def test_by_an_answer_to_a_ping(self) -> None:
+    def test_is_not_who_has_only_itself_left(self) -> None:
         member = Member("a").meet("b")
-        assert not member.engine.joined
-        member.engine.failed("b", now=0.0)
-        [(_, ping)] = member.said()
-        assert isinstance(ping, Ping)
-        member.hear("b", Ack(ping.sequence, "b", LIFE))
-        assert member.engine.joined
+        member.hear("b", records("b", LEFT))
+        assert not member.engine.joined and not member.engine.snapshot().joined
 
 
 @covers("GOSSIP-72")
@@ -898,7 +917,7 @@ class TestLeave:
         member = self.left()
         for _ in range(10):
             assert not member.engine.left
-            member.pass_time(0.299)
+            member.pass_time(0.0999)
         member.pass_time(0.02)
         assert member.engine.left
 

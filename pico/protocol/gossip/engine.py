@@ -699,7 +699,7 @@ class GossipEngine:
             self._told[node_id] = said  # here, and not again when the change is followed
         self._follow_changes()
         witnessed = self.detector.confirm(node_id, said, self.node_id)
-        if changed or witnessed:
+        if (changed or witnessed) and self.table.may_tell(node_id):  # GOSSIP-53
             self._start_rumour(node_id, urgent=True)
         self._events.append(NodeChanged(node_id, ()))
 
