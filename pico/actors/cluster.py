@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
 from pico.actors.gossip_peer import DialPeer, GossipPeer
 from pico.actors.messages import (
@@ -50,6 +50,9 @@ from pico.transport.clock import Clock
 from pico.transport.datagrams import Datagrams
 
 __all__ = ["Cluster", "ClusterParts", "locate_gossip"]
+
+PEER_RESTART_S: Final = 1.0
+"""From the failure of a peer's actor to the next one, which may fail as well, and as fast as it can."""
 
 _log = logging.getLogger("pico.cluster")
 
@@ -126,7 +129,24 @@ class Cluster(GeventActor):
         self._timer = parts.clock.timer(lambda: self.post(GossipTimerDue()))
         self._peers: dict[str, _Peer] = {}
         self._upstreams: dict[str, PeerUpstream] = {}
+        self._resting: dict[str, float] = {}  # until when there is no new actor for a peer whose actor has failed
         self._leavers: list[GeventFuture[None]] = []
+        self._seeds_known = False
+        self._caught_up = False
+
+    @property
+    def seeds_tried(self) -> bool:
+        """Whether it is known where the named nodes are, and each has been tried: readiness waits for it."""
+        return self._seeds_known and self.engine.seeds_tried
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether each of the named nodes has been tried, and everybody whom they know has been heard (ROUTING-20)."""
+        if not self._caught_up and self.seeds_tried:
+            table = self.engine.table
+            hearsay = (name for name, record in table.members().items() if not record.gone and not table.verified(name))
+            self._caught_up = next(hearsay, None) is None
+        return self._caught_up
 
     # The actor's life.
 
@@ -170,6 +190,7 @@ class Cluster(GeventActor):
         elif isinstance(message, SeedsResolved):
             self._say_card()
             engine.set_seeds(message.addresses, now=now)
+            self._seeds_known = True
         elif isinstance(message, BeginExchange):
             exchange = Exchange(engine)
             return exchange, exchange.open() if message.opens else []
@@ -239,6 +260,7 @@ class Cluster(GeventActor):
             self._parts.routes.cluster_changed()
         if engine.left:
             self._release_leavers()
+            return  # nothing is begun any more, and pings are answered where they arrive
         due = engine.next_timer()
         endpoints_due = self._endpoints.next_timer()
         if endpoints_due is not None:
@@ -295,6 +317,7 @@ class Cluster(GeventActor):
         record, state = engine.table.members().get(node_id), engine.table.state_of(node_id)
         if record is None or state is None:
             self._drop_peer(node_id)
+            self._resting.pop(node_id, None)
             self.view.forget(node_id)
             return
         verified = engine.table.verified(node_id)
@@ -315,6 +338,8 @@ class Cluster(GeventActor):
         """One actor for each process: another life or address is another one."""
         address = self.engine.address_of(node_id)
         peer = self._peers.get(node_id)
+        if self._clock.now() < self._resting.get(node_id, 0.0):
+            return
         if address is None or (peer is not None and (peer.life, peer.address) == (life, address)):
             return
         self._drop_peer(node_id)
@@ -340,7 +365,8 @@ class Cluster(GeventActor):
         if peer is not None and peer.actor.actor_ref is ref and reason is not None:
             self._parts.metrics.actor_restarts.add("gossip-peer")
             del self._peers[node_id], self._upstreams[node_id]
-            tell(self.actor_ref, LinkChanged(node_id, False))
+            self._resting[node_id] = self._clock.now() + PEER_RESTART_S
+            self._clock.timer(partial(tell, self.actor_ref, LinkChanged(node_id, False))).start(PEER_RESTART_S)
 
     def _link_changed(self, message: LinkChanged) -> None:
         node_id = message.node_id

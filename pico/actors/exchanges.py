@@ -49,6 +49,7 @@ class Exchanges:
         limits: PeerLimits,
         metrics: NodeMetrics,
         node_id: str,
+        nodes_max: int,
     ) -> None:
         self._dial = dial
         self._cluster = cluster
@@ -57,12 +58,17 @@ class Exchanges:
         self._limits = limits
         self._metrics = metrics
         self._node_id = node_id
+        self.bodies_max = STREAM_BODIES_MAX + nodes_max
+        """Of one turn (GOSSIP-71)."""
         self._under_way = 0
+        self._served = 0
+        self._held_bytes = 0
 
     def begin(self, wanted: ExchangeWanted) -> None:
         """Make one, in a greenlet of its own; one too many fails at once and is wanted again."""
         cluster = self._cluster()
-        assert cluster is not None, "it is the cluster's actor that wants one"
+        if cluster is None:
+            return  # it wanted one while it was being stopped
         if self._under_way >= self._limits.exchanges_max:
             tell(cluster, ExchangeDone(wanted, None))
             return
@@ -72,15 +78,18 @@ class Exchanges:
     def serve(self, stream: Stream, channel: Channel) -> None:
         """Take part in one that another node has begun; runs in the connection's greenlet."""
         cluster = self._cluster()
+        self._served += 1
         try:
+            if self._served > self._limits.exchanges_served_max:
+                raise RemoteProtocolError(f"{self._served - 1} others are under way")
             if cluster is not None:
-                conversation = _Conversation(self, stream, channel, cluster)
-                conversation.converse(opens=False)
+                _Conversation(self, stream, channel, cluster).converse(opens=False)
                 self._metrics.cluster.exchanges.add("served")
         except (PicoError, pykka.ActorDeadError, pykka.Timeout) as error:
             self._metrics.cluster.exchanges.add("failed")
             _log.info("an exchange with node %s failed: %s", channel.node_id, error)
         finally:
+            self._served -= 1
             stream.close()
 
     def _run(self, wanted: ExchangeWanted, cluster: pykka.ActorRef[Any]) -> None:
@@ -105,6 +114,12 @@ class Exchanges:
             stream.close()
         return channel.node_id
 
+    def hold(self, size: int) -> None:
+        """So many bytes more, or fewer, are kept of turns that have not ended. Raises when it is too much."""
+        self._held_bytes += size
+        if size > 0 and self._held_bytes > self._limits.exchange_bytes_max:
+            raise RemoteProtocolError(f"exchange: {self._held_bytes} bytes of turns that do not end")
+
     @property
     def clock(self) -> Clock:
         return self._clock
@@ -118,6 +133,7 @@ class _Conversation:
     """One exchange on one channel."""
 
     def __init__(self, exchanges: Exchanges, stream: Stream, channel: Channel, cluster: pykka.ActorRef[Any]) -> None:
+        self._exchanges = exchanges
         self._clock = exchanges.clock
         self._deadline = exchanges.clock.now() + exchanges.timeout_s
         self._stream = stream
@@ -125,9 +141,16 @@ class _Conversation:
         self._cluster = cluster
         self._reader = BlockingReader(stream, exchanges.clock)
         self._received = self._frames.receive_data(channel.leftover)
+        self._held_bytes = 0
 
     def converse(self, *, opens: bool) -> None:
         """To the last turn. Raises ``PicoError``, or what an ask of an actor that ends raises."""
+        try:
+            self._take_turns(opens=opens)
+        finally:
+            self._hold(-self._held_bytes)
+
+    def _take_turns(self, *, opens: bool) -> None:
         exchange, turn = cast("tuple[Exchange, list[bytes]]", self._ask(BeginExchange(opens)))
         if opens:
             self._say(turn)
@@ -143,15 +166,21 @@ class _Conversation:
     def _hear(self) -> list[bytes]:
         """The other side's next turn."""
         while _END_OF_TURN not in self._received:
-            if len(self._received) > 2 * STREAM_BODIES_MAX:
+            if len(self._received) > self._exchanges.bodies_max:
                 raise RemoteProtocolError(f"exchange: a turn of more than {len(self._received)} bodies")
             data = self._reader.receive(self._left_s())
             if not data:
                 raise RemoteProtocolError("exchange: the peer ended in the middle of a turn")
+            self._hold(len(data))
             self._received += self._frames.receive_data(data)
+        self._hold(-self._held_bytes)
         end = self._received.index(_END_OF_TURN)
         bodies, self._received = self._received[:end], self._received[end + 1 :]
         return bodies
+
+    def _hold(self, size: int) -> None:
+        self._held_bytes += size
+        self._exchanges.hold(size)
 
     def _ask(self, message: BeginExchange | TakeTurn) -> object:
         return self._cluster.ask(message, timeout=self._left_s())

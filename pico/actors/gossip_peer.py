@@ -58,6 +58,8 @@ class GossipPeer(GeventActor):
         self._changed = changed
         self._dialling = False
         self._link: Multiplexer | None = None
+        self._arrived: Stream | None = None  # a channel that was dialled and that nobody has taken yet
+        self._opened_at = 0.0
         self._pause_s = 0.0
         self._redial = clock.timer(lambda: self.post(DialLink()))
         self.upstream = PeerUpstream(node_id, self._want_link, clock, limits.dial_s)
@@ -86,6 +88,9 @@ class GossipPeer(GeventActor):
         self._redial.stop()
         self.upstream.unreachable()
         link, self._link = self._link, None
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None:
+            arrived.abort()
         if link is not None:
             self.upstream.closed(link)
             link.close(CLOSE_GOING_AWAY, "this node knows the peer no more")
@@ -107,15 +112,20 @@ class GossipPeer(GeventActor):
         except PicoError as error:
             tell(self.actor_ref, LinkNotDialled(str(error)))
             return
-        if not tell(self.actor_ref, LinkDialled(stream, channel)):
+        except Exception as error:
+            tell(self.actor_ref, LinkNotDialled(repr(error)))
+            raise
+        if tell(self.actor_ref, LinkDialled(stream, channel)):
+            self._arrived = stream
+        else:
             stream.abort()
 
     def _open(self, stream: Stream, channel: Channel) -> None:
         engine = StreamingEngine(self._limits.rpc_limits, now=self._clock.now())
         codec = ChannelCodec(channel.frames, self._limits.channel_limits)
-        self._link = Multiplexer(stream, codec, engine, self._clock, self)
+        self._link, self._arrived = Multiplexer(stream, codec, engine, self._clock, self), None
         self._link.start(channel.leftover)
-        self._pause_s = 0.0
+        self._opened_at = self._clock.now()
         self.upstream.opened(self._link)
         self._changed(self.node_id, True)
         _log.info("the link to node %s is open", self.node_id)
@@ -126,14 +136,21 @@ class GossipPeer(GeventActor):
         self.upstream.closed(link)
         self._changed(self.node_id, False)
         _log.info("the link to node %s ended: %s", self.node_id, reason)
-        self._dial()
+        if self._clock.now() >= self._opened_at + self._limits.link_stable_s:
+            self._pause_s = 0.0
+            self._dial()
+        else:  # whoever takes links and drops them is not dialled as fast as it can drop them
+            self._wait_longer()
 
     def _try_later(self, reason: str) -> None:
-        limits = self._limits
         if not self._pause_s:
             _log.info("no link to node %s: %s", self.node_id, reason)
         self.upstream.unreachable()
         self._changed(self.node_id, False)
+        self._wait_longer()
+
+    def _wait_longer(self) -> None:
+        limits = self._limits
         self._pause_s = min(limits.redial_max_s, 2 * self._pause_s or limits.redial_first_s)
         self._redial.start(self._pause_s)
 

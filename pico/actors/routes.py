@@ -93,6 +93,8 @@ class Routes:
         self._peers: Peers = {}
         self._rng: Chance | None = None
         self._on_count: Callable[[str, int], None] = _nobody_listens
+        self.joining: Callable[[], bool] = bool
+        """Whether the cluster may have what is not known here; set by whoever knows."""
 
     # Where a request goes.
 
@@ -150,7 +152,8 @@ class Routes:
         It is told ``EndpointAppeared`` when the endpoint is back, here or elsewhere.
         """
         there = endpoint_id in self._balancers or endpoint_id in self._view.places
-        vanished_at = self._clock.now() if there and not self.knows(endpoint_id) else self._vanished.get(endpoint_id)
+        now = (there and not self.knows(endpoint_id)) or (not there and self.joining())  # ROUTING-19, ROUTING-20
+        vanished_at = self._clock.now() if now else self._vanished.get(endpoint_id)
         until = 0.0 if vanished_at is None else vanished_at + self._endpoint_wait_s
         if until <= self._clock.now() or self._waiting >= WAITERS_MAX:
             return 0.0

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import gevent
 import pykka
+from gevent.event import Event
 from gevent.hub import get_hub
 
 from pico import __version__
@@ -49,6 +50,9 @@ from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 from pico.transport.stream import Stream
 
 __all__ = ["GossipDoor", "advertised_address"]
+
+RESOLVE_AGAIN_S: Final = 1.0
+"""From one look at the names to the next while one of them leads nowhere."""
 
 SOMEWHERE: Final = ("192.0.2.1", 9)
 """An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
@@ -86,13 +90,23 @@ class GossipDoor:
         self._port = config.gossip_port
         self._life = 0
         self._host = ""
-        self._resolved = False
+        self._seeds: dict[tuple[str, int], list[Address]] = {}
+        self._look_again = Event()
         self.forwarding = Forwarding(routes, metrics, config.attempts_max)
         self.exchanges = Exchanges(
-            self._dial_exchange, cluster, clock, config.gossip_timers, config.peer_limits, metrics, node_id
+            self._dial_exchange,
+            cluster,
+            clock,
+            config.gossip_timers,
+            config.peer_limits,
+            metrics,
+            node_id,
+            config.gossip_limits.nodes_max,
         )
         self._actor: Cluster | None = None
         self._resolver: Any = None
+        routes.joining = self._is_catching_up
+        metrics.cluster.corrections = lambda: 0 if self._actor is None else self._actor.view.corrections
 
     # The actor.
 
@@ -114,6 +128,7 @@ class GossipDoor:
                 contested=self._contested,
             )
         )
+        self._look_again.set()  # it knows no seeds yet
         return self._actor
 
     @property
@@ -129,7 +144,10 @@ class GossipDoor:
     @property
     def ready(self) -> bool:
         """Whether each of the nodes that were named has been tried, so that what is known of the cluster is known."""
-        return not self._config.join or (self._actor is not None and self._resolved and self._actor.engine.seeds_tried)
+        return not self._config.join or (self._actor is not None and self._actor.seeds_tried)
+
+    def _is_catching_up(self) -> bool:
+        return bool(self._config.join) and (self._actor is None or not self._actor.caught_up)
 
     def standing(self) -> ClusterStanding:
         """For metrics."""
@@ -142,9 +160,10 @@ class GossipDoor:
         self._resolver = gevent.spawn(self._resolve_for_ever)
 
     def stop(self) -> None:
-        """Look for nobody any more."""
+        """Look for nobody any more, and end what others have dialled."""
         if self._resolver is not None:
             self._resolver.kill()
+        self.forwarding.close("the node is going away")
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
@@ -199,7 +218,7 @@ class GossipDoor:
         config = self._config
         advertised, _, _ = config.advertise_gossip.rpartition(":")
         named = (advertised or config.advertise_gossip).strip("[]") or config.gossip_host
-        if named:
+        if named and not _is_everywhere(named):
             return _numeric(named)
         towards = next(filter(None, (_resolved(*seed) for seed in config.join)), SOMEWHERE)
         host = _own_address_towards(towards)
@@ -211,14 +230,25 @@ class GossipDoor:
 
     def _resolve_for_ever(self) -> None:
         while True:
-            found: dict[Address, None] = {}
-            for host, port in self._config.join:
-                found.update(dict.fromkeys(_all_resolved(host, port)))
+            self._look_again.clear()
+            each = self._resolve_each()
             ref = self._cluster()
             if ref is not None:
-                tell(ref, SeedsResolved(tuple(found)))
-            self._resolved = True
-            gevent.sleep(self._config.gossip_timers.resolve_s if found or not self._config.join else 1.0)
+                found = [address for addresses in self._seeds.values() for address in addresses]
+                tell(ref, SeedsResolved(tuple(dict.fromkeys(found))))
+            self._look_again.wait(self._config.gossip_timers.resolve_s if each else RESOLVE_AGAIN_S)
+
+    def _resolve_each(self) -> bool:
+        """Whether every name leads somewhere; one that does not any more stands for where it led before."""
+        each = True
+        for seed in self._config.join:
+            found = _all_resolved(*seed)
+            if not found:
+                each = False
+                if self._seeds.get(seed) != []:
+                    _log.warning("--join: the name %s leads nowhere now", seed[0])
+            self._seeds[seed] = found or self._seeds.get(seed, [])
+        return each
 
     # Channels.
 
@@ -250,6 +280,10 @@ class GossipDoor:
         except PicoError as error:
             self._metrics.cluster.channels.add(type(error).__name__)
             _log.info("refused a channel from %s: %s", stream.peer_host, error)
+            return
+        if channel.purpose is Purpose.LINK and self.forwarding.links >= self._config.peer_limits.connections_max:
+            self._metrics.cluster.channels.add("TooMany")
+            stream.close()
             return
         self._metrics.cluster.channels.add(channel.purpose.name.lower())
         if channel.purpose is Purpose.LINK:
@@ -288,6 +322,13 @@ def _read_keys(path: str) -> KeyRing | None:
     return parse_key_file(Path(path).read_text()) if path else None
 
 
+def _is_everywhere(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def _numeric(host: str) -> str:
     """Raises ``ConfigError`` for a name that leads nowhere."""
     try:
@@ -307,8 +348,7 @@ def _all_resolved(host: str, port: int) -> list[Address]:
     """Where a name leads; nothing when it leads nowhere now. Blocks the calling greenlet only."""
     try:
         found = get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:
-        _log.warning("--join: the name %s leads nowhere: %s", host, error)
+    except (OSError, UnicodeError):
         return []
     return list(dict.fromkeys((str(info[4][0]), port) for info in found))
 

@@ -74,7 +74,7 @@ class Node:
             node_id=node_id,
             version=__version__,
             failure_codes=[failure.code for failure in Failure],
-            actors=NODE_ORDER,
+            actors=(*NODE_ORDER, "gossip-peer"),
         )
         self.access_log = AccessLog(config.access_log, write_access_log, self.clock, node_id=node_id)
         self.routes = Routes(self.clock, config.endpoint_wait_s, config.requests_per_endpoint_max)

@@ -20,7 +20,7 @@ NODE_STATUSES: Final = ("alive", "suspect", "dead", "left")
 
 CHANNELS: Final = (
     "exchange", "link", "ChannelViolation", "ConnectedToSelf", "ForgedFrame", "FrameTooLarge", "NoAnswer", "OtherNode",
-    "SameName", "ForeignCluster", "OtherVersion", "Unsealed", "NoKey", "UnknownKey", "ConnectionLost",
+    "SameName", "ForeignCluster", "OtherVersion", "Unsealed", "NoKey", "UnknownKey", "ConnectionLost", "TooMany",
 )  # fmt: skip
 """What an accepted channel was for, or why it was refused: the names of the errors."""
 

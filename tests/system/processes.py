@@ -100,16 +100,28 @@ class Program:
 
 
 class Node(Program):
-    """``pico-node`` on ports of its own; ready when it is made."""
+    """``pico-node`` on ports of its own, unless it is told others; its ports are known once it is ``ready``."""
+
+    DOORS = ("proxy", "admin", "upstream", "gossip")
 
     def __init__(self, name: str, directory: Path, options: Sequence[str]) -> None:
-        doors = ("proxy", "admin", "upstream", "gossip")
-        chosen = [option for door in doors for option in (f"--{door}-host={HOST}", f"--{door}-port=0")]
-        super().__init__(name, [sys.executable, "-m", "pico.cli.node", *chosen, *options], directory)
+        told = {option.partition("=")[0] for option in options}
+        chosen = {f"--{door}-host": HOST for door in self.DOORS} | {f"--{door}-port": "0" for door in self.DOORS}
+        defaults = [f"{flag}={value}" for flag, value in chosen.items() if flag not in told]
+        super().__init__(name, [sys.executable, "-m", "pico.cli.node", *defaults, *options], directory)
+
+    def ready(self) -> Node:
+        """Wait until its doors are open."""
         self.until_said("is ready")
-        self.proxy_port, self.admin_port, self.upstream_port = (
-            int(self.until_said(rf"--{door}-port listens on \S+:(\d+)")[1]) for door in doors[:3]
+        self.proxy_port, self.admin_port, self.upstream_port, self.gossip_port = (
+            int(self.until_said(rf"--{door}-port listens on \S+:(\d+)")[1]) for door in self.DOORS
         )
+        return self
+
+    @property
+    def same_ports(self) -> list[str]:
+        """The options of a node that takes its place."""
+        return [f"--{door}-port={getattr(self, f'{door}_port')}" for door in self.DOORS]
 
     @property
     def upstream_url(self) -> str:
@@ -160,7 +172,11 @@ class Programs:
             assert TRACEBACK not in program.errors, f"{program.name}: {program.errors}"
 
     def node(self, *options: str) -> Node:
-        """A node that leaves without delay unless it is told one."""
+        """A node that is ready, and leaves without delay unless it is told one."""
+        return self.node_begun(*options).ready()
+
+    def node_begun(self, *options: str) -> Node:
+        """The same, not yet ready."""
         delay = [] if any(option.startswith("--drain-delay") for option in options) else ["--drain-delay=0"]
         return self._add(Node(self._name("node"), self._directory, [*delay, *options]))
 

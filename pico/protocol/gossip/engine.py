@@ -58,6 +58,7 @@ from pico.protocol.gossip.wire import (
     encode_records,
     push_head_bytes,
 )
+from pico.protocol.seal import Forged, NoKey, Replayed, UnknownKey, Unsealed
 
 __all__ = ["CARD", "Contested", "Datagram", "ExchangeWanted", "GossipEngine", "GossipSnapshot", "NodeChanged"]
 
@@ -803,9 +804,16 @@ class GossipEngine:
             self._datagrams.append(Datagram(address, data, node_id))
 
 
+_KINDS: Final[dict[type[RemoteProtocolError], str]] = {
+    ForeignCluster: "cluster",
+    OtherVersion: "version",
+    Unsealed: "unsealed",
+    NoKey: "no_key",
+    UnknownKey: "unknown_key",
+    Forged: "forged",
+    Replayed: "replayed",
+}
+
+
 def _kind(violation: RemoteProtocolError) -> str:
-    if isinstance(violation, ForeignCluster):
-        return "cluster"
-    if isinstance(violation, OtherVersion):
-        return "version"
-    return "malformed"
+    return _KINDS.get(type(violation), "malformed")

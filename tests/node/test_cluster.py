@@ -1,0 +1,434 @@
+"""Nodes that join each other by gossip are one server: real sockets on the loopback address, in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import gevent
+import pytest
+from gevent import socket
+
+from pico.node import gossip_door
+from pico.protocol.cluster import Standing
+from pico.protocol.gossip.values import Ping
+from tests.node.clusters import (
+    ANSWER,
+    HOST,
+    QUICK,
+    WITHIN_S,
+    alive,
+    fall,
+    free_port,
+    gossip_of,
+    know_each_other,
+    linked,
+    metric,
+    places,
+    request,
+    running_cluster,
+    serve,
+    with_status,
+)
+from tests.node.harness import Agent, Client, logged, running_node, settled, until
+from tests.rules import covers
+
+
+@pytest.fixture
+def three():
+    with running_cluster(3, endpoint_wait_s=3.0) as nodes:
+        yield nodes
+
+
+# Joining.
+
+
+def test_nodes_that_were_given_one_of_them_all_know_each_other(three):
+    assert [alive(node) for node in three] == [{"node-2", "node-3"}, {"node-1", "node-3"}, {"node-1", "node-2"}]
+    until(lambda: all(node.gossip_door.actor.engine.joined for node in three))
+
+
+def test_nodes_that_start_at_the_same_moment_are_one_cluster():
+    ports = [free_port() for _ in range(5)]
+    everybody = tuple((HOST, port) for port in ports)
+    with contextlib.ExitStack() as stack:
+        started = [
+            gevent.spawn(
+                stack.enter_context, running_node(f"node-{number}", join=everybody, gossip_port=port, gossip_host=HOST)
+            )
+            for number, port in enumerate(ports)
+        ]
+        nodes = [one.get(timeout=WITHIN_S) for one in started]
+        until(lambda: know_each_other(nodes), "the cluster", WITHIN_S)
+
+
+def test_a_seed_that_comes_up_later_is_found():
+    port = free_port()
+    with running_node("first", join=((HOST, port),), gossip_timers=QUICK) as first:
+        until(lambda: first.ready()[0])
+        assert not first.gossip_door.actor.engine.joined, "a node that reaches only itself has not joined"
+        with running_node("second", gossip_port=port, gossip_timers=QUICK) as second:
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+            assert first.gossip_door.actor.engine.joined
+
+
+def test_a_seed_that_is_the_node_itself_is_no_trouble():
+    port = free_port()
+    with running_node("first", gossip_port=port, join=((HOST, port),), gossip_timers=QUICK) as first:
+        until(lambda: first.ready()[0])
+        assert not first.gossip_door.actor.engine.joined
+        with running_node("second", join=gossip_of(first), gossip_timers=QUICK) as second:
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+
+
+def test_a_name_stands_for_every_address_that_it_leads_to(monkeypatch):
+    with running_node("first") as first, running_node("second") as second:
+        ports = [node.address("gossip-door")[1] for node in (first, second)]
+        real = gossip_door._all_resolved
+
+        def resolved(host, port):
+            return [(HOST, one) for one in ports] if host == "nodes.test" else real(host, port)
+
+        monkeypatch.setattr(gossip_door, "_all_resolved", resolved)
+        with running_node("third", join=(("nodes.test", 1),)) as third:
+            until(lambda: know_each_other([first, second, third]), "the cluster", WITHIN_S)
+
+
+def test_a_name_is_resolved_by_the_system():
+    with running_node("first") as first:
+        seed = ("localhost", first.address("gossip-door")[1])
+        with running_node("second", join=(seed,)) as second:
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+
+
+def test_a_name_that_leads_nowhere_is_tried_again_beside_one_that_does(monkeypatch):
+    """The second name must not wait until the first is looked at again, which is half a minute."""
+    with running_node("first") as first, running_node("late") as late:
+        known = {"first.test": gossip_of(first)}
+        monkeypatch.setattr(gossip_door, "_all_resolved", lambda host, port: list(known.get(host, [])))
+        with running_node("third", join=(("first.test", 1), ("late.test", 1))) as third:
+            until(lambda: know_each_other([first, third]), "the first", WITHIN_S)
+            known["late.test"] = gossip_of(late)
+            until(lambda: know_each_other([first, late, third]), "the second", WITHIN_S)
+
+
+def test_a_node_is_joining_until_each_seed_has_been_tried(monkeypatch):
+    answer = gevent.event.Event()
+    real = gossip_door._all_resolved
+
+    def resolved(host, port):
+        answer.wait()
+        return real(host, port)
+
+    with running_node("first") as first:
+        monkeypatch.setattr(gossip_door, "_own_address_towards", lambda address: HOST)
+        monkeypatch.setattr(gossip_door, "_all_resolved", resolved)
+        with running_node("second", join=gossip_of(first), gossip_host=HOST) as second:
+            assert second.ready() == (False, "joining")
+            answer.set()
+            readiness = []
+            until(lambda: readiness.append(second.ready()[0]) or readiness[-1])
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+            assert second.gossip_door.actor.engine.joined
+
+
+@covers("ROUTING-20")
+def test_a_request_that_comes_before_the_node_knows_the_cluster_waits_for_it(monkeypatch):
+    answer = gevent.event.Event()
+    real = gossip_door._all_resolved
+
+    def resolved(host, port):
+        answer.wait()
+        return real(host, port)
+
+    with running_node("first") as first:
+        Agent(first, "ep", serve)
+        monkeypatch.setattr(gossip_door, "_all_resolved", resolved)
+        changes = {"join": gossip_of(first), "gossip_host": HOST, "endpoint_wait_s": 3.0}
+        with running_node("second", **changes) as second:
+            client = Client(second).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+            until(lambda: second.routes._waiters, "the request")
+            answer.set()
+            assert client.response().body == ANSWER
+            until(lambda: second.gossip_door.actor.caught_up)
+            began = second.clock.now()
+            assert request(second, b"unknown.x").error() == "endpoint_not_found"
+            assert second.clock.now() - began < 1.0, "nothing is waited for that was never there"
+
+
+def test_a_node_whose_seeds_are_all_dead_serves_its_own_upstreams():
+    with running_node("alone", join=((HOST, free_port()),), gossip_timers=QUICK) as node:
+        Agent(node, "ep", serve)
+        assert request(node).body == ANSWER
+        until(lambda: node.ready()[0])
+
+
+# Where a request goes.
+
+
+def test_an_endpoint_of_one_is_served_by_every_other(three):
+    Agent(three[1], "ep", serve)
+    for node in three:
+        until(lambda node=node: node is three[1] or places(node) == {"node-2"}, "the place")
+        response = request(node)
+        assert (response.status, response.body, response.fields(b"x-node")) == (200, ANSWER, [b"node-2"])
+    assert metric(three[1], 'pico_forwarded_requests_total{direction="in"}') == 2
+    assert metric(three[0], "pico_remote_endpoints") == 1
+
+
+def test_a_new_endpoint_is_seen_by_the_others_within_milliseconds(three):
+    """Not measured here, only that the push works: rounds alone would take a fifth of a second and more."""
+    took = []
+    for number in range(20):
+        began = three[0].clock.now()
+        agent = Agent(three[0], f"e{number}", serve)
+        until(lambda number=number: all(places(node, f"e{number}") for node in three[1:]))
+        took.append(three[0].clock.now() - began)
+        agent.kill()
+    assert sorted(took)[10] < 0.15, took
+
+
+def test_an_upstream_that_leaves_takes_its_route_with_it_and_its_return_is_waited_for(three):
+    agent = Agent(three[0], "ep", serve)
+    until(lambda: places(three[2]) == {"node-1"})
+    agent.kill()
+    until(lambda: not places(three[2]), "the end of the route")
+    client = Client(three[2]).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    until(lambda: three[2].routes._waiters, "the request")
+    Agent(three[1], "ep", serve)
+    assert client.response().fields(b"x-node") == [b"node-2"]
+
+
+def test_several_upstreams_are_counted_and_shared(three):
+    for node in (three[0], three[0], three[0], three[1]):
+        Agent(node, "ep", serve)
+    view = three[2].gossip_door.actor.view
+    until(lambda: [place.upstreams for place in view.places.get("ep", ())] == [3, 1], "the numbers")
+    served = [request(three[2]).fields(b"x-node")[0] for _ in range(40)]
+    assert set(served) == {b"node-1", b"node-2"}
+
+
+def test_a_peer_that_has_the_endpoint_no_more_is_corrected(three, monkeypatch):
+    agent = Agent(three[0], "ep", serve)
+    until(lambda: places(three[2]) == {"node-1"})
+    cluster = three[0].gossip_door.actor
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "_pump", lambda: None)  # it tells nobody for a moment
+        agent.kill()
+        until(lambda: not three[0].routes.knows("ep"))
+        Agent(three[1], "ep", serve)
+        until(lambda: places(three[2]) == {"node-1", "node-2"})
+        for _ in range(8):
+            assert request(three[2]).fields(b"x-node") == [b"node-2"]
+        assert places(three[2]) == {"node-2"}
+    assert metric(three[2], "pico_view_corrections_total") == 1
+    cluster._pump()
+    settled(lambda: places(three[2]) == {"node-2"})
+
+
+# Leaving, and worse.
+
+
+def test_a_node_that_drains_loses_no_request_and_leaves(three):
+    leaving, others = three[0], three[1:]
+    Agent(leaving, "ep", serve)
+    slow = Agent(leaving, "slow", lambda call: None)
+    until(lambda: places(others[0], "slow") and places(others[0]))
+    client = Client(others[0]).send(b"GET / HTTP/1.1\r\nHost: slow.x\r\n\r\n")
+    until(lambda: slow.calls)
+    drained = gevent.spawn(leaving.drain)
+    standing = others[0].gossip_door.actor.view.standing
+    until(lambda: standing("node-1") is Standing.LAST_RESORT, "the draining")
+    Agent(others[1], "ep", serve)
+    until(lambda: places(others[0]) >= {"node-3"})
+    for _ in range(10):
+        assert request(others[0]).fields(b"x-node") == [b"node-3"]
+    slow.calls[0].respond(200, b"the last one")
+    assert client.response().body == b"the last one"
+    drained.get(timeout=WITHIN_S)
+    assert with_status(others[0], "left") == with_status(others[1], "left") == {"node-1"}
+    leaving.stop()
+    settled(lambda: all(linked(node) == {other.node_id for other in others} - {node.node_id} for node in others))
+    assert metric(others[0], 'pico_gossip_nodes{status="left"}') == 1
+
+
+def test_a_node_that_has_left_rests(three):
+    """Until it stops it only answers probes; nothing makes its timer fire again and again."""
+    three[0].drain()
+    cluster = three[0].gossip_door.actor
+    handled = []
+    real = cluster._handle
+    cluster._handle = lambda message: handled.append(message) or real(message)
+    gevent.sleep(0.3)
+    assert len(handled) < 100
+
+
+def test_a_node_that_falls_is_avoided_at_once_and_found_dead():
+    with running_cluster(3, gossip_timers=QUICK) as nodes:
+        for node in nodes[:2]:
+            Agent(node, "ep", serve)
+        until(lambda: places(nodes[2]) == {"node-1", "node-2"})
+        fall(nodes[0])
+        for _ in range(10):
+            assert request(nodes[2]).fields(b"x-node") == [b"node-2"]
+        until(
+            lambda: with_status(nodes[2], "dead") == with_status(nodes[1], "dead") == {"node-1"}, "its death", WITHIN_S
+        )
+        assert places(nodes[2]) == {"node-2"}
+        assert linked(nodes[2]) == {"node-2"}
+
+
+def test_a_node_that_believes_all_others_dead_serves_its_own_upstreams():
+    with running_cluster(3, gossip_timers=QUICK) as nodes:
+        Agent(nodes[0], "ep", serve)
+        for node in nodes[1:]:
+            fall(node)
+        until(lambda: with_status(nodes[0], "dead") == {"node-2", "node-3"}, "their death", WITHIN_S)
+        assert request(nodes[0]).body == ANSWER
+        assert nodes[0].ready()[0]
+
+
+def test_a_node_that_is_restarted_under_its_name_has_its_new_endpoints_and_none_of_the_old():
+    with running_cluster(3) as nodes:
+        Agent(nodes[0], "old", serve)
+        until(lambda: places(nodes[2], "old") == {"node-1"})
+        life = nodes[0].gossip_door.actor.engine.table.own.life
+        fall(nodes[0])
+        with running_node("node-1", join=gossip_of(nodes[1])) as again:
+            assert again.gossip_door.actor.engine.table.own.life > life
+            Agent(again, "new", serve)
+            until(lambda: places(nodes[2], "new") == {"node-1"}, "the new endpoint")
+            assert not places(nodes[2], "old")
+            assert request(nodes[2], b"new.x").body == ANSWER
+            until(lambda: know_each_other([again, *nodes[1:]]), "the links", WITHIN_S)
+            settled(lambda: not places(nodes[1], "old") and not places(nodes[2], "old"))
+
+
+def test_a_node_that_stops_without_a_word_is_gone_for_the_others_too():
+    with running_cluster(2, gossip_timers=QUICK) as nodes:
+        nodes[0].stop()
+        until(lambda: not linked(nodes[1]), "the end of the link")
+        assert nodes[0].gossip_door.forwarding.links == 0
+        until(lambda: with_status(nodes[1], "dead") == {"node-1"}, "its death", WITHIN_S)
+
+
+# Who is let in.
+
+
+def test_a_node_of_another_cluster_is_not_listened_to():
+    with running_node("first") as first, running_node("second", cluster_name="other", join=gossip_of(first)) as second:
+        until(lambda: metric(first, 'pico_gossip_channels_total{result="ForeignCluster"}'), "a refusal")
+        until(lambda: metric(second, 'pico_gossip_exchanges_total{result="failed"}'), "the news of it")
+        assert not alive(first) | alive(second)
+        assert second.ready()[0]
+
+
+def write_keys(path, *keys: bytes) -> str:
+    path.write_text("".join(f"{key.hex()}\n" for key in keys))
+    return str(path)
+
+
+def test_nodes_with_the_key_of_the_cluster_are_one(tmp_path):
+    file = write_keys(tmp_path / "key", os.urandom(32))
+    with running_cluster(3, cluster_key_file=file) as nodes:
+        Agent(nodes[0], "ep", serve)
+        until(lambda: places(nodes[2]) == {"node-1"})
+        assert request(nodes[2]).body == ANSWER
+        assert not any(nodes[0].gossip_door.standing().violations.values())
+
+
+@pytest.mark.parametrize(
+    "mine, theirs, channel, datagram",
+    [
+        ("key", "", "Unsealed", "unsealed"),
+        ("", "key", "NoKey", "no_key"),
+        ("key", "other", "UnknownKey", "unknown_key"),
+    ],
+)
+def test_a_node_without_the_right_key_stays_outside(tmp_path, mine, theirs, channel, datagram):
+    files = {name: write_keys(tmp_path / name, os.urandom(32)) for name in ("key", "other")} | {"": ""}
+    with (
+        running_node("first", cluster_key_file=files[mine]) as first,
+        running_node("second", cluster_key_file=files[theirs], join=gossip_of(first)) as second,
+    ):
+        until(lambda: metric(first, f'pico_gossip_channels_total{{result="{channel}"}}'), "a refusal")
+        packet = second.gossip_door.actor.engine.table.builder(packets_max=1)
+        packet.say(Ping(1, "first"))
+        second.gossip_door.actor._datagrams.send(packet.packets()[0], gossip_of(first)[0])
+        until(lambda: metric(first, f'pico_gossip_violations_total{{reason="{datagram}"}}'), "the count")
+        assert not alive(first) | alive(second)
+
+
+def test_keys_are_changed_without_a_moment_of_separation(tmp_path):
+    """The new key is known everywhere before it is used anywhere."""
+    old, new = os.urandom(32), os.urandom(32)
+    rotated, young = write_keys(tmp_path / "both", new, old), write_keys(tmp_path / "old", old, new)
+    with (
+        running_node("first", cluster_key_file=young) as first,
+        running_node("second", cluster_key_file=rotated, join=gossip_of(first)) as second,
+    ):
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+        Agent(first, "ep", serve)
+        until(lambda: places(second) == {"first"})
+        assert request(second).body == ANSWER
+
+
+def test_of_two_processes_with_one_name_one_stops_and_says_why(caplog):
+    with running_node("first") as first, running_node("twin", join=gossip_of(first)) as older:
+        until(lambda: know_each_other([first, older]), "the cluster", WITHIN_S)
+        with running_node("twin", join=gossip_of(first)) as younger:
+            until(lambda: older.failed.is_set() or younger.failed.is_set(), "a loser", 20.0)
+            assert "another process calls itself twin" in caplog.text
+            assert not (older.failed.is_set() and younger.failed.is_set())
+            settled(lambda: alive(first) == {"twin"})
+
+
+def test_a_port_that_the_system_chooses_is_free_for_both_protocols(monkeypatch):
+    """UDP gets one that is free, and another program may have its twin of TCP."""
+    taken = []
+    real = gossip_door.DatagramSocket
+
+    def opened(host, port, received):
+        datagrams = real(host, port, received)
+        if not taken:
+            sock = socket.socket()
+            taken.append(sock)
+            sock.bind((HOST, datagrams.address[1]))
+            sock.listen()
+        return datagrams
+
+    monkeypatch.setattr(gossip_door, "DatagramSocket", opened)
+    with running_node() as node:
+        assert node.address("gossip-door")[1] != taken[0].getsockname()[1]
+    taken[0].close()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_node_that_listens_everywhere_does_not_say_that_it_is_everywhere(host):
+    with (
+        running_node("first") as first,
+        running_node("second", gossip_host=host, join=gossip_of(first)) as second,
+    ):
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+        card = first.gossip_door.actor.view.card_of("second")
+        assert card.gossip == f"{HOST}:{second.address('gossip-door')[1]}"
+
+
+def test_the_access_log_says_which_peer_served(three):
+    Agent(three[1], "ep", serve)
+    until(lambda: places(three[0]) == {"node-2"})
+    assert request(three[0]).status == 200
+    assert logged(three[0])[-1]["peer"] == "node-2"
+
+
+def test_what_is_counted_of_a_cluster(three):
+    for node in three:
+        assert metric(node, 'pico_gossip_nodes{status="alive"}') == 2
+        until(lambda node=node: metric(node, "pico_gossip_joined") == 1)
+        assert metric(node, 'pico_peer_links{direction="out"}') == 2
+        until(lambda node=node: metric(node, 'pico_peer_links{direction="in"}') == 2, "the links of the others")
+        assert metric(node, 'pico_gossip_datagrams_total{direction="sent"}') > 0
+        assert metric(node, 'pico_gossip_datagrams_total{direction="received"}') > 0
+        assert metric(node, 'pico_gossip_channels_total{result="link"}') == 2
+    assert metric(three[0], 'pico_gossip_exchanges_total{result="served"}') >= 2
+    assert metric(three[1], 'pico_gossip_exchanges_total{result="begun"}') >= 1
