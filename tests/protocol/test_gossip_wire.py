@@ -11,7 +11,7 @@ import pytest
 from pico.config import GossipLimits, GossipTimers
 from pico.errors import ConfigError
 from pico.protocol.gossip import Delta, Entry, GossipTable, MessageType, PacketBuilder, PacketCodec
-from pico.protocol.gossip.values import ENTRY_BYTES_MAX, LIFE_MAX
+from pico.protocol.gossip.values import ENTRY_BYTES_MAX, LIFE_MAX, Nack
 from pico.protocol.gossip.wire import PACKET_BYTES_MAX, PACKET_BYTES_MIN, encode_delta
 from tests.rules import covers
 
@@ -110,6 +110,15 @@ def test_a_builder_makes_no_more_packets_than_it_may() -> None:
     assert builder.room_for(1) == 0, "what follows does not overtake"
     assert len(builder.packets()) == 1
     assert PacketBuilder(codec(), 7, 1).packets() == []
+
+
+@covers("GOSSIP-23")
+def test_a_message_for_which_there_is_no_room_is_left_out() -> None:
+    builder = PacketBuilder(codec(), 7, 1)
+    builder.add(MessageType.RECORDS, b"x" * builder.room_for(1))
+    assert builder.has_messages and builder.spare_bytes < 0
+    builder.say(Nack(1))
+    assert not builder.has_messages and len(builder.packets()) == 1
 
 
 @covers("GOSSIP-34")
