@@ -252,7 +252,7 @@ class GossipTable:
     def _tell_digest(self, range_: Range, builder: PacketBuilder) -> None:
         waiting = [self._digest_entry(node_id) for node_id in self._names_in(range_)]
         above, last = range_
-        while waiting or above == range_.above:
+        while True:
             least_bytes = RANGE_BYTES_MAX + (digest_entry_bytes(waiting[0]) if waiting else 0)
             room_bytes = builder.room_for(least_bytes) - RANGE_BYTES_MAX
             if room_bytes < 0:
