@@ -91,6 +91,7 @@ class Pusher:
         self._due: float | None = None
         self._applied = 0  # our last version, when it was last looked at
         self._relayed = 0  # ... and that up to which a tree was told
+        self._tree_start = 0  # ... from which it was last told on
         self._tokens = timers.packets_rate
         self._filled_at = now
         self._commands: list[Command] = []
@@ -111,7 +112,7 @@ class Pusher:
         """All is said anew, and nobody has any of it."""
         self._told.clear()
         self._pending.clear()
-        self._applied = self._relayed = 0
+        self._applied = self._relayed = self._tree_start = 0
         self.changed(now=now)
 
     def forget(self, node_id: str) -> None:
@@ -153,6 +154,9 @@ class Pusher:
         if push.sequence in self._pending:
             return  # again
         self._pending[push.sequence] = _Pending(push, now + self._timers.push_repeats_s[0])
+        if push.owner == self._node_id and push.start == self._tree_start and upto < self._relayed:
+            self._relayed = upto  # a packet could not hold it all
+            self.changed(now=now)
         if self._is_direct(push):
             told = self._told.setdefault(push.node_id, _Told())
             told.upto = max(told.upto, upto)
@@ -198,8 +202,8 @@ class Pusher:
 
     def _tell_tree(self, names: Sequence[str]) -> None:
         if self._relayed < self._applied:
-            self.relay(self._node_id, self._relayed, Range(), names)
-            self._relayed = self._applied
+            self._tree_start, self._relayed = self._relayed, self._applied
+            self.relay(self._node_id, self._tree_start, Range(), names)
 
     def _push(self, node_id: str, owner: str, start: int, range_: Range) -> None:
         self._sequence = (self._sequence + 1) % SEQUENCES
