@@ -181,6 +181,59 @@ def stall(world: World, name: str = "n001", seconds: float = 1.0, every_s: float
     again()
 
 
+def restarted_s(world: World, down_s: float = 0.9) -> float:
+    """From the start of a process, under the name of one that was killed, until all have its new endpoint."""
+    name = world.rng.choice(world.up()).name
+    world.crash(name, refuses=True)
+    world.run(down_s)
+    process = world.start(name, seeds=SEEDS)
+    world.put(process, b"e:restarted", b"1")
+    took_s = until_each(world, others(world, name), lambda one: knows(one, name, b"e:restarted") is not None, 10.0)
+    old = b"e:%d" % int(name[1:])
+    assert not any(knows(one, name, old) for one in others(world, name)), "an endpoint of the process before"
+    return took_s
+
+
+def many_s(world: World, endpoints: int = 5_000) -> float:
+    """From the last of many endpoints, put on one node within a second, until all have all of them."""
+    owner = world.up()[0]
+    for number in range(endpoints):
+        world.put(owner, b"e:many-%d" % number, b"1")
+        if number % 50 == 49:
+            world.run(0.01)
+    last = owner.engine.table.own.applied
+    return until_each(world, others(world, owner.name), lambda one: has(one, owner.name) >= last, 30.0)
+
+
+def after_deletions_s(world: World, deletions: int = 1_000) -> float:
+    """The same world: from an endpoint right after many have gone, until all have it."""
+    owner = world.up()[0]
+    world.run(3.0)
+    for number in range(deletions):
+        world.delete(owner, b"e:many-%d" % number)
+    world.put(owner, b"e:after", b"1")
+    return until_each(world, others(world, owner.name), lambda one: bool(knows(one, owner.name, b"e:after")), 30.0)
+
+
+def has(process: Process, name: str) -> int:
+    state = process.engine.table.state_of(name)
+    return 0 if state is None else state.applied
+
+
+def ghosts(seed: int, minutes: float = 30.0) -> int:
+    """How often a crashed node was seen again by any of five others, once they had all seen it dead; and at the end."""
+    world = grown(seed, 6)
+    name = name_of(seed % 6)
+    world.crash(name)
+    until_each(world, world.up(), lambda one: not present(one, name), 30.0)
+    seen = 0
+    for _ in range(int(minutes * 60)):
+        world.run(1.0)
+        seen += any(present(one, name) for one in world.up())
+    known = sum(name in one.engine.table.members() for one in world.up())
+    return seen + known
+
+
 def rounds(seed: int, nodes: int) -> float:
     """How many rounds a change takes that is told by rounds alone."""
     timers = replace(GossipTimers(), push_delay_s=NEVER_S)
