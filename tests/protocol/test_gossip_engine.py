@@ -9,6 +9,8 @@ import pytest
 from pico.config import GossipLimits, GossipTimers
 from pico.protocol.gossip import Delta, Digest, DigestEntry, Entry, PacketCodec, Rank, Record, Records
 from pico.protocol.gossip.engine import CARD, HELPED_MAX, Contested, ExchangeWanted, NodeChanged
+from pico.protocol.gossip.probing import Verdict
+from pico.protocol.gossip.pushing import SendPush
 from pico.protocol.gossip.table import EVERYBODY, NOBODY
 from pico.protocol.gossip.values import Ack, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
 from pico.protocol.gossip.wire import encode_message
@@ -65,6 +67,8 @@ class TestFirstHand:
         member.hear("c", source=("10.9.9.9", 2))
         assert member.engine.address_of("c") == ("10.9.9.9", 2)
         assert member.engine.address_of("d") is None
+        member.engine.answer_exchange([PacketCodec("prod", "c", GossipLimits()).encode_body(LIFE, [])], now=0.0)
+        assert member.engine.address_of("c") == ("10.9.9.9", 2), "a stream does not say where datagrams go"
 
     def test_a_card_that_says_nothing_is_no_address(self) -> None:
         member = Member("a")
@@ -187,7 +191,16 @@ class TestHearsay:
                 assert not (isinstance(message, Ping) and message.node_id == "x")
                 if isinstance(message, Ping):
                     member.hear(message.node_id, Ack(message.sequence, message.node_id, LIFE))
-        assert member.record_of("x") == DEAD and member.engine.detector.health == 0
+        assert member.record_of("x") == DEAD
+
+    @covers("GOSSIP-73")
+    def test_that_nobody_could_ask_it_says_nothing_about_us(self) -> None:
+        member = Member("a", probe_s=0.5).meet("b", "c")
+        member.engine.detector._next_round = 1e9
+        member.hear("b", records("x", ALIVE))
+        member.engine.failed("x", now=0.0)
+        member.pass_time(0.6)
+        assert member.record_of("x") == SUSPECT and member.engine.detector.health == 0
 
 
 @covers("GOSSIP-54")
@@ -320,6 +333,13 @@ class TestRumours:
             member.hear("n00", records("n01", DEAD))
             assert len([said for _, said in member.said() if said == records("n01", DEAD)]) == at_once
 
+    def test_ones_own_verdict_is_told_at_once_to_some_once(self) -> None:
+        names = [f"n{number:02}" for number in range(40)]
+        member = Member("a").meet(*names)
+        member.engine._judge(Verdict("n01", ALIVE, Rank.SUSPECT))
+        told = [(to, said) for to, said in member.sent() if records("n01", SUSPECT, witnessed=True) in said]
+        assert len(told) in (3, 4) and all(len(said) == 1 for _, said in told)
+
 
 class TestProbes:
     @covers("GOSSIP-57", "GOSSIP-62")
@@ -342,7 +362,8 @@ class TestProbes:
         member = Member("a").meet("b")
         member.hear("b", records("b", SUSPECT), Summary(((EVERYBODY, 1),)), Ping(5, "a"), Ping(6, "c"))
         assert member.said()[0] == ("b", Ack(5, "a", LIFE))
-        assert Ack(6, "c", LIFE) not in [said for _, said in member.said()]
+        member.hear("b", Ping(6, "c"))
+        assert not [said for _, said in member.said() if isinstance(said, Ack)]
 
     @covers("GOSSIP-58")
     def test_it_can_be_answered_without_looking_at_anything_else(self) -> None:
@@ -730,6 +751,15 @@ class TestPushes:
         assert pushed == count - 1
         for member in members.values():
             assert member.engine.table.state_of(teller.node_id).live() == {b"x": b"1"}  # type: ignore[union-attr]
+
+    @covers("GOSSIP-68")
+    def test_who_went_in_the_same_moment_is_told_nothing(self) -> None:
+        member = Member("a").meet("b", "c")
+        member.engine.put(b"x", b"1", now=0.0)
+        member.hear("c", records("b", DEAD))
+        member.sent()
+        member.engine._obey_pusher(SendPush("b", "a", 0, NOBODY, 1, True))
+        assert member.sent() == [] and "b" not in member.engine._pusher._told
 
     @covers("GOSSIP-68")
     def test_the_pusher_keeps_nothing_of_who_is_gone(self) -> None:

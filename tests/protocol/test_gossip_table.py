@@ -290,7 +290,7 @@ class TestAnswering:
     @covers("GOSSIP-14")
     def test_a_record_of_a_higher_life_empties_the_copy(self) -> None:
         side = a_with_b()
-        side.hear("c", Records((("b", NEWER),)))
+        assert side.hear("c", Records((("b", NEWER),))) == [question(DigestEntry("b", NEWER, 0, True))]
         assert live(side, "b") == {}
 
     @covers("GOSSIP-15", "GOSSIP-38")

@@ -121,6 +121,16 @@ def test_a_message_for_which_there_is_no_room_is_left_out() -> None:
     assert not builder.has_messages and len(builder.packets()) == 1
 
 
+@covers("GOSSIP-23", "GOSSIP-71")
+def test_bodies_that_stand_alone_count_too() -> None:
+    builder = PacketBuilder(codec(), 7, 2, stream_bytes_max=1_200)
+    builder.say(Nack(1))
+    for _ in range(3):
+        builder.add_alone(MessageType.SNAPSHOT, b"x" * 5_000)
+    assert builder.room_for(1) == 0
+    assert [len(body) > 5_000 for body in builder.packets()] == [False, True, True, True]
+
+
 @covers("GOSSIP-34")
 def test_a_packet_is_accepted_whatever_the_own_limit() -> None:
     payload = encode_delta(Delta("b", 7, 0, 0, tuple(Entry(n, b"%d" % n, b"v" * 400) for n in range(1, 150))))

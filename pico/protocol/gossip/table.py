@@ -444,7 +444,7 @@ class GossipTable:
     def _hear_of_self(self, record: Record) -> bool:
         if record.life > self.own.life or (record.life == self.own.life and record.left):  # GOSSIP-39
             return self._begin_life(record.life)
-        if self._left or record <= self.record:
+        if record <= self.record:
             return False
         if record.inc == INC_MAX:  # GOSSIP-39
             return self._begin_life(record.life)
