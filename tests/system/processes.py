@@ -35,6 +35,7 @@ POLL_S = 0.01
 TRACEBACK = "Traceback (most recent call last)"
 
 Given = TypeVar("Given")
+Fetch = Callable[[int, str, str], tuple[int, str]]
 
 
 def until(condition: Callable[[], Given | None], what: str, within_s: float = START_S) -> Given:
@@ -104,11 +105,17 @@ class Node(Program):
 
     DOORS = ("proxy", "admin", "upstream", "gossip")
 
-    def __init__(self, name: str, directory: Path, options: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, directory: Path, options: Sequence[str], host: str = HOST, within: Sequence[str] = ()
+    ) -> None:
+        """``within`` stands before the command: what runs it elsewhere."""
+        self.host = host
+        self.fetch: Fetch = answer_of
+        """How its admin door is asked; replaced where this process cannot reach it."""
         told = {option.partition("=")[0] for option in options}
-        chosen = {f"--{door}-host": HOST for door in self.DOORS} | {f"--{door}-port": "0" for door in self.DOORS}
+        chosen = {f"--{door}-host": host for door in self.DOORS} | {f"--{door}-port": "0" for door in self.DOORS}
         defaults = [f"{flag}={value}" for flag, value in chosen.items() if flag not in told]
-        super().__init__(name, [sys.executable, "-m", "pico.cli.node", *defaults, *options], directory)
+        super().__init__(name, [*within, sys.executable, "-m", "pico.cli.node", *defaults, *options], directory)
 
     def ready(self) -> Node:
         """Wait until its doors are open."""
@@ -125,15 +132,15 @@ class Node(Program):
 
     @property
     def upstream_url(self) -> str:
-        return f"http://{HOST}:{self.upstream_port}"
+        return f"http://{self.host}:{self.upstream_port}"
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.proxy_port}"
+        return f"http://{self.host}:{self.proxy_port}"
 
     def admin(self, path: str) -> tuple[int, str]:
         """Status and body of the admin door's answer."""
-        return answer_of(self.admin_port, path)
+        return self.fetch(self.admin_port, path, self.host)
 
     def metric(self, name: str) -> float:
         """One sample of ``/metrics``, by its name and labels as they are written there."""
@@ -145,8 +152,8 @@ class Node(Program):
 class Agent(Program):
     """``pico-agent``; ``registered`` waits until the node knows it."""
 
-    def __init__(self, name: str, directory: Path, options: Sequence[str]) -> None:
-        super().__init__(name, [sys.executable, "-m", "pico.cli.agent", *options], directory)
+    def __init__(self, name: str, directory: Path, options: Sequence[str], within: Sequence[str] = ()) -> None:
+        super().__init__(name, [*within, sys.executable, "-m", "pico.cli.agent", *options], directory)
 
     def registered(self) -> Agent:
         self.until_said("is registered at")
@@ -164,29 +171,36 @@ class Programs:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for program in reversed(self._started):
-            program.stop()
+        self.stop()
         for program in self._started:
             print(f"--- {program.name}, {program.process.returncode}\n{program.errors[-4000:]}")
         for program in self._started:
             assert TRACEBACK not in program.errors, f"{program.name}: {program.errors}"
 
+    def stop(self) -> None:
+        """End all of them now: they are asked together, and then again one by one."""
+        for program in reversed(self._started):
+            if program.process.poll() is None:
+                program.send(signal.SIGTERM)
+        for program in reversed(self._started):
+            program.stop()
+
     def node(self, *options: str) -> Node:
         """A node that is ready, and leaves without delay unless it is told one."""
         return self.node_begun(*options).ready()
 
-    def node_begun(self, *options: str) -> Node:
+    def node_begun(self, *options: str, host: str = HOST, within: Sequence[str] = ()) -> Node:
         """The same, not yet ready."""
         delay = [] if any(option.startswith("--drain-delay") for option in options) else ["--drain-delay=0"]
-        return self._add(Node(self._name("node"), self._directory, [*delay, *options]))
+        return self._add(Node(self._name("node"), self._directory, [*delay, *options], host, within))
 
     def agent(self, server: str, endpoint: str, service_port: int, *options: str) -> Agent:
         """An agent for one endpoint with a service on this machine; not yet registered."""
         return self.agent_of(f"--server={server}", f"--endpoint={endpoint}={HOST}:{service_port}", *options)
 
-    def agent_of(self, *options: str) -> Agent:
+    def agent_of(self, *options: str, within: Sequence[str] = ()) -> Agent:
         """An agent that is told everything; not yet registered."""
-        return self._add(Agent(self._name("agent"), self._directory, options))
+        return self._add(Agent(self._name("agent"), self._directory, options, within))
 
     def program(self, module: str, *words: str) -> Program:
         """Any module of this tree as a program."""
@@ -206,9 +220,9 @@ class Programs:
         return program
 
 
-def answer_of(port: int, path: str) -> tuple[int, str]:
-    """Status and body of a plain GET on this machine."""
-    with closing(http.client.HTTPConnection(HOST, port, timeout=10)) as connection:
+def answer_of(port: int, path: str, host: str = HOST) -> tuple[int, str]:
+    """Status and body of a plain GET, on this machine unless it is told another."""
+    with closing(http.client.HTTPConnection(host, port, timeout=10)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read().decode()

@@ -5,18 +5,21 @@ What takes longer than a test of every commit should is there with ``PICO_SYSTEM
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 
+from tests.system.networks import HUB, Network, why_not
 from tests.system.processes import HOST, Agent, Node, Programs, answer_of, until
 from tests.system.tokens import TokenService
 
@@ -43,7 +46,7 @@ def cluster(programs: Programs, count: int, *options: str) -> list[Node]:
 
 
 def joining(*nodes: Node) -> str:
-    return "--join=" + ",".join(f"{HOST}:{node.gossip_port}" for node in nodes)
+    return "--join=" + ",".join(f"{node.host}:{node.gossip_port}" for node in nodes)
 
 
 def until_one(nodes: Sequence[Node], within_s: float = 15.0) -> None:
@@ -62,11 +65,13 @@ def nodes_with(node: Node, status: str) -> int:
     return int(node.metric(f'pico_gossip_nodes{{status="{status}"}}'))
 
 
-def agent_of(programs: Programs, nodes: Sequence[Node], tokens: TokenService, *options: str) -> Agent:
+def agent_of(
+    programs: Programs, nodes: Sequence[Node], tokens: TokenService, *options: str, within: Sequence[str] = ()
+) -> Agent:
     """An agent that knows all of these nodes."""
     servers = [f"--server={node.upstream_url}" for node in nodes]
     target = f"--endpoint=tokens={HOST}:{tokens.port}"
-    return programs.agent_of(*servers, target, "--backoff-max=500ms", *options).registered()
+    return programs.agent_of(*servers, target, "--backoff-max=500ms", *options, within=within).registered()
 
 
 def holders(nodes: Sequence[Node]) -> list[Node]:
@@ -74,17 +79,19 @@ def holders(nodes: Sequence[Node]) -> list[Node]:
     return [node for node in nodes if node.metric("pico_upstreams") > 0]
 
 
-def serves(node: Node, port: int | None = None) -> bool:
+def serves(node: Node) -> bool:
     """Whether a request that enters here is answered."""
-    token = "GET-0"
-    import http.client
+    return ask(node.host, node.proxy_port)[0] == 200
 
-    with_closing = http.client.HTTPConnection(HOST, node.proxy_port, timeout=10)
-    try:
-        with_closing.request("GET", f"/{token}", headers={"Host": "tokens.test", "X-Token": token})
-        return with_closing.getresponse().status == 200
-    finally:
-        with_closing.close()
+
+def ask(host: str, port: int, method: str = "GET") -> tuple[int, float]:
+    """Status of a request of its own, and how long its answer took."""
+    token, began = f"{method}-0", time.monotonic()
+    with closing(http.client.HTTPConnection(host, port, timeout=30)) as connection:
+        connection.request(method, f"/{token}", headers={"Host": "tokens.test", "X-Token": token})
+        response = connection.getresponse()
+        response.read()
+        return response.status, time.monotonic() - began
 
 
 class Outcome:
@@ -94,6 +101,7 @@ class Outcome:
         self.right: dict[str, int] = said["right"]
         self.wrong: list[str] = said["wrong"]
         self.failed: dict[str, list[str]] = said["failed"]
+        self.slowest_s: float = said["slowest_s"]
         failed = {what: len(which) for what, which in self.failed.items()}
         print(
             f"{what}: {sum(self.right.values())} right, {len(self.wrong)} wrong, failed: {failed or 'none'}, "
@@ -106,10 +114,12 @@ class Outcome:
 
 
 @contextmanager
-def loading(nodes: Sequence[Node], what: str, *words: str, methods: str = METHODS) -> Iterator[list[Outcome]]:
+def loading(
+    nodes: Sequence[Node], what: str, *words: str, methods: str = METHODS, within: Sequence[str] = ()
+) -> Iterator[list[Outcome]]:
     """Clients go from node to node; the list has what they saw once the block is left."""
-    doors = ",".join(f"{HOST}:{node.proxy_port}" for node in nodes)
-    command = [sys.executable, "-m", "tests.system.cluster_load", doors, str(CONNECTIONS), methods, *words]
+    doors = ",".join(f"{node.host}:{node.proxy_port}" for node in nodes)
+    command = [*within, sys.executable, "-m", "tests.system.cluster_load", doors, str(CONNECTIONS), methods, *words]
     outcomes: list[Outcome] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         try:
@@ -157,8 +167,6 @@ def test_five_nodes_that_start_at_once_are_one_cluster(programs: Programs, token
 
 
 def free_ports(count: int) -> list[int]:
-    import socket
-
     held = [socket.create_server((HOST, 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in held]
     for one in held:
@@ -208,7 +216,7 @@ def let_everybody_serve(nodes: Sequence[Node]) -> None:
         until(lambda node=node: serves(node), f"an answer of {node.name}")
 
 
-@pytest.mark.parametrize("connections", ["fresh", "kept"])
+@pytest.mark.parametrize("connections", ["fresh", pytest.param("kept", marks=LONG)])
 def test_all_nodes_are_restarted_in_turn_while_requests_run(
     programs: Programs, tokens: TokenService, connections: str
 ) -> None:
@@ -236,3 +244,148 @@ def test_all_nodes_are_restarted_in_turn_while_requests_run(
     for node in nodes:
         assert nodes_with(node, "dead") == 0
     assert answer_of(nodes[0].admin_port, "/readyz")[0] == 200
+
+
+@LONG
+def test_a_node_that_was_stopped_for_a_while_declares_nobody_dead_and_is_alive_again(
+    programs: Programs, tokens: TokenService
+) -> None:
+    nodes = cluster(programs, 3)
+    stopped, *rest = nodes
+    agent_of(programs, [stopped], tokens)
+    let_everybody_serve(nodes)
+    stopped.send(signal.SIGSTOP)
+    try:
+        for node in rest:
+            until(lambda node=node: nodes_with(node, "dead") == 1, "its death")
+        time.sleep(20.0)  # nothing can be waited for: it must be long
+    finally:
+        stopped.send(signal.SIGCONT)
+    began = time.monotonic()
+    while time.monotonic() < began + 3.0:
+        assert nodes_with(stopped, "dead") == 0
+        time.sleep(0.05)
+    until_one(nodes)
+    let_everybody_serve(nodes)
+    print(f"one cluster again {time.monotonic() - began:.1f} s after the stop, 3 s of which were watching")
+    assert all(nodes_with(node, "dead") == 0 for node in nodes)
+
+
+# Cut off: namespaces of the network.
+
+
+@pytest.fixture(scope="module")
+def may_cut() -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+
+
+class Site:
+    """Three nodes on machines of their own, and clients, agents and the service on the hub."""
+
+    def __init__(self, programs: Programs, network: Network, tokens: TokenService) -> None:
+        self.network = network
+        self.tokens = tokens
+        self.nodes: list[Node] = []
+        self._programs = programs
+        for name in network.names[1:]:
+            self._start(name)
+        until_one(self.nodes)
+
+    def _start(self, name: str) -> None:
+        options = [f"--node-id={name}", *([joining(self.nodes[0])] if self.nodes else [])]
+        network = self.network
+        node = self._programs.node_begun(*options, host=network.host(name), within=network.within(name))
+        node.fetch = lambda port, path, host: network.call(answer_of, port, path, host)
+        self.nodes.append(node.ready())
+
+    def agent(self, *nodes: Node) -> Agent:
+        return agent_of(self._programs, nodes, self.tokens, within=self.network.within(HUB))
+
+    def ask(self, node: Node, method: str = "GET") -> tuple[int, float]:
+        return self.network.call(ask, node.host, node.proxy_port, method)
+
+    def until_served(self, *nodes: Node, within_s: float = 15.0) -> None:
+        for node in nodes:
+            until(lambda node=node: self.ask(node)[0] == 200, f"an answer of {node.name}", within_s)
+
+
+@pytest.fixture
+def site(programs: Programs, may_cut: None) -> Iterator[Site]:
+    with Network(["one", "two", "three"]) as network, TokenService(network.enter_hub) as tokens:
+        yield Site(programs, network, tokens)
+        programs.stop()
+
+
+def test_a_node_that_is_black_holed_under_load_is_routed_around(site: Site) -> None:
+    """No packet of its comes through, nor one to it, and nobody is told: its links fall silent."""
+    one, two, three = site.nodes
+    site.agent(one)
+    site.agent(two)
+    site.until_served(*site.nodes)
+    within = site.network.within(HUB)
+    with loading([three], "a node is black-holed", within=within) as outcomes:
+        let_requests_run(site.tokens, 200)
+        site.network.isolate("one")
+        began = time.monotonic()
+        until(lambda: three.metric('pico_gossip_nodes{status="alive"}') == 1, "the suspicion")
+        suspected = time.monotonic() - began
+        until(lambda: nodes_with(three, "dead") == 1, "its death")
+        dead = time.monotonic() - began
+        let_requests_run(site.tokens, 300)
+    (outcome,) = outcomes
+    print(f"suspected after {suspected:.1f} s, dead after {dead:.1f} s")
+    check_tokens(site.tokens, outcome)
+    assert outcome.failures("GET") == {}
+    assert set(outcome.failures("POST")) <= {"POST 502 tunnel_lost"}
+    assert outcome.slowest_s < 4.0
+    site.network.heal()
+    until_one(site.nodes, 20.0)
+
+
+@LONG
+def test_a_partition_of_half_a_minute_heals(site: Site) -> None:
+    """Each side serves what it has; afterwards it is one cluster again."""
+    one, two, three = site.nodes
+    site.agent(one)
+    site.agent(two)
+    site.until_served(*site.nodes)
+    site.network.isolate("one", "two", "three")
+    cut = time.monotonic()
+    until(lambda: nodes_with(two, "dead") == nodes_with(three, "dead") == 1, "the death of the one", 30.0)
+    print(f"two nodes have buried the third after {time.monotonic() - cut:.1f} s")
+    while time.monotonic() < cut + 30.0:
+        for node in site.nodes:
+            status, took_s = site.ask(node)
+            assert (status, took_s < 1.0) == (200, True), f"{node.name}: {status} after {took_s:.1f} s"
+        time.sleep(0.2)
+    # Whom nobody answers takes its time: it is itself in trouble more likely than all the others.
+    until(lambda: nodes_with(one, "dead") == 2, "the death of the two")
+    site.network.heal()
+    healed = time.monotonic()
+    until_one(site.nodes, 20.0)
+    print(f"one cluster again {time.monotonic() - healed:.1f} s after the healing")
+    assert time.monotonic() - healed < 10.0
+    until(lambda: all(node.metric("pico_remote_endpoints") == 1 for node in site.nodes), "the endpoints")
+    site.until_served(*site.nodes)
+
+
+@LONG
+def test_a_way_that_is_cut_in_one_direction_kills_nobody(site: Site) -> None:
+    """The third node can reach both, and says so: whom only one cannot hear is not dead."""
+    site.agent(site.nodes[2])
+    site.until_served(*site.nodes)
+    site.network.cut("one", "two")
+    until_ = time.monotonic() + 10.0
+    deaths, slowest_s = 0, 0.0
+    while time.monotonic() < until_:
+        deaths = max(deaths, *(nodes_with(node, "dead") for node in site.nodes))
+        for node in site.nodes:
+            status, took_s = site.ask(node)
+            slowest_s = max(slowest_s, took_s)
+            assert status == 200
+        time.sleep(0.1)
+    print(f"cut in one direction: {deaths} deaths, the slowest answer took {slowest_s * 1000:.0f} ms")
+    assert deaths == 0
+    site.network.heal()
+    until_one(site.nodes, 20.0)

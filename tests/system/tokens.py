@@ -10,6 +10,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 
 from tests.system.load import HOST, body_of
@@ -60,7 +61,9 @@ class _Connection(asyncio.Protocol):
 class TokenService:
     """Serves on ``port`` in a thread of its own while the block runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, enter: Callable[[], object] = bool) -> None:
+        """``enter`` is called first of all in the thread: whatever network that thread then is in."""
+        self._enter = enter
         self.seen: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.transports: set[asyncio.Transport | None] = set()
@@ -79,6 +82,7 @@ class TokenService:
         self._thread.join(10)
 
     def _run(self) -> None:
+        self._enter()
         server = self._loop.run_until_complete(
             self._loop.create_server(lambda: _Connection(self), HOST, 0, backlog=1024)
         )
