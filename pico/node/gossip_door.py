@@ -8,9 +8,6 @@ said on any of them.
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -20,7 +17,6 @@ from typing import Any, Final
 
 import gevent
 import pykka
-from gevent.hub import get_hub
 
 from pico import __version__
 from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
@@ -31,6 +27,7 @@ from pico.actors.routes import Routes
 from pico.actors.runtime import tell
 from pico.config import NodeConfig
 from pico.errors import ConfigError, PicoError, TransportError
+from pico.node.system import System
 from pico.observability.cluster_metrics import ClusterStanding
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.channel import Channel, Handshake, Identity, Purpose
@@ -42,8 +39,7 @@ from pico.protocol.rpc import StreamingEngine
 from pico.protocol.seal import ClearSeal, KeyRing, KeySeal, Seal, parse_key_file
 from pico.transport.channel import ChannelCodec, shake_hands
 from pico.transport.clock import Clock
-from pico.transport.datagrams import Datagrams, DatagramSocket
-from pico.transport.dial import dial
+from pico.transport.datagrams import Datagrams
 from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 from pico.transport.stream import Stream
 
@@ -71,16 +67,18 @@ class GossipDoor:
         cluster: Callable[[], pykka.ActorRef[Any] | None],
         door_address: Callable[[str], Address | None],
         contested: Callable[[], None],
+        system: System | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
+        self._system = system or System()
         self._routes = routes
         self._metrics = metrics
         self._node_id = node_id
         self._cluster = cluster
         self._door_address = door_address
         self._contested = contested
-        self._rng = Random(os.urandom(16))
+        self._rng = Random(self._system.random_bytes(16))
         self._keys = _read_keys(config.cluster_key_file)
         self._port = config.gossip_port
         self._life = 0
@@ -92,6 +90,7 @@ class GossipDoor:
         )
         self._actor: Cluster | None = None
         self._resolver: Any = None
+        self._resolve_timer = clock.timer(self._resolve_again)
 
     # The actor.
 
@@ -138,16 +137,17 @@ class GossipDoor:
 
     def start(self) -> None:
         """Begin to look for the nodes that were named."""
-        self._resolver = gevent.spawn(self._resolve_for_ever)
+        self._resolve_again()
 
     def stop(self) -> None:
         """Look for nobody any more."""
+        self._resolve_timer.stop()
         if self._resolver is not None:
             self._resolver.kill()
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
-        self._life = first_life(time.time(), self._rng, stored=self._life)
+        self._life = first_life(self._system.time_of_day(), self._rng, stored=self._life)
         codec = PacketCodec(config.cluster_name, self._node_id, config.gossip_limits, self._seal())
         return GossipEngine(
             codec,
@@ -162,11 +162,11 @@ class GossipDoor:
     def _seal(self) -> Seal:
         if self._keys is None:
             return ClearSeal()
-        return KeySeal(self._keys, self._config.cluster_name, os.urandom(16))
+        return KeySeal(self._keys, self._config.cluster_name, self._system.random_bytes(16))
 
     def _open_datagrams(self, received: Callable[[bytes, Address], None]) -> Datagrams:
         try:
-            datagrams = DatagramSocket(self._config.gossip_host, self._port, received)
+            datagrams = self._system.bind_datagrams(self._config.gossip_host, self._port, received)
         except OSError as error:
             where = f"{self._config.gossip_host or '*'}:{self._port}"
             raise TransportError(f"--gossip-port: cannot listen on {where} (UDP): {error.strerror}") from error
@@ -195,25 +195,41 @@ class GossipDoor:
         advertised, _, _ = config.advertise_gossip.rpartition(":")
         named = (advertised or config.advertise_gossip).strip("[]") or config.gossip_host
         if named:
-            return _numeric(named)
-        towards = next(filter(None, (_resolved(*seed) for seed in config.join)), SOMEWHERE)
-        host = _own_address_towards(towards)
+            return self._numeric(named)
+        towards = next(filter(None, (self._resolved_address(*seed) for seed in config.join)), SOMEWHERE)
+        host = self._system.own_address_towards(towards)
         if not host and config.join:
             raise ConfigError("--advertise-gossip", "", "an address of this node, because none could be found out")
         return host or "127.0.0.1"
 
     # The nodes that were named.
 
-    def _resolve_for_ever(self) -> None:
-        while True:
-            found: dict[Address, None] = {}
-            for host, port in self._config.join:
-                found.update(dict.fromkeys(_all_resolved(host, port)))
-            ref = self._cluster()
-            if ref is not None:
-                tell(ref, SeedsResolved(tuple(found)))
-            self._resolved = True
-            gevent.sleep(self._config.gossip_timers.resolve_s if found or not self._config.join else 1.0)
+    def _resolve_again(self) -> None:
+        self._resolver = gevent.spawn(self._resolve)
+
+    def _resolve(self) -> None:
+        """In a greenlet of its own, since it blocks."""
+        found: dict[Address, None] = {}
+        for host, port in self._config.join:
+            found.update(dict.fromkeys(self._system.resolve(host, port)))
+        ref = self._cluster()
+        if ref is not None:
+            tell(ref, SeedsResolved(tuple(found)))
+        self._resolved = True
+        self._resolve_timer.start(self._config.gossip_timers.resolve_s if found or not self._config.join else 1.0)
+
+    def _resolved_address(self, host: str, port: int) -> Address | None:
+        return next(iter(self._system.resolve(host, port)), None)
+
+    def _numeric(self, host: str) -> str:
+        """Raises ``ConfigError`` for a name that leads nowhere."""
+        try:
+            return str(ip_address(host))
+        except ValueError:
+            resolved = self._resolved_address(host, 1)
+        if resolved is None:
+            raise ConfigError("--advertise-gossip", host, "an address, or a name that leads to one")
+        return resolved[0]
 
     # Channels.
 
@@ -230,16 +246,18 @@ class GossipDoor:
     def _dial(self, address: Address, node_id: str, purpose: Purpose) -> tuple[Stream, Channel]:
         limits = self._config.peer_limits
         until = self._clock.now() + limits.dial_s
-        stream = dial(*address, timeout_s=limits.dial_s)
+        stream = self._system.dial(address, limits.dial_s)
         now = self._clock.now()
         patience = replace(limits.channel_limits, handshake_s=max(0.001, until - now))
-        handshake = Handshake(self._identity(), patience, os.urandom(16), purpose=purpose, wanted=node_id, now=now)
+        handshake = Handshake(
+            self._identity(), patience, self._system.random_bytes(16), purpose=purpose, wanted=node_id, now=now
+        )
         return stream, shake_hands(stream, handshake, self._clock)
 
     def serve(self, stream: Stream) -> None:
         """One connection that another node has made; runs in its greenlet, which may end afterwards."""
         limits = self._config.peer_limits.channel_limits
-        handshake = Handshake(self._identity(), limits, os.urandom(16), now=self._clock.now())
+        handshake = Handshake(self._identity(), limits, self._system.random_bytes(16), now=self._clock.now())
         try:
             channel = shake_hands(stream, handshake, self._clock)
         except PicoError as error:
@@ -272,39 +290,3 @@ def advertised_address(advertised: str, host: str, port: int) -> str:
 
 def _read_keys(path: str) -> KeyRing | None:
     return parse_key_file(Path(path).read_text()) if path else None
-
-
-def _numeric(host: str) -> str:
-    """Raises ``ConfigError`` for a name that leads nowhere."""
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        resolved = _resolved(host, 1)
-    if resolved is None:
-        raise ConfigError("--advertise-gossip", host, "an address, or a name that leads to one")
-    return resolved[0]
-
-
-def _resolved(host: str, port: int) -> Address | None:
-    return next(iter(_all_resolved(host, port)), None)
-
-
-def _all_resolved(host: str, port: int) -> list[Address]:
-    """Where a name leads; nothing when it leads nowhere now. Blocks the calling greenlet only."""
-    try:
-        found = get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
-    except (OSError, UnicodeError) as error:
-        _log.warning("--join: the name %s leads nowhere: %s", host, error)
-        return []
-    return list(dict.fromkeys((str(info[4][0]), port) for info in found))
-
-
-def _own_address_towards(address: Address) -> str:
-    """By which of its addresses this machine would speak to that one; nothing is sent."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect(address)
-            return str(sock.getsockname()[0])
-    except OSError:
-        return ""
