@@ -50,6 +50,7 @@ PROXY, ADMIN, UPSTREAM, GOSSIP = 8000, 8001, 8002, 8003
 HELD_DATAGRAMS_MAX = 500  # at the door of a process that is paused
 RETRANSMISSION_S = 0.2
 SYN_REPEAT_S = 1.0
+VISITOR_S = 30.0  # a visitor's patience
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -1017,14 +1018,11 @@ class Call:
 
     def begin(self) -> None:
         self.world.network.connect(self.process, (self.entry.process.host, PROXY), self._connected)
-        self.world.at(10.0, self._connect_late)
-
-    def _connect_late(self) -> None:
-        if self._stream is None:
-            self._end()
+        self._timer = self.process.clock.timer(self._end)
+        self._timer.start(VISITOR_S)
 
     def _connected(self, stream: SimulatedStream | None) -> None:
-        if stream is None:
+        if stream is None or self.done:
             self._end()
             return
         self._stream = stream
@@ -1058,6 +1056,7 @@ class Call:
         if self.done:
             return
         self.ended_at = self.world.now
+        self._timer.stop()
         if self._stream is not None:
             self._stream.close()
         head, whole, body = self._data.partition(b"\r\n\r\n")

@@ -26,6 +26,11 @@ FIRST_SEED = int(os.environ.get("PICO_ACTORS_FIRST_SEED", "0"))
 BLACK_HOLE_S = 3.0
 """From the first packet that is dropped to the last new request for the node behind."""
 
+MISFORTUNES = (
+    *("crash", "start", "start", "pause", "cluster", "service"),
+    *("cut", "cut-one-way", "isolate", "partition", "heal", "heal", "heal", "lossy", "clear"),
+)
+
 PEACE_S = 20.0
 """For a cluster that was in any trouble."""
 
@@ -210,9 +215,7 @@ def trouble(world: World, seconds: float = 20.0) -> dict[str, object]:
         world.run(rng.random() * 1.5)
         up = [member.name for member in world.up()]
         down = [name for name in names if name not in up]
-        what = rng.choice(
-            ["crash", "start", "start", "cut", "cut-one-way", "isolate", "partition", "heal", "heal", "heal", "pause", "cluster", "lossy", "clear", "service"]
-        )
+        what = rng.choice(MISFORTUNES)
         if what == "crash" and len(up) > 4:
             world.crash(rng.choice(up), dark=rng.random() < 0.5)
         elif what == "start" and down:
