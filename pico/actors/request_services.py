@@ -68,7 +68,7 @@ class RequestServices:
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.via = f"1.1 {node_id}".encode()
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}
         self._time_of_day = time_of_day
         self._request_id_prefix = request_id_prefix
         self._request_numbers = count(1)

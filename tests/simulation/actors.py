@@ -181,7 +181,7 @@ class World:
         """How long it took; fails when it took longer than ``within_s``."""
         began = self.now
         while not condition():
-            assert self.now - began < within_s, f"not within {within_s} s"
+            assert self.now - began < within_s, (f"not within {within_s} s", self.wrong())
             self.run(step_s)
         return self.now - began
 
@@ -299,17 +299,24 @@ class World:
 
     def whole(self) -> bool:
         """Whether every node has a link to every other, and knows where everything is that is anywhere."""
+        return not self.wrong()
+
+    def wrong(self) -> list[str]:
+        """What is not as it should be, of the first node that has something to be said of."""
         names = {member.name for member in self.up()}
         truth: dict[str, Counter[str]] = {}
         for service in self.services:
             places = truth.setdefault(service.endpoint, Counter())
-            if service.node is not None:
+            if service.node is not None and not service.node.process.gone:
                 places[service.node.name] += 1
-        return all(
-            member.knows() == names - {member.name}
-            and all(member.places(endpoint) == places for endpoint, places in truth.items())
-            for member in self.up()
-        )
+        for member in self.up():
+            wrong = [f"{member.name}: no link to {name}" for name in sorted(names - {member.name} - member.knows())]
+            for endpoint, places in truth.items():
+                if (seen := member.places(endpoint)) != places:
+                    wrong.append(f"{member.name}: {endpoint} at {dict(sorted(seen.items()))}, not {dict(places)}")
+            if wrong:
+                return wrong
+        return []
 
     def left_over(self) -> dict[str, int]:
         """What is there although no request is: nothing."""

@@ -126,7 +126,7 @@ def comes_to_rest(world: World) -> float:
     world.network.link = Link()
     took = world.run_until(world.whole, PEACE_S, 0.1)
     world.run(2.0)
-    assert world.whole()
+    assert world.wrong() == []
     assert world.left_over() == {}
     return took
 
