@@ -149,7 +149,7 @@ class GossipTimers:
     exchange_timeout_s: float = 10.0
     exchange_pause_s: float = 1.0  # between two exchanges with one node that has not been reached otherwise
     push_delay_s: float = 0.005  # from a change to its telling, for what else changes
-    push_repeats_s: tuple[float, ...] = (0.05, 0.1, 0.2)  # to who has not answered; after the last it is given up
+    push_repeats_s: tuple[float, ...] = (0.04, 0.08, 0.2)  # to who has not answered; after the last it is given up
     push_all_max: int = 32  # other nodes up to which each is told directly
     push_fanout: int = 8  # delegates, when there are more
     push_window: int = 8  # packets to one node that it has not answered

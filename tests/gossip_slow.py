@@ -6,6 +6,7 @@ words, so that the two can be compared; ``decode`` reads the bytes without the p
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from typing import Any
 
@@ -90,6 +91,16 @@ def state(message: Value, is_delta: bool) -> bytes:
     start = number(message["start"], 8) if is_delta else b""
     head = name(message["node"]) + number(message["life"], 8) + start + number(message["floor"], 8)
     return head + b"".join(entry(*fields) for fields in message["entries"])
+
+
+def summary_hash(nodes: list[list[Any]], above: str, upto: str) -> int:
+    """The hash of a range; a node is what stands in a digest."""
+    total = 0
+    for node, known, applied, _ in nodes:
+        if above < node and (node <= upto or not upto) and not known["left"] and known["rank"] != "DEAD":
+            told = name(node) + record(known) + number(applied, 8)
+            total += int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big")
+    return total % 2**64
 
 
 def section(message: Value) -> bytes:

@@ -56,7 +56,7 @@ class Forwarding:
         self.attempts_max = attempts_max
         self.relays = 0
         """Requests in flight that came from peers: a node that drains waits for them."""
-        self._links: set[AcceptedLink] = set()
+        self._links: dict[AcceptedLink, None] = {}
         self._leaves_because = ""
 
     def accept(self, node_id: str, build: Callable[[MultiplexerOwner], Multiplexer]) -> AcceptedLink:
@@ -65,7 +65,7 @@ class Forwarding:
         ``build`` makes its multiplexer with the owner that it is given; ``start`` it afterwards.
         """
         link = AcceptedLink(self, node_id, build)
-        self._links.add(link)
+        self._links[link] = None
         if self._leaves_because:
             link.multiplexer.goaway(self._leaves_because)
         return link
@@ -83,7 +83,7 @@ class Forwarding:
 
     def ended(self, link: AcceptedLink) -> None:
         """A link is over."""
-        self._links.discard(link)
+        self._links.pop(link, None)
 
     @property
     def links(self) -> int:

@@ -119,10 +119,12 @@ class Listener(GeventActor):
         return None
 
     def on_exit(self, reason: BaseException | None) -> None:
-        """Close the port and whatever connections are left."""
+        """Close the port and the connections that are left, but not those that a stream has taken over."""
         self._close_port()
-        for connection in self._connections:
-            _shut_down(connection)
+        ours = sum(_shut_down(connection) for connection in self._connections)
+        if not ours:
+            self._release_waiters()  # who has taken a connection ends it; a restart must not wait for clients
+            return
         try:
             self._when_idle().get(timeout=STOP_WAIT_S)
         except pykka.Timeout:
@@ -257,12 +259,18 @@ def _bound(family: int, address: Any, backlog: int) -> Any:
     return listening
 
 
-def _shut_down(connection: socket.socket) -> None:
-    """Both ends see the end of the stream; closing stays with the handler, whose watcher is on the descriptor."""
+def _shut_down(connection: socket.socket) -> bool:
+    """Both ends see the end of the stream; closing stays with the handler, whose watcher is on the descriptor.
+
+    False when the handler has taken the descriptor out, or the connection is closed.
+    """
+    if connection.fileno() < 0:
+        return False
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # closed, or never connected
+        pass  # never connected
+    return True
 
 
 def readable(address: Any) -> tuple[str, int]:

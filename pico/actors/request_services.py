@@ -6,6 +6,7 @@ Responsible for: being the one argument that carries it. Refuses to know: how an
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from itertools import count
 from math import inf
@@ -53,6 +54,7 @@ class RequestServices:
         *,
         node_id: str,
         request_id_prefix: str,
+        time_of_day: Callable[[], float] = time.time,
     ) -> None:
         self.clock = clock
         self.routes = routes
@@ -66,7 +68,8 @@ class RequestServices:
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.via = f"1.1 {node_id}".encode()
         self.draining = False
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}
+        self._time_of_day = time_of_day
         self._request_id_prefix = request_id_prefix
         self._request_numbers = count(1)
         self._date_until = -inf
@@ -132,7 +135,7 @@ class RequestServices:
     def date(self, now: float) -> bytes:
         """The value of a ``Date`` field at ``now`` on the services' clock (RFC 9110 §5.6.7)."""
         if now >= self._date_until:
-            time_of_day = time.time()
+            time_of_day = self._time_of_day()
             self._date_until = now + 1.0 - time_of_day % 1.0
             self._date = formatdate(time_of_day, usegmt=True).encode()
         return self._date

@@ -8,9 +8,6 @@ said on any of them.
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -20,8 +17,6 @@ from typing import Any, Final
 
 import gevent
 import pykka
-from gevent.event import Event
-from gevent.hub import get_hub
 
 from pico import __version__
 from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
@@ -33,6 +28,7 @@ from pico.actors.routes import Routes
 from pico.actors.runtime import tell
 from pico.config import NodeConfig
 from pico.errors import ConfigError, PicoError, TransportError
+from pico.node.system import System
 from pico.observability.cluster_metrics import ClusterStanding
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.channel import Channel, Handshake, Identity, Purpose
@@ -44,8 +40,7 @@ from pico.protocol.rpc import StreamingEngine
 from pico.protocol.seal import ClearSeal, KeyRing, KeySeal, Seal, parse_key_file
 from pico.transport.channel import ChannelCodec, shake_hands
 from pico.transport.clock import Clock
-from pico.transport.datagrams import Datagrams, DatagramSocket
-from pico.transport.dial import dial
+from pico.transport.datagrams import Datagrams
 from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 from pico.transport.stream import Stream
 
@@ -76,22 +71,23 @@ class GossipDoor:
         cluster: Callable[[], pykka.ActorRef[Any] | None],
         door_address: Callable[[str], Address | None],
         contested: Callable[[], None],
+        system: System | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
+        self._system = system or System()
         self._routes = routes
         self._metrics = metrics
         self._node_id = node_id
         self._cluster = cluster
         self._door_address = door_address
         self._contested = contested
-        self._rng = Random(os.urandom(16))
+        self._rng = Random(self._system.random_bytes(16))
         self._keys = _read_keys(config.cluster_key_file)
         self._port = config.gossip_port
         self._life = 0
         self._host = ""
         self._seeds: dict[tuple[str, int], list[Address]] = {}
-        self._look_again = Event()
         self.forwarding = Forwarding(routes, metrics, config.attempts_max)
         self.exchanges = Exchanges(
             self._dial_exchange,
@@ -105,6 +101,7 @@ class GossipDoor:
         )
         self._actor: Cluster | None = None
         self._resolver: Any = None
+        self._resolve_timer = clock.timer(self._resolve_again)
         routes.joining = self._is_catching_up
         metrics.cluster.corrections = lambda: 0 if self._actor is None else self._actor.view.corrections
 
@@ -128,7 +125,7 @@ class GossipDoor:
                 contested=self._contested,
             )
         )
-        self._look_again.set()  # it knows no seeds yet
+        self._resolve_timer.start(0.0)  # it knows no seeds yet
         return self._actor
 
     @property
@@ -157,17 +154,18 @@ class GossipDoor:
 
     def start(self) -> None:
         """Begin to look for the nodes that were named."""
-        self._resolver = gevent.spawn(self._resolve_for_ever)
+        self._resolve_again()
 
     def stop(self) -> None:
         """Look for nobody any more, and end what others have dialled."""
+        self._resolve_timer.stop()
         if self._resolver is not None:
             self._resolver.kill()
         self.forwarding.close("the node is going away")
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
-        self._life = first_life(time.time(), self._rng, stored=self._life)
+        self._life = first_life(self._system.time_of_day(), self._rng, stored=self._life)
         codec = PacketCodec(config.cluster_name, self._node_id, config.gossip_limits, self._seal())
         return GossipEngine(
             codec,
@@ -182,15 +180,15 @@ class GossipDoor:
     def _seal(self) -> Seal:
         if self._keys is None:
             return ClearSeal()
-        return KeySeal(self._keys, self._config.cluster_name, os.urandom(16))
+        return KeySeal(self._keys, self._config.cluster_name, self._system.random_bytes(16))
 
     def _open_datagrams(self, received: Callable[[bytes, Address], None]) -> Datagrams:
         host = self._config.gossip_host
         try:
-            datagrams = DatagramSocket(host, self._port, received)
+            datagrams = self._system.bind_datagrams(host, self._port, received)
             while not self._port and not _is_free_for_streams(host, datagrams.address[1]):
                 datagrams.close()
-                datagrams = DatagramSocket(host, 0, received)
+                datagrams = self._system.bind_datagrams(host, 0, received)
         except OSError as error:
             where = f"{host or '*'}:{self._port}"
             raise TransportError(f"--gossip-port: cannot listen on {where} (UDP): {error.strerror}") from error
@@ -219,36 +217,51 @@ class GossipDoor:
         advertised, _, _ = config.advertise_gossip.rpartition(":")
         named = (advertised or config.advertise_gossip).strip("[]") or config.gossip_host
         if named and not _is_everywhere(named):
-            return _numeric(named)
-        towards = next(filter(None, (_resolved(*seed) for seed in config.join)), SOMEWHERE)
-        host = _own_address_towards(towards)
+            return self._numeric(named)
+        towards = next(filter(None, (self._resolved_address(*seed) for seed in config.join)), SOMEWHERE)
+        host = self._system.own_address_towards(towards)
         if not host and config.join:
             raise ConfigError("--advertise-gossip", "", "an address of this node, because none could be found out")
         return host or "127.0.0.1"
 
     # The nodes that were named.
 
-    def _resolve_for_ever(self) -> None:
-        while True:
-            self._look_again.clear()
-            each = self._resolve_each()
-            ref = self._cluster()
-            if ref is not None:
-                found = [address for addresses in self._seeds.values() for address in addresses]
-                tell(ref, SeedsResolved(tuple(dict.fromkeys(found))))
-            self._look_again.wait(self._config.gossip_timers.resolve_s if each else RESOLVE_AGAIN_S)
+    def _resolve_again(self) -> None:
+        self._resolver = gevent.spawn(self._resolve)
+
+    def _resolve(self) -> None:
+        """In a greenlet of its own, since it blocks."""
+        each = self._resolve_each()
+        ref = self._cluster()
+        if ref is not None:
+            found = [address for addresses in self._seeds.values() for address in addresses]
+            tell(ref, SeedsResolved(tuple(dict.fromkeys(found))))
+        self._resolve_timer.start(self._config.gossip_timers.resolve_s if each else RESOLVE_AGAIN_S)
 
     def _resolve_each(self) -> bool:
         """Whether every name leads somewhere; one that does not any more stands for where it led before."""
         each = True
         for seed in self._config.join:
-            found = _all_resolved(*seed)
+            found = self._system.resolve(*seed)
             if not found:
                 each = False
                 if self._seeds.get(seed) != []:
                     _log.warning("--join: the name %s leads nowhere now", seed[0])
             self._seeds[seed] = found or self._seeds.get(seed, [])
         return each
+
+    def _resolved_address(self, host: str, port: int) -> Address | None:
+        return next(iter(self._system.resolve(host, port)), None)
+
+    def _numeric(self, host: str) -> str:
+        """Raises ``ConfigError`` for a name that leads nowhere."""
+        try:
+            return str(ip_address(host))
+        except ValueError:
+            resolved = self._resolved_address(host, 1)
+        if resolved is None:
+            raise ConfigError("--advertise-gossip", host, "an address, or a name that leads to one")
+        return resolved[0]
 
     # Channels.
 
@@ -265,16 +278,18 @@ class GossipDoor:
     def _dial(self, address: Address, node_id: str, purpose: Purpose) -> tuple[Stream, Channel]:
         limits = self._config.peer_limits
         until = self._clock.now() + limits.dial_s
-        stream = dial(*address, timeout_s=limits.dial_s)
+        stream = self._system.dial(address, limits.dial_s)
         now = self._clock.now()
         patience = replace(limits.channel_limits, handshake_s=max(0.001, until - now))
-        handshake = Handshake(self._identity(), patience, os.urandom(16), purpose=purpose, wanted=node_id, now=now)
+        handshake = Handshake(
+            self._identity(), patience, self._system.random_bytes(16), purpose=purpose, wanted=node_id, now=now
+        )
         return stream, shake_hands(stream, handshake, self._clock)
 
     def serve(self, stream: Stream) -> None:
         """One connection that another node has made; runs in its greenlet, which may end afterwards."""
         limits = self._config.peer_limits.channel_limits
-        handshake = Handshake(self._identity(), limits, os.urandom(16), now=self._clock.now())
+        handshake = Handshake(self._identity(), limits, self._system.random_bytes(16), now=self._clock.now())
         try:
             channel = shake_hands(stream, handshake, self._clock)
         except PicoError as error:
@@ -327,38 +342,3 @@ def _is_everywhere(host: str) -> bool:
         return ip_address(host).is_unspecified
     except ValueError:
         return False
-
-
-def _numeric(host: str) -> str:
-    """Raises ``ConfigError`` for a name that leads nowhere."""
-    try:
-        return str(ip_address(host))
-    except ValueError:
-        resolved = _resolved(host, 1)
-    if resolved is None:
-        raise ConfigError("--advertise-gossip", host, "an address, or a name that leads to one")
-    return resolved[0]
-
-
-def _resolved(host: str, port: int) -> Address | None:
-    return next(iter(_all_resolved(host, port)), None)
-
-
-def _all_resolved(host: str, port: int) -> list[Address]:
-    """Where a name leads; nothing when it leads nowhere now. Blocks the calling greenlet only."""
-    try:
-        found = get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
-    except (OSError, UnicodeError):
-        return []
-    return list(dict.fromkeys((str(info[4][0]), port) for info in found))
-
-
-def _own_address_towards(address: Address) -> str:
-    """By which of its addresses this machine would speak to that one; nothing is sent."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect(address)
-            return str(sock.getsockname()[0])
-    except OSError:
-        return ""

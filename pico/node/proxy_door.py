@@ -54,14 +54,14 @@ class ClientConnection:
     def run(self) -> None:
         """Serve requests until the connection ends; runs in the connection's greenlet."""
         self._services.deadlines.add(self)
-        self._services.connections.add(self)
+        self._services.connections[self] = None
         try:
             self._stream.set_receiver(self)
             while self._serve_next():
                 pass
             self._linger()
         finally:
-            self._services.connections.discard(self)
+            self._services.connections.pop(self, None)
             self._services.deadlines.discard(self)
             self._stream.close()
 

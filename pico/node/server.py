@@ -14,8 +14,9 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from ssl import SSLContext
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ from pico.actors.listener import Listener
 from pico.actors.messages import DrainCluster, LeaveCluster, StopAccepting
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
-from pico.actors.runtime import install_registry, registered_actors, tell
+from pico.actors.runtime import GeventActor, install_registry, registered_actors, tell
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig, TlsFiles
 from pico.errors import TransportError
@@ -38,12 +39,14 @@ from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
 from pico.node.proxy_door import ClientConnection
 from pico.node.status import Status
+from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
 from pico.observability.hub import HubWatch
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
+from pico.transport.parking import sleep
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import TlsStream, accept_tls, server_context
 
@@ -64,8 +67,15 @@ class Node:
     """One member of the cluster: ``start``, then ``drain`` and ``stop``."""
 
     def __init__(
-        self, config: NodeConfig, *, node_id: str, write_access_log: Write, clock: Clock | None = None
+        self,
+        config: NodeConfig,
+        *,
+        node_id: str,
+        write_access_log: Write,
+        clock: Clock | None = None,
+        system: System | None = None,
     ) -> None:
+        system = system or System()
         self.config = config
         self.node_id = node_id
         self.clock = clock if clock is not None else HubClock()
@@ -76,7 +86,9 @@ class Node:
             failure_codes=[failure.code for failure in Failure],
             actors=(*NODE_ORDER, "gossip-peer"),
         )
-        self.access_log = AccessLog(config.access_log, write_access_log, self.clock, node_id=node_id)
+        self.access_log = AccessLog(
+            config.access_log, write_access_log, self.clock, node_id=node_id, wall_clock=system.time_of_day
+        )
         self.routes = Routes(self.clock, config.endpoint_wait_s, config.requests_per_endpoint_max)
         self.services = RequestServices(
             config,
@@ -85,7 +97,8 @@ class Node:
             self.metrics,
             self.access_log,
             node_id=node_id,
-            request_id_prefix=secrets.token_hex(6),
+            request_id_prefix=system.random_bytes(6).hex(),
+            time_of_day=system.time_of_day,
         )
         self.upstream_door = UpstreamDoor(config, self.clock, self._endpoints, self.metrics, node_id=node_id)
         self.gossip_door = GossipDoor(
@@ -97,6 +110,7 @@ class Node:
             cluster=self._cluster,
             door_address=self._door_address,
             contested=self._contested,
+            system=system,
         )
         self.status = Status(node_id, self.clock, self.metrics, self.gossip_door, self.upstream_door, self.ready)
         self._proxy_tls = _context(config.proxy_tls)
@@ -134,7 +148,9 @@ class Node:
         config = self.config
         self.services.draining = True
         self._tell_cluster(DrainCluster())
-        gevent.sleep(config.drain_delay_s)  # requests come until balancers have noticed, so agents must still be here
+        sleep(
+            self.clock, config.drain_delay_s
+        )  # requests come until balancers have noticed, so agents must still be here
         for door in ("proxy-door", "upstream-door"):
             ref = self._supervisor.ref(door)
             if ref is not None:
@@ -146,7 +162,7 @@ class Node:
         forwarding.drain("the node is going away")
         until = self.clock.now() + config.grace_period_s
         while (self.metrics.requests_in_flight or forwarding.relays) and self.clock.now() < until:
-            gevent.sleep(POLL_S)
+            sleep(self.clock, POLL_S)
         self._leave()
 
     def stop(self) -> None:
@@ -186,16 +202,18 @@ class Node:
         assert ref is not None, "the upstream door is open only while there are endpoints"
         return ref
 
-    def _build_gossip_door(self) -> Listener:
+    def _build_gossip_door(self) -> GeventActor:
         return self._listener(
-            "gossip", self._serve_peer, self.config.peer_limits.connections_max, port=self.gossip_door.port
+            "gossip", self.gossip_door.serve, self.config.peer_limits.connections_max, port=self.gossip_door.port
         )
 
-    def _listener(self, name: str, handler: Any, connections_max: int, *, port: int | None = None) -> Listener:
+    def _listener(
+        self, name: str, serve: Callable[[Stream], None], connections_max: int, *, port: int | None = None
+    ) -> GeventActor:
         listener = Listener(
             getattr(self.config, f"{name}_host"),
             getattr(self.config, f"{name}_port") if port is None else port,
-            handler,
+            partial(_serve_socket, serve),
             clock=self.clock,
             option=f"--{name}-port",
             connections_max=connections_max,
@@ -205,7 +223,7 @@ class Node:
         self._listening[f"{name}-door"] = listener
         return listener
 
-    def _build_admin_door(self) -> AdminDoor:
+    def _build_admin_door(self) -> GeventActor:
         door = AdminDoor(
             self.config.admin_host,
             self.config.admin_port,
@@ -215,24 +233,18 @@ class Node:
         self._listening["admin-door"] = door
         return door
 
-    def _serve_client(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        with _closed_on_failure(SocketStream(connection, peer)) as stream:
-            if self._proxy_tls is None:
-                ClientConnection(stream, self.services).run()
-                return
-            secure = self._accept_tls(stream, self._proxy_tls)
-            if secure is not None:
-                ClientConnection(secure, self.services, scheme="https", tls_version=secure.version).run()
+    def _serve_client(self, stream: Stream) -> None:
+        if self._proxy_tls is None:
+            ClientConnection(stream, self.services).run()
+            return
+        secure = self._accept_tls(stream, self._proxy_tls)
+        if secure is not None:
+            ClientConnection(secure, self.services, scheme="https", tls_version=secure.version).run()
 
-    def _serve_upstream(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        with _closed_on_failure(SocketStream(connection, peer)) as plain:
-            stream = plain if self._upstream_tls is None else self._accept_tls(plain, self._upstream_tls)
-            if stream is not None:
-                self.upstream_door.handle(stream)
-
-    def _serve_peer(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        with _closed_on_failure(SocketStream(connection, peer)) as stream:
-            self.gossip_door.serve(stream)
+    def _serve_upstream(self, plain: Stream) -> None:
+        stream = plain if self._upstream_tls is None else self._accept_tls(plain, self._upstream_tls)
+        if stream is not None:
+            self.upstream_door.handle(stream)
 
     def _cluster(self) -> pykka.ActorRef[Any] | None:
         return self._supervisor.ref("cluster")
@@ -278,11 +290,11 @@ class Node:
         self.failed.set()
 
 
-@contextmanager
-def _closed_on_failure(stream: Stream) -> Iterator[Stream]:
+def _serve_socket(serve: Callable[[Stream], None], connection: socket.socket, peer: tuple[str, int]) -> None:
     """A handler that raises leaves no socket open; one that returns has closed it or handed it on."""
+    stream = SocketStream(connection, peer)
     try:
-        yield stream
+        serve(stream)
     except BaseException:
         stream.abort()
         raise

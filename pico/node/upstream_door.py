@@ -81,7 +81,7 @@ class UpstreamDoor:
 
     def handle(self, stream: Stream) -> None:
         """Register the connection or refuse it; runs in the connection's greenlet, which may end afterwards."""
-        reader = BlockingReader(stream)
+        reader = BlockingReader(stream, self._clock)
         try:
             registration, request, leftover = self._read_registration(reader)
             self._check_limits(registration.endpoint_id, stream.peer_host)

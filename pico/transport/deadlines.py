@@ -33,20 +33,20 @@ class Deadlines:
     def __init__(self, clock: Clock, interval_s: float = INTERVAL_S) -> None:
         self._clock = clock
         self._interval_s = interval_s
-        self._things: set[HasDeadline] = set()
+        self._things: dict[HasDeadline, None] = {}  # in the order in which they were added
         self._timer = clock.timer(self._sweep)
         self._armed = False
 
     def add(self, thing: HasDeadline) -> None:
         """Watch ``thing`` until it is discarded."""
-        self._things.add(thing)
+        self._things[thing] = None
         if not self._armed:
             self._armed = True
             self._timer.start(self._interval_s)
 
     def discard(self, thing: HasDeadline) -> None:
         """Watch it no longer; nothing happens when it is not watched."""
-        self._things.discard(thing)
+        self._things.pop(thing, None)
 
     def __len__(self) -> int:
         return len(self._things)

@@ -11,7 +11,9 @@ from typing import Any
 import gevent
 from gevent.hub import get_hub
 
-__all__ = ["Parking"]
+from pico.transport.clock import Clock
+
+__all__ = ["Parking", "sleep"]
 
 
 class Parking:
@@ -40,3 +42,14 @@ class Parking:
             self._greenlet.switch()
         else:
             hub.loop.run_callback(self.unpark)
+
+
+def sleep(clock: Clock, delay_s: float) -> None:
+    """Let the calling greenlet, and no other, wait for so long on that clock."""
+    parking = Parking()
+    timer = clock.timer(parking.unpark)
+    timer.start(delay_s)
+    try:
+        parking.park()
+    finally:
+        timer.stop()

@@ -14,9 +14,10 @@ import pykka
 import pytest
 from gevent.event import Event
 
-from pico.actors.listener import TROUBLE_PAUSE_S, CannotListen, Listener, readable, shown
+from pico.actors.listener import STOP_WAIT_S, TROUBLE_PAUSE_S, CannotListen, Listener, readable, shown
 from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
 from pico.transport.clock import HubClock, ManualClock
+from pico.transport.stream import SocketStream
 from tests.actors.census import let_others_run, nothing_left_behind
 
 DEADLINE_S = 5.0
@@ -319,6 +320,24 @@ class TestClosing:
         assert door.ref.stop(timeout=DEADLINE_S)
         assert ended == [b""]
         assert client.recv(1) == b""
+
+    def test_a_connection_that_a_stream_has_taken_over_goes_on_and_is_not_waited_for(
+        self, make_door: Callable[..., Door], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        streams: list[SocketStream] = []
+        door = make_door(handler=lambda connection, address: (streams.append(SocketStream(connection)), door.go.wait()))
+        client = door.connect()
+        wait_until(lambda: streams)
+        idle = door.ref.ask(WhenIdle(), timeout=DEADLINE_S)
+        with gevent.Timeout(STOP_WAIT_S / 2):
+            assert door.ref.stop(timeout=DEADLINE_S)
+        idle.get(timeout=0)
+        assert caplog.text == ""
+        streams[0].write(b"here")
+        assert client.recv(5) == b"here"
+        door.go.set()
+        streams[0].close()
+        wait_until(lambda: door.listener.connections == 0)
 
     def test_a_handler_that_does_not_end_keeps_stop_for_a_moment_only(
         self, make_door: Callable[..., Door], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

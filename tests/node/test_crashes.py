@@ -11,7 +11,9 @@ import pytest
 from pico.actors import forwarding, proxy_request
 from pico.actors.endpoint_pool import EndpointPool, Endpoints
 from pico.actors.forwarding import Forwarding, Relay
+from pico.actors.messages import LinkChanged
 from pico.actors.proxy_request import ProxyRequest
+from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.protocol.rpc import ResetCode
 from tests.actors.census import nothing_left_behind
@@ -319,3 +321,18 @@ def test_a_handler_that_fails_closes_its_connection_only(monkeypatch):
             patch.setattr("pico.node.server.ClientConnection", boom)
             assert Client(node).at_end()
         assert other.get().body == b"fine"
+
+
+def test_a_cluster_that_fails_keeps_the_doors_closed_for_a_moment_only():
+    """It takes the doors with it; who is connected, perhaps idle, must not delay them."""
+    with running_node() as node:
+        Agent(node, "ep", serve)
+        idle = Client(node)
+        assert idle.get().body == b"fine"
+        before = node._cluster()
+        with gevent.Timeout(0.5):
+            tell(before, LinkChanged([], True))
+            until(lambda: node._cluster() not in (None, before), "another one")
+            until(lambda: node._supervisor.ref("proxy-door") is not None, "the door")
+        assert Client(node).get().body == b"fine"
+        assert idle.get().body == b"fine"

@@ -8,10 +8,12 @@ import pytest
 
 from pico.config import GossipLimits
 from pico.errors import RemoteProtocolError
-from pico.protocol.gossip import Digest, ForeignCluster, PacketCodec, Snapshot
-from pico.protocol.gossip.engine import STREAM_BODIES_MAX, GossipEngine
+from pico.protocol.gossip import Delta, Digest, Entry, ForeignCluster, PacketCodec, Record, Records, Snapshot
+from pico.protocol.gossip.engine import CARD, STREAM_BODIES_MAX, GossipEngine
 from pico.protocol.gossip.exchange import TURNS_MAX, Exchange
-from tests.gossip_side import LIFE, Member, introduce
+from pico.protocol.gossip.values import Ping
+from pico.protocol.gossip.wire import encode_message
+from tests.gossip_side import LIFE, Member, card, introduce
 from tests.rules import covers
 
 FOREIGN = PacketCodec("test", "b", GossipLimits()).encode_body(1, [])
@@ -151,16 +153,21 @@ def test_what_fits_no_datagram_comes_whole() -> None:
 def test_what_cannot_be_read_ends_it_and_what_was_read_before_counts(
     body: bytes, kind: type[RemoteProtocolError], counted: str
 ) -> None:
-    a, b = Member("a"), Member("b")
+    a, b = Member("a").meet("z"), Member("b")
     b.engine.put(b"x", b"1", now=0.0)
+    said = list(
+        map(encode_message, (Records((("y", Record(LIFE)),)), Delta("y", LIFE, 0, 0, (Entry(1, CARD, card("y")),))))
+    )
     side = Exchange(a.engine)
-    for one in (*b.engine.open_exchange(), body):
+    for one in (*b.engine.open_exchange(), b.codec.encode_body(LIFE, said), body):
         side.receive_body(one)
     with pytest.raises(RemoteProtocolError) as caught:
         side.end_turn(now=0.0)
     assert type(caught.value) is kind
     assert a.engine.snapshot().violations == {counted: 1}
-    assert a.engine.table.verified("b") and "b" in a.engine._live, "followed up"
+    assert a.engine.table.verified("b") and "b" in a.engine._live
+    [(to, ping)] = [(to, said) for to, said in a.said() if isinstance(said, Ping)]
+    assert to == ping.node_id == "y", "it is followed up"
 
 
 @covers("GOSSIP-71")

@@ -110,7 +110,7 @@ class TestFew:
         desk = Desk("b")
         desk.change()
         [(_, first), *rest] = desk.pass_time(9)
-        assert rest == [(0.055, first), (0.155, first), (0.355, GiveUp("b"))]
+        assert rest == [(0.045, first), (0.125, first), (0.325, GiveUp("b"))]
         assert isinstance(first, SendPush) and desk.answer(first) == []
         desk.change()
         assert [push.start for push in desk.pushes(0.01)] == [0], "it has not said that it has anything"
@@ -146,8 +146,10 @@ class TestFew:
         desk = Desk("b", step=1)
         desk.change(3)
         first, second, third = desk.pushes(0.01)
-        assert desk.answer(second, 0) == [] and desk.answer(first, 1) == []
-        assert [push.start for push in desk.answer(third, 1) if isinstance(push, SendPush)] == [1, 2]
+        assert desk.answer(second, 0) == [] and desk.answer(third, 0) == [], "they came too early"
+        assert desk.answer(first, 1) == [second]
+        assert desk.answer(second, 2) == [third]
+        assert desk.answer(third, 3) == [] and desk.pass_time(9) == []
 
     def test_who_goes_is_told_nothing_more(self) -> None:
         desk = Desk("b", "c")

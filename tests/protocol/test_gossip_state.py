@@ -218,3 +218,17 @@ def test_a_copy_that_went_back_would_be_noticed() -> None:
     replica.applied = 2  # As if a guard had let it happen.
     with pytest.raises(AssertionError):
         replica.apply_delta(Delta("n", 7, 2, 0, (Entry(3, b"b", b"0"),)))
+
+
+@covers("GOSSIP-75", "GOSSIP-7")
+def test_the_floor_rises_only_when_there_is_a_deletion_to_drop() -> None:
+    state = own()
+    state.put(b"x", b"1")
+    state.delete(b"x")
+    state.put(b"y", b"1")
+    state.collect(1)
+    assert state.floor == 0 and len(state.entries) == 2
+    state.collect(2)
+    assert state.floor == 2 and rows(state) == [(3, b"y", b"1")]
+    state.collect(3)
+    assert state.floor == 2

@@ -6,7 +6,7 @@ import pytest
 
 from pico.config import GossipLimits
 from pico.protocol.gossip import Delta, Digest, DigestEntry, Entry, Memory, Rank, Record, Records, Snapshot
-from pico.protocol.gossip.values import INC_MAX, LIFE_MAX
+from pico.protocol.gossip.values import INC_MAX, LIFE_MAX, Range, Summary
 from tests.gossip_side import Side, exchange, settle
 from tests.rules import covers
 
@@ -261,6 +261,8 @@ class TestAnswering:
         said = side.hear("b", Digest("", "", ()))
         assert len(side.answer.packets) == 1 and len(said) == 1 and isinstance(said[0], Records)
         assert side.answer.behind == []
+        side.hear("b", Summary(((Range("", "10"), 1),)), Digest("", "", ()))
+        assert len(side.answer.packets) == 1, "nor is a digest told for which there is no room"
 
     @covers("GOSSIP-11", "GOSSIP-42")
     def test_the_answer_is_by_what_is_known_when_the_packet_is_read(self) -> None:
@@ -288,7 +290,7 @@ class TestAnswering:
     @covers("GOSSIP-14")
     def test_a_record_of_a_higher_life_empties_the_copy(self) -> None:
         side = a_with_b()
-        side.hear("c", Records((("b", NEWER),)))
+        assert side.hear("c", Records((("b", NEWER),))) == [question(DigestEntry("b", NEWER, 0, True))]
         assert live(side, "b") == {}
 
     @covers("GOSSIP-15", "GOSSIP-38")

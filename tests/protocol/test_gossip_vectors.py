@@ -9,10 +9,22 @@ import pytest
 
 from pico.config import GossipLimits
 from pico.errors import RemoteProtocolError
-from pico.protocol.gossip import Delta, Entry, ForeignCluster, MessageType, OtherVersion, PacketCodec, Replica
-from pico.protocol.gossip.values import Snapshot
+from pico.protocol.gossip import (
+    Delta,
+    Entry,
+    ForeignCluster,
+    MessageType,
+    OtherVersion,
+    PacketCodec,
+    Rank,
+    Record,
+    Records,
+    Replica,
+)
+from pico.protocol.gossip.values import Range, Snapshot
 from pico.protocol.gossip.wire import encode_message
-from tests.gossip_slow import TYPES, Value, decode, encode, entry_value, payload, value_of
+from tests.gossip_side import Side
+from tests.gossip_slow import TYPES, Value, decode, encode, entry_value, payload, summary_hash, value_of
 from tests.rules import covers
 
 VECTORS = Path(__file__).parents[2] / "spec" / "vectors"
@@ -25,6 +37,7 @@ def load(name: str) -> list[Value]:
 
 PACKETS = load("gossip_packets.json")
 COPIES = load("gossip_copies.json")
+SUMMARIES = load("gossip_summaries.json")
 KINDS = {"version": OtherVersion, "cluster": ForeignCluster, "violation": RemoteProtocolError}
 
 
@@ -41,7 +54,7 @@ def codec(cluster: str = "prod", node_id: str = "a") -> PacketCodec:
 
 
 def test_vectors_have_names_of_their_own_and_name_their_rules() -> None:
-    for vectors in (PACKETS, COPIES):
+    for vectors in (PACKETS, COPIES, SUMMARIES):
         assert len({vector["name"] for vector in vectors}) == len(vectors)
         assert all(vector["rules"] for vector in vectors)
 
@@ -120,3 +133,20 @@ def test_a_copy_takes_what_it_is_sent(vector: Value) -> None:
             outcome = replica.apply_snapshot(message)
         assert outcome.name == step["outcome"]
         assert copy_value(replica) == step["copy"]
+
+
+@pytest.mark.parametrize("vector", SUMMARIES, ids=name_of)
+@covers("GOSSIP-54", "GOSSIP-53")
+def test_a_range_has_its_hash(vector: Value) -> None:
+    side = Side("0")
+    for node, known, applied, hearsay in vector["nodes"]:
+        record = Record(known["life"], known["left"], known["inc"], Rank[known["rank"]])
+        delta = Delta(node, record.life, 0, 0, (Entry(applied or 1, b"k", b"v"),))
+        said = [Records(((node, record),)), *([delta] if applied else [])]
+        side.hear("00", *said) if hearsay else side.hear(node, *said, life=record.life)
+    above, upto = vector["above"], vector["upto"]
+    expected = int(vector["hash"], 16)
+    assert summary_hash(vector["nodes"], above, upto) == expected
+    # The member itself and who spoke of others stand before "1".
+    speakers = side.table.summary(Range("", "1")) if not above else 0
+    assert (side.table.summary(Range(above, upto)) - speakers) % 2**64 == expected

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pico.config import GossipLimits
+from pico.config import GossipLimits, GossipTimers
 from pico.errors import ConfigError
 from pico.protocol.gossip import Delta, Entry, GossipTable, MessageType, PacketBuilder, PacketCodec
-from pico.protocol.gossip.values import ENTRY_BYTES_MAX, LIFE_MAX
+from pico.protocol.gossip.values import ENTRY_BYTES_MAX, LIFE_MAX, Nack
 from pico.protocol.gossip.wire import PACKET_BYTES_MAX, PACKET_BYTES_MIN, encode_delta
 from tests.rules import covers
 
@@ -30,13 +30,18 @@ def codec(packet_bytes_max: int = 1_200, cluster: str = "prod", node_id: str = "
 
 
 def test_the_parameters_of_the_document_are_those_of_the_configuration() -> None:
-    written = {
-        name: default.replace(",", "") for name, default in re.findall(r"^\| `(\w+)` \| .*? \| ([\d,]+) ", SPEC, re.M)
-    }
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| ([^|]+) \| [^|]+ \|$", SPEC, re.M)
+    written = {name: default.replace(",", "") for name, default in rows}
+    assert len(rows) == len(written)
     assert written == {
-        field.name: f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
-        for field in fields(GossipLimits)
+        field.name: text_of(field.default) for values in (GossipLimits, GossipTimers) for field in fields(values)
     }
+
+
+def text_of(default: object) -> str:
+    if isinstance(default, tuple):
+        return " ".join(map(text_of, default))
+    return f"{default:g}" if isinstance(default, float) and default < 1e5 else str(default)
 
 
 @covers("GOSSIP-33")
@@ -105,6 +110,25 @@ def test_a_builder_makes_no_more_packets_than_it_may() -> None:
     assert builder.room_for(1) == 0, "what follows does not overtake"
     assert len(builder.packets()) == 1
     assert PacketBuilder(codec(), 7, 1).packets() == []
+
+
+@covers("GOSSIP-23")
+def test_a_message_for_which_there_is_no_room_is_left_out() -> None:
+    builder = PacketBuilder(codec(), 7, 1)
+    builder.add(MessageType.RECORDS, b"x" * builder.room_for(1))
+    assert builder.has_messages and builder.spare_bytes < 0
+    builder.say(Nack(1))
+    assert not builder.has_messages and len(builder.packets()) == 1
+
+
+@covers("GOSSIP-23", "GOSSIP-71")
+def test_bodies_that_stand_alone_count_too() -> None:
+    builder = PacketBuilder(codec(), 7, 2, stream_bytes_max=1_200)
+    builder.say(Nack(1))
+    for _ in range(3):
+        builder.add_alone(MessageType.SNAPSHOT, b"x" * 5_000)
+    assert builder.room_for(1) == 0
+    assert [len(body) > 5_000 for body in builder.packets()] == [False, True, True, True]
 
 
 @covers("GOSSIP-34")

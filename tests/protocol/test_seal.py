@@ -11,7 +11,7 @@ import pytest
 
 from pico.config import GossipLimits, SealLimits
 from pico.errors import ConfigError
-from pico.protocol.gossip import MessageType, PacketCodec
+from pico.protocol.gossip import MessageType, PacketCodec, Records
 from pico.protocol.gossip.wire import encode_records
 from pico.protocol.seal import (
     ClearSeal,
@@ -208,7 +208,7 @@ def test_a_packet_with_a_seal_has_room_for_it() -> None:
     plain = PacketCodec("prod", "a", GossipLimits())
     codec = PacketCodec("prod", "a", GossipLimits(), sealer(1))
     assert codec.envelope_bytes - plain.envelope_bytes == KeySeal.overhead_bytes - ClearSeal.overhead_bytes == 40
-    messages = [(MessageType.RECORDS, encode_records(()))]
+    messages = [(MessageType.RECORDS, encode_records(Records(())))]
     packet, body = codec.encode(7, messages), codec.encode_body(7, messages)
     assert len(packet) == codec.envelope_bytes + 5 == len(body) + KeySeal.overhead_bytes
     reader = PacketCodec("prod", "b", GossipLimits(), sealer(2))

@@ -30,10 +30,10 @@ from pico.protocol.gossip.pushing import GiveUp, Pusher, SendPush
 from pico.protocol.gossip.state import NodeState
 from pico.protocol.gossip.table import EVERYBODY, NOBODY, Change, GossipTable, Reply
 from pico.protocol.gossip.values import (
+    NAME_BYTES_MAX,
     Ack,
     Address,
     Chance,
-    Delta,
     Digest,
     Entry,
     Message,
@@ -48,6 +48,7 @@ from pico.protocol.gossip.values import (
     Summary,
 )
 from pico.protocol.gossip.wire import (
+    PUSH_HEAD_BYTES_MAX,
     ForeignCluster,
     MessageType,
     OtherVersion,
@@ -74,6 +75,9 @@ URGENT_FANOUT: Final = 4
 LEAVE_EXCHANGES: Final = 16
 HELPED_MAX: Final = 1_024
 """Pings that were sent for others and have not been answered."""
+
+PUSHES_MAX: Final = 1_024
+"""That were told on, remembered so that their repeats are not."""
 
 LARGE_CLUSTER: Final = 32
 
@@ -182,6 +186,7 @@ class GossipEngine:
         self._told: dict[str, Record] = {}  # ... and as they were last told on
         self._rumours: dict[str, int] = {}  # how often each is still to be told
         self._helped: dict[int, _Helped] = {}
+        self._pushes: dict[tuple[str, int], None] = {}  # the last that were told on
         self._exchanged_at: dict[str, float] = {}
         self._left_at: float | None = None
         self._goodbyes: list[float] = []
@@ -477,7 +482,7 @@ class GossipEngine:
     def _needs(self, address: Address, seed: _Seed) -> bool:
         """Whether nobody who is known to live is behind the seed."""
         if seed.node_id == self.node_id:
-            return False
+            return not self._live  # one address may stand for many nodes, and another may answer the next time
         if seed.node_id:
             record = self.table.record_of(seed.node_id)
             return record is None or record.gone
@@ -486,7 +491,7 @@ class GossipEngine:
     # Answers that are not the table's.
 
     def _answers_to(self, packet: Packet, source: Address, *, acked: bool) -> tuple[list[Ack], list[tuple[Push, bool]]]:
-        """Pings, pushes, whether each is news, and what helpers say: looked at before the table learns."""
+        """Pings, pushes, whether each is to be told on, and what helpers say: looked at before the table learns."""
         acks: list[Ack] = []
         pushes: list[tuple[Push, bool]] = []
         if packet.sender == self.node_id:
@@ -502,23 +507,28 @@ class GossipEngine:
             elif isinstance(message, Nack):
                 self.detector.helper_answered(message.sequence)
             elif isinstance(message, Push):
-                pushes.append((message, self._is_news(message.delta)))
+                pushes.append((message, self._is_news(packet.sender, message)))
             elif isinstance(message, Pushed):
                 self._pusher.answered(message.sequence, packet.sender, message.life, message.applied)
         return acks, pushes
 
     def _answer_push(self, push: Push, news: bool, builder: PacketBuilder) -> None:
-        """Say what is applied now, and tell on what was news (GOSSIP-67)."""
+        """Say what is applied now, and tell on what has not come before (GOSSIP-67)."""
         state = self.table.state_of(push.delta.node_id)
         applied = state.applied if state is not None and state.life == push.delta.life else 0
         builder.say(Pushed(push.sequence, push.delta.life, applied))
-        if news and push.range != NOBODY:
+        if news:
             names = [node_id for node_id in self._live if push.range.holds(node_id) and node_id != push.delta.node_id]
             self._pusher.relay(push.delta.node_id, push.delta.start, push.range, names)
 
-    def _is_news(self, delta: Delta) -> bool:
-        state = self.table.state_of(delta.node_id)
-        return state is None or state.life < delta.life or (state.life == delta.life and state.applied < delta.upto)
+    def _is_news(self, sender: str, push: Push) -> bool:
+        """Whether a push has not come before: then it is told on, also when a round was faster than it."""
+        if push.range == NOBODY or (sender, push.sequence) in self._pushes:
+            return False
+        self._pushes[sender, push.sequence] = None
+        if len(self._pushes) > PUSHES_MAX:
+            del self._pushes[next(iter(self._pushes))]
+        return True
 
     def _receive_ack(self, ack: Ack) -> None:
         helped = self._helped.get(ack.sequence)
@@ -700,7 +710,7 @@ class GossipEngine:
             self._told[node_id] = said  # here, and not again when the change is followed
         self._follow_changes()
         witnessed = self.detector.confirm(node_id, said, self.node_id)
-        if changed or witnessed:
+        if (changed or witnessed) and self.table.may_tell(node_id):  # GOSSIP-53
             self._start_rumour(node_id, urgent=True)
         self._events.append(NodeChanged(node_id, ()))
 
@@ -720,6 +730,8 @@ class GossipEngine:
     def _push(self, command: SendPush, state: NodeState, address: Address) -> None:
         builder = self.table.builder(packets_max=1)
         head_bytes = push_head_bytes(command.range) + delta_head_bytes(command.owner)
+        if command.owner == self.node_id and command.range != NOBODY:  # what is told on must fit there, too
+            head_bytes += PUSH_HEAD_BYTES_MAX - push_head_bytes(command.range) + NAME_BYTES_MAX - len(self.node_id)
         delta = next(
             state.deltas(command.owner, command.start, lambda least: builder.room_for(head_bytes + least) - head_bytes),
             None,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pico.config import GossipTimers
@@ -63,7 +63,8 @@ class _Told:
     applied: int = 0
     upto: int = 0
     unanswered: int = 0  # packets
-    resumed: int = 0  # from where it was last told again what had been told
+    early: list[int] = field(default_factory=list)
+    """The sequences of those that came before what is to be applied first."""
 
 
 def delegates(teller: str, names: Sequence[str], range_: Range, fanout: int, rng: Chance) -> list[tuple[str, Range]]:
@@ -141,28 +142,37 @@ class Pusher:
         told = self._told.setdefault(node_id, _Told())
         told.applied = max(told.applied, applied)
         told.upto = max(told.upto, applied)
+        waiting, told.early = told.early, []
+        for sequence in waiting:
+            pending = self._pending.get(sequence)
+            if pending is None:
+                continue
+            if pending.push.start <= told.applied:
+                self._commands.append(pending.push)
+            else:
+                told.early.append(sequence)
 
     def answered(self, sequence: int, node_id: str, life: int, applied: int) -> None:
-        """A push came to the node, which has so much now of that life of its owner; there may be more to tell."""
+        """A push came to the node, which has so much now of that life of its owner; there may be more to tell.
+
+        One that came before what is to be applied first is told again as soon as that has come.
+        """
         pending = self._pending.get(sequence)
         if pending is None or pending.push.node_id != node_id:
             return
         if pending.push.owner == self._node_id and life == self._life:
             self.has_applied(node_id, applied)
+            if pending.push.direct and applied < pending.push.start:
+                self._told[node_id].early.append(sequence)
+                return
         self.drop(sequence)
-        if pending.push.direct and self._resume(self._told[node_id]):
-            self._go_on(node_id)
-
-    @staticmethod
-    def _resume(told: _Told) -> bool:
-        """Begin anew where the node is, if all is answered and it has less; not when it came no further since."""
+        if not pending.push.direct:
+            return
+        told = self._told[node_id]
         if told.unanswered or told.applied >= told.upto:
-            return True
-        told.upto = told.applied
-        if told.applied == told.resumed:
-            return False
-        told.resumed = told.applied
-        return True
+            self._go_on(node_id)
+        else:
+            told.upto = told.applied  # it would not have it: what comes next begins where it is, but not at once
 
     def drop(self, sequence: int) -> None:
         """No answer to the push is waited for any more."""

@@ -18,6 +18,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import inf
 from typing import Final, NamedTuple
 
 from pico.config import GossipLimits
@@ -73,18 +74,22 @@ DIGEST_NODES_MAX: Final = 24
 SUMMARY_PARTS: Final = 16
 """Into which a range is divided that differs; with the longest names they fill three packets, usually half of one."""
 
+PULL_PAUSE_S: Final = 0.05
+"""Between two questions for what is missing before deltas that came: as long as an answer with all of it may take."""
+
 HASHES: Final = 1 << 64
 
 
 class _Member:
     """Another node."""
 
-    __slots__ = ("_hash", "_hash_of", "gone_since", "record", "replica", "source", "verified")
+    __slots__ = ("_hash", "_hash_of", "gone_since", "pulled_at", "record", "replica", "source", "verified")
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.replica = Replica(record.life)
         self.gone_since = 0.0  # of a record that is gone
+        self.pulled_at = -inf
         self.verified = False  # it has spoken itself, in this life
         self.source: Address | None = None  # from where it spoke last
         self._hash_of: DigestEntry | None = None
@@ -247,7 +252,7 @@ class GossipTable:
     def _tell_digest(self, range_: Range, builder: PacketBuilder) -> None:
         waiting = [self._digest_entry(node_id) for node_id in self._names_in(range_)]
         above, last = range_
-        while waiting or above == range_.above:
+        while True:
             least_bytes = RANGE_BYTES_MAX + (digest_entry_bytes(waiting[0]) if waiting else 0)
             room_bytes = builder.room_for(least_bytes) - RANGE_BYTES_MAX
             if room_bytes < 0:
@@ -301,7 +306,8 @@ class GossipTable:
             elif isinstance(message, Summary):
                 self._receive_summary(message, reply)
             elif isinstance(message, Push):  # GOSSIP-50
-                self._receive_state(message.delta, reply, now=now)
+                awaited = packet.sender == message.delta.node_id and message.range == NOBODY
+                self._receive_state(message.delta, reply, now=now, may_pull=not awaited)
             elif isinstance(message, (Delta, Snapshot)):
                 self._receive_state(message, reply, now=now)
         known = self.record_of(packet.sender)
@@ -367,8 +373,12 @@ class GossipTable:
         if known is not None and known > record and self.may_tell(node_id):  # GOSSIP-38
             reply.records[node_id] = known
 
-    def _receive_state(self, message: Delta | Snapshot, reply: Reply, *, now: float) -> None:
-        """A delta or a snapshot, which is evidence of the life it speaks of, too."""
+    def _receive_state(self, message: Delta | Snapshot, reply: Reply, *, now: float, may_pull: bool = True) -> None:
+        """A delta or a snapshot, which is evidence of the life it speaks of, too.
+
+        What starts after what is here is asked for, unless its sender waits for an answer and sees that itself; and not
+        once for each of many that overtook the first.
+        """
         node_id = message.node_id
         self._learn(node_id, Record(message.life), now=now)  # GOSSIP-20
         known, member = self.record_of(node_id), self._members.get(node_id)
@@ -384,7 +394,8 @@ class GossipTable:
         outcome = replica.apply_delta(message)
         if outcome is Applied.NEWS:
             self._changes.append(Change(node_id, tuple(one for one in message.entries if one.version > before)))
-        elif outcome is Applied.GAP:
+        elif outcome is Applied.GAP and may_pull and now >= member.pulled_at + PULL_PAUSE_S:
+            member.pulled_at = now
             reply.claims[node_id] = message.life, message.upto  # GOSSIP-16
 
     def _learn(self, node_id: str, record: Record, *, now: float) -> bool:
@@ -433,7 +444,7 @@ class GossipTable:
     def _hear_of_self(self, record: Record) -> bool:
         if record.life > self.own.life or (record.life == self.own.life and record.left):  # GOSSIP-39
             return self._begin_life(record.life)
-        if self._left or record <= self.record:
+        if record <= self.record:
             return False
         if record.inc == INC_MAX:  # GOSSIP-39
             return self._begin_life(record.life)

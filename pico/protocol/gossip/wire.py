@@ -46,6 +46,7 @@ from pico.protocol.seal import ClearSeal, KeySeal, OtherVersion, Seal
 __all__ = [
     "PACKET_BYTES_MAX",
     "PACKET_BYTES_MIN",
+    "PUSH_HEAD_BYTES_MAX",
     "ForeignCluster",
     "MessageType",
     "OtherVersion",
