@@ -227,7 +227,8 @@ class GossipDoor:
     # The nodes that were named.
 
     def _resolve_again(self) -> None:
-        self._resolver = gevent.spawn(self._resolve)
+        if self._resolver is None or self._resolver.dead:  # else that one tells whatever actor there is then
+            self._resolver = gevent.spawn(self._resolve)
 
     def _resolve(self) -> None:
         """In a greenlet of its own, since it blocks."""

@@ -19,6 +19,7 @@ from gevent.queue import Queue
 
 from pico.config import HttpLimits, HttpTimers, NodeConfig, RpcLimits, WebSocketLimits
 from pico.node.server import Node
+from pico.node.system import System
 from pico.protocol.http.values import UNKNOWN_LENGTH, ResponseHead
 from pico.protocol.rpc import BaseEngine, DataReceived, ResetCode, StreamingEngine, TrailersReceived
 from pico.transport.clock import HubClock
@@ -365,7 +366,7 @@ def running_nodes(count: int = 2, link_limits: RpcLimits | None = None, **change
 
 
 @contextlib.contextmanager
-def running_node(node_id: str = "node-1", **changes) -> Iterator[Node]:
+def running_node(node_id: str = "node-1", *, system: System | None = None, **changes) -> Iterator[Node]:
     """A node on free ports of the loopback address; ``node.lines`` collects its access log."""
     ports = {f"{door}_port": 0 for door in ("proxy", "upstream", "admin", "gossip")}
     hosts = {f"{door}_host": "127.0.0.1" for door in ("proxy", "upstream", "admin", "gossip")}
@@ -380,7 +381,7 @@ def running_node(node_id: str = "node-1", **changes) -> Iterator[Node]:
         **changes,
     }
     lines: list[str] = []
-    node = Node(NodeConfig(**settings), node_id=node_id, write_access_log=lines.append)
+    node = Node(NodeConfig(**settings), node_id=node_id, write_access_log=lines.append, system=system)
     node.lines = lines  # type: ignore[attr-defined]
     node.testers = []  # type: ignore[attr-defined]
     node.start()

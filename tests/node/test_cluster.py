@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from pico.node import gossip_door
+from pico.node.system import System
 from pico.protocol.cluster import Standing
 from pico.protocol.gossip.values import Ping
 from tests.node.clusters import (
@@ -81,16 +81,24 @@ def test_a_seed_that_is_the_node_itself_is_no_trouble():
             until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
 
 
-def test_a_name_stands_for_every_address_that_it_leads_to(monkeypatch):
+class Names(System):
+    """A machine whose resolver knows these names only, and may be asked to wait."""
+
+    def __init__(self, names: dict[str, list], *, waits: bool = False) -> None:
+        self.names = names
+        self.answer = gevent.event.Event()
+        if not waits:
+            self.answer.set()
+
+    def resolve(self, host, port):
+        self.answer.wait()
+        return list(self.names.get(host, []))
+
+
+def test_a_name_stands_for_every_address_that_it_leads_to():
     with running_node("first") as first, running_node("second") as second:
-        ports = [node.address("gossip-door")[1] for node in (first, second)]
-        real = gossip_door._all_resolved
-
-        def resolved(host, port):
-            return [(HOST, one) for one in ports] if host == "nodes.test" else real(host, port)
-
-        monkeypatch.setattr(gossip_door, "_all_resolved", resolved)
-        with running_node("third", join=(("nodes.test", 1),)) as third:
+        names = Names({"nodes.test": gossip_of(first, second)})
+        with running_node("third", system=names, join=(("nodes.test", 1),)) as third:
             until(lambda: know_each_other([first, second, third]), "the cluster", WITHIN_S)
 
 
@@ -101,31 +109,22 @@ def test_a_name_is_resolved_by_the_system():
             until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
 
 
-def test_a_name_that_leads_nowhere_is_tried_again_beside_one_that_does(monkeypatch):
+def test_a_name_that_leads_nowhere_is_tried_again_beside_one_that_does():
     """The second name must not wait until the first is looked at again, which is half a minute."""
     with running_node("first") as first, running_node("late") as late:
-        known = {"first.test": gossip_of(first)}
-        monkeypatch.setattr(gossip_door, "_all_resolved", lambda host, port: list(known.get(host, [])))
-        with running_node("third", join=(("first.test", 1), ("late.test", 1))) as third:
+        names = Names({"first.test": gossip_of(first)})
+        with running_node("third", system=names, join=(("first.test", 1), ("late.test", 1))) as third:
             until(lambda: know_each_other([first, third]), "the first", WITHIN_S)
-            known["late.test"] = gossip_of(late)
+            names.names["late.test"] = gossip_of(late)
             until(lambda: know_each_other([first, late, third]), "the second", WITHIN_S)
 
 
-def test_a_node_is_joining_until_each_seed_has_been_tried(monkeypatch):
-    answer = gevent.event.Event()
-    real = gossip_door._all_resolved
-
-    def resolved(host, port):
-        answer.wait()
-        return real(host, port)
-
+def test_a_node_is_joining_until_each_seed_has_been_tried():
     with running_node("first") as first:
-        monkeypatch.setattr(gossip_door, "_own_address_towards", lambda address: HOST)
-        monkeypatch.setattr(gossip_door, "_all_resolved", resolved)
-        with running_node("second", join=gossip_of(first), gossip_host=HOST) as second:
+        names = Names({"first.test": gossip_of(first)}, waits=True)
+        with running_node("second", system=names, join=(("first.test", 1),)) as second:
             assert second.ready() == (False, "joining")
-            answer.set()
+            names.answer.set()
             readiness = []
             until(lambda: readiness.append(second.ready()[0]) or readiness[-1])
             until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
@@ -133,22 +132,14 @@ def test_a_node_is_joining_until_each_seed_has_been_tried(monkeypatch):
 
 
 @covers("ROUTING-20")
-def test_a_request_that_comes_before_the_node_knows_the_cluster_waits_for_it(monkeypatch):
-    answer = gevent.event.Event()
-    real = gossip_door._all_resolved
-
-    def resolved(host, port):
-        answer.wait()
-        return real(host, port)
-
+def test_a_request_that_comes_before_the_node_knows_the_cluster_waits_for_it():
     with running_node("first") as first:
         Agent(first, "ep", serve)
-        monkeypatch.setattr(gossip_door, "_all_resolved", resolved)
-        changes = {"join": gossip_of(first), "gossip_host": HOST, "endpoint_wait_s": 3.0}
-        with running_node("second", **changes) as second:
+        names = Names({"first.test": gossip_of(first)}, waits=True)
+        with running_node("second", system=names, join=(("first.test", 1),), endpoint_wait_s=3.0) as second:
             client = Client(second).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
             until(lambda: second.routes._waiters, "the request")
-            answer.set()
+            names.answer.set()
             assert client.response().body == ANSWER
             until(lambda: second.gossip_door.actor.caught_up)
             began = second.clock.now()
@@ -383,22 +374,21 @@ def test_of_two_processes_with_one_name_one_stops_and_says_why(caplog):
             settled(lambda: alive(first) == {"twin"})
 
 
-def test_a_port_that_the_system_chooses_is_free_for_both_protocols(monkeypatch):
+def test_a_port_that_the_system_chooses_is_free_for_both_protocols():
     """UDP gets one that is free, and another program may have its twin of TCP."""
     taken = []
-    real = gossip_door.DatagramSocket
 
-    def opened(host, port, received):
-        datagrams = real(host, port, received)
-        if not taken:
-            sock = socket.socket()
-            taken.append(sock)
-            sock.bind((HOST, datagrams.address[1]))
-            sock.listen()
-        return datagrams
+    class Crowded(System):
+        def bind_datagrams(self, host, port, received):
+            datagrams = super().bind_datagrams(host, port, received)
+            if not taken:
+                sock = socket.socket()
+                taken.append(sock)
+                sock.bind((HOST, datagrams.address[1]))
+                sock.listen()
+            return datagrams
 
-    monkeypatch.setattr(gossip_door, "DatagramSocket", opened)
-    with running_node() as node:
+    with running_node(system=Crowded()) as node:
         assert node.address("gossip-door")[1] != taken[0].getsockname()[1]
     taken[0].close()
 
@@ -432,3 +422,14 @@ def test_what_is_counted_of_a_cluster(three):
         assert metric(node, 'pico_gossip_channels_total{result="link"}') == 2
     assert metric(three[0], 'pico_gossip_exchanges_total{result="served"}') >= 2
     assert metric(three[1], 'pico_gossip_exchanges_total{result="begun"}') >= 1
+
+
+def test_names_are_not_looked_at_any_more_after_the_stop():
+    names = Names({}, waits=True)
+    with running_node(system=names, join=(("nowhere.test", 1),)) as node:
+        door = node.gossip_door
+        gevent.sleep(0.05)
+    names.answer.set()
+    gevent.sleep(0.05)
+    assert door._resolver.dead
+    assert door._resolve_timer._watcher is None
