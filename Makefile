@@ -70,7 +70,7 @@ mirror: install-dev ## each module of the protocol floor covered by its own test
 property: install-dev ## the property tests, deep
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --timeout=3600 tests/property $(ARGS)
 
-system: install-dev ## real processes and ports only
+system: install-dev ## real processes and ports only; with PICO_SYSTEM_LONG=1 what takes half a minute, too
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
 soak: install-dev ## node and agents under trouble for SECONDS=600
