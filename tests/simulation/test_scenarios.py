@@ -353,6 +353,20 @@ def test_a_node_that_is_its_own_only_seed_is_a_cluster_of_one_and_has_not_joined
     assert packets_s(world) == 0.0
 
 
+def test_an_address_that_stands_for_many_answers_with_this_node_first_and_with_another_then() -> None:
+    """The address of a service that is balanced over all nodes is the only seed."""
+    world = World(22, checks=Checks())
+    service = ("10.7.7.7", 8003)
+    one = world.start("n000")
+    world.by_address[service] = one
+    world.do(one, lambda engine, now: engine.set_seeds([service], now=now))
+    world.run(3.0)
+    two = world.start("n001")
+    world.do(two, lambda engine, now: engine.set_seeds([service], now=now))
+    world.by_address[service] = two
+    together(world, 10.0)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nodes_that_start_at_the_same_moment_are_one_cluster(seed: int) -> None:
     world = World(seed, checks=Checks(), link=Link(loss=0.1))

@@ -201,6 +201,13 @@ class World:
 
         process.engine.table.judge = watched  # type: ignore[method-assign]
 
+    def resolve(self, seeds: tuple[str, ...]) -> None:
+        """The names of the seeds are looked up again."""
+        addresses = [self.processes[seed].address if seed in self.processes else self.address_of(seed) for seed in seeds]
+        for process in self.up():
+            process.engine.set_seeds(addresses, now=self.clock(process))
+            self.pump(process)
+
     def address_of(self, name: str) -> Address:
         number = self._numbers.setdefault(name, len(self._numbers) + 1)
         return (f"10.0.{number // 250}.{number % 250 + 1}", PORT)
@@ -415,7 +422,7 @@ class World:
         opener.exchanges += 1
         answerer = self.by_address.get(wanted.address)
         conversation = _Conversation(self, opener, wanted)
-        if answerer is opener or (answerer is not None and answerer.name == opener.name):
+        if answerer is opener or (answerer is not None and answerer.up and answerer.name == opener.name):
             self.at(self.link.delay_s, lambda: conversation.end(opener.name))
             return
         self.at(self.timers.exchange_timeout_s, lambda: conversation.end(None))

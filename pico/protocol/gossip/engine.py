@@ -453,7 +453,7 @@ class GossipEngine:
     def _needs(self, address: Address, seed: _Seed) -> bool:
         """Whether nobody who is known to live is behind the seed."""
         if seed.node_id == self.node_id:
-            return False
+            return not self._live  # one address may stand for many nodes, and another may answer the next time
         if seed.node_id:
             record = self.table.record_of(seed.node_id)
             return record is None or record.gone
