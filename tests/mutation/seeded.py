@@ -47,7 +47,10 @@ DELTAS_FLOOR = Edit("state", "        if start < self.floor:  # GOSSIP-13", "   
 TELL_FLOOR = Edit("table", "        if start < state.floor:  # GOSSIP-13", "        if False:")
 GROWN = Edit("state", 'assert applied < self.applied and floor <= self.floor, "a copy went back"', "pass")
 LEARN = "self._learn(node_id, Record(message.life), now=now)  # GOSSIP-20"
-CLUSTER = "if data[reader.at : reader.at + len(self._cluster)] != self._cluster:"
+CLUSTER = "if not body.startswith(self._cluster):"
+DATAGRAM = "return self.decode_body(self._seal.open(data))"
+DATAGRAM_BODY = "        return self.decode_body(body)"
+FOREIGN = '            raise ForeignCluster("packet: of another cluster")\n'
 SKIP_CLUSTER = Edit("wire", "reader.at += len(self._cluster)", "reader.name()")
 
 SEEDED: Final = (
@@ -263,14 +266,24 @@ SEEDED: Final = (
         "the cluster is not looked at in datagrams",
         "tempo #2766 and its kin",
         WIRE,
-        (Edit("wire", CLUSTER, CLUSTER.replace("if ", "if not reader.at and ")), SKIP_CLUSTER),
+        (
+            Edit(
+                "wire",
+                DATAGRAM,
+                "body = self._seal.open(data); return self.decode_body(self._cluster + body[1 + body[0] :])",
+            ),
+        ),
     ),
     Seeded(
         "M25",
         "the cluster is not looked at on streams",
         "",
         WIRE,
-        (Edit("wire", CLUSTER, CLUSTER.replace("if ", "if reader.at and ")), SKIP_CLUSTER),
+        (
+            Edit("wire", CLUSTER, "if False:"),
+            SKIP_CLUSTER,
+            Edit("wire", DATAGRAM, f"body = self._seal.open(data)\n        {CLUSTER}\n{FOREIGN}{DATAGRAM_BODY}"),
+        ),
     ),
     Seeded(
         "M26",
