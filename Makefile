@@ -49,7 +49,7 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest $(ARGS)
 
-.PHONY: lint types layers mirror property soak mutation system bench cluster-bench format
+.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system bench cluster-bench format
 lint: install-dev ## ruff: format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -73,10 +73,19 @@ property: install-dev ## the property tests, deep
 system: install-dev ## real processes and ports only; with PICO_SYSTEM_LONG=1 what takes half a minute, too
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
-soak: install-dev ## node and agents under trouble for SECONDS=600
+soak: simulate ## node and agents under trouble for SECONDS=600, after as long in virtual time
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
-mutation: install-dev ## mutmut on the protocol floor; what survives is listed
+simulate: install-dev ## clusters under trouble in virtual time for SECONDS=600
+	$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(ARGS)
+
+bars: install-dev ## the figures of the cluster in virtual time; hours with the largest
+	$(BIN)/python -m tests.simulation.bars $(ARGS)
+
+mutation: install-dev ## faults seeded in the protocol floor by hand, each to be found
+	$(BIN)/python -m tests.mutation $(ARGS)
+
+mutmut: install-dev ## mutmut on the protocol floor; what survives is listed
 	$(BIN)/mutmut run $(ARGS)
 	$(BIN)/mutmut results
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pico.config import GossipLimits, GossipTimers
 from pico.protocol.gossip import Rank
 from tests.simulation.checks import Checks, agree, differences, knows, routable
-from tests.simulation.world import Link, Process, World
+from tests.simulation.world import Link, Process, TooLate, World
 
 SEEDS = ("n000", "n001", "n002")
 NEVER_S = 1e9
@@ -78,7 +78,7 @@ def together(world: World, within_s: float = 60.0) -> float:
     """How long it takes until all agree."""
     try:
         return world.run_until(lambda: agree(world), within_s, 0.05)
-    except AssertionError as late:
+    except TooLate as late:
         raise AssertionError(f"{late}: {list(differences(world))[:5]}") from None
 
 

@@ -184,9 +184,11 @@ class S7Join(Check):
 
     def received(self, process: Process, packet: Packet) -> None:
         table = process.engine.table
+        if packet.sender == process.name:
+            return  # our own words, or those of another process of our name: no evidence of anybody
         for node_id, record in evidence(packet):
             if node_id == process.name:
-                right = table.contested or process.left or table.record >= record or packet.sender == process.name
+                right = table.contested or process.left or table.record >= record
                 assert right, f"S7: {process.name} heard {record} of itself and says {table.record}"
                 continue
             known = table.record_of(node_id)

@@ -17,7 +17,7 @@ from pico.errors import LocalProtocolError
 from pico.protocol.gossip import PacketCodec, Rank, Record, Records
 from pico.protocol.gossip.wire import encode_message
 from tests.simulation.checks import Checks, agree, differences
-from tests.simulation.world import EPOCH_S, Link, Process, World
+from tests.simulation.world import EPOCH_S, Link, Process, TooLate, World
 
 FAMILIES: Final = (
     "loss",
@@ -238,7 +238,7 @@ class Trouble:
         round_s = world.timers.round_s
         try:
             world.run_until(lambda: agree(world), PEACE_ROUNDS * round_s, round_s)
-        except AssertionError:
+        except TooLate:
             raise AssertionError(f"L1-L6: after {PEACE_ROUNDS} rounds {list(differences(world))[:4]}") from None
         self._check_quiet()
         world.run(RETENTION_ROUNDS * round_s)
