@@ -173,9 +173,7 @@ class Node:
         for connection in tuple(self.services.connections):
             connection.shut_down()
         self._supervisor.actor_ref.stop(timeout=STOP_S)
-        self.gossip_door.forwarding.close(
-            "the node is going away"
-        )  # links that were dialled anew until the door closed
+        self.gossip_door.forwarding.close("the node is going away")  # links that came until the door was closed
         self.access_log.close(LOG_FLUSH_S)
 
     def _children(self) -> list[Child]:

@@ -12,6 +12,7 @@ from gevent import socket
 from pico.node.system import System
 from pico.protocol.cluster import Standing
 from pico.protocol.gossip.values import Ping
+from tests.actors.census import nothing_left_behind
 from tests.node.clusters import (
     ANSWER,
     HOST,
@@ -31,6 +32,7 @@ from tests.node.clusters import (
     with_status,
 )
 from tests.node.harness import Agent, Client, logged, running_node, settled, until
+from tests.node.test_crashes import open_sockets
 from tests.rules import covers
 
 
@@ -433,3 +435,61 @@ def test_names_are_not_looked_at_any_more_after_the_stop():
     gevent.sleep(0.05)
     assert door._resolver.dead
     assert door._resolve_timer._watcher is None
+
+
+# Faults of our own.
+
+
+def break_once(actor, step: str) -> None:
+    real = getattr(actor, step)
+
+    def fail(*arguments):
+        setattr(actor, step, real)
+        raise RuntimeError("seeded fault")
+
+    setattr(actor, step, fail)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_cluster_actor_that_fails_is_started_anew_with_its_port_and_its_seeds(which, caplog):
+    """Also that of the node whom nobody told whom to join: the others come to it."""
+    with running_cluster(3) as nodes:
+        hit = nodes[which]
+        Agent(hit, "ep", serve)
+        other = nodes[1 - which]
+        until(lambda: places(other) == {hit.node_id})
+        port, failed = hit.address("gossip-door")[1], hit.gossip_door.actor
+        break_once(failed, "_handle")
+        until(lambda: hit.gossip_door.actor is not failed, "another actor")
+        until(lambda: know_each_other(nodes), "the cluster", WITHIN_S)
+        until(lambda: places(other) == {hit.node_id}, "the endpoint, said by the new one")
+        assert request(other).body == ANSWER
+        assert hit.address("gossip-door")[1] == port
+        assert not hit.failed.is_set()
+        assert metric(hit, 'pico_actor_restarts_total{actor="cluster"}') == 1
+
+
+def test_a_peer_actor_that_fails_is_started_anew(caplog):
+    with running_cluster(2) as nodes:
+        failed = nodes[0].gossip_door.actor._peers["node-2"].actor
+        break_once(failed, "_dial")
+        nodes[0].gossip_door.actor._upstreams["node-2"]._dial()
+        until(failed.actor_stopped.is_set, "the fault")
+        until(lambda: know_each_other(nodes), "the link", WITHIN_S)
+        assert metric(nodes[0], 'pico_actor_restarts_total{actor="gossip-peer"}') == 1
+
+
+def live_and_stop() -> None:
+    with running_cluster(3) as nodes:
+        Agent(nodes[0], "ep", serve)
+        until(lambda: places(nodes[2]))
+        assert request(nodes[2]).body == ANSWER
+
+
+def test_a_cluster_that_stops_leaves_nothing_behind():
+    live_and_stop()  # the hub's own threads and descriptors are there from now on
+    before = open_sockets()
+    with nothing_left_behind():
+        live_and_stop()
+        gevent.sleep(0.1)
+    assert open_sockets() <= before

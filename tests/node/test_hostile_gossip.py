@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from random import Random
+from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -209,29 +213,63 @@ def test_a_packet_in_the_name_of_the_node_itself_changes_nothing(nodes, udp):
     assert nodes[0].gossip_door.actor.engine.table.record == record
 
 
-def test_a_flood_is_bounded_and_the_friend_is_not_forgotten(nodes, udp):
-    good, junk = ping(), os.urandom(300)
-    for _ in range(500):
-        udp.send(good)
-        udp.send(junk)
-        gevent.sleep(0)
-    before, deepest = resident_bytes(), 0
-    until_ = nodes[0].clock.now() + 3.0
-    sent = 0
-    ref = nodes[0].gossip_door.actor.actor_ref
-    while nodes[0].clock.now() < until_:
-        for _ in range(50):
-            udp.send(good)
-            udp.send(junk)
-        sent += 100
-        deepest = max(deepest, depth(ref))
-        gevent.sleep(0)
-        assert alive(nodes[0]) | with_status(nodes[0], "suspect") >= {"node-2"}
-    grown = resident_bytes() - before
-    print(f"{sent} datagrams in 3 s, at most {deepest} waited, {grown / 1e6:.1f} MB more memory")
+FLOOD = """
+import socket, sys, time
+sock = socket.socket(type=socket.SOCK_DGRAM)
+sock.connect((sys.argv[1], int(sys.argv[2])))
+datagrams = [bytes.fromhex(word) for word in sys.argv[4:]]
+until, sent = time.monotonic() + float(sys.argv[3]), 0
+while time.monotonic() < until:
+    for data in datagrams * 20:
+        try:
+            sent += bool(sock.send(data))
+        except OSError:
+            pass
+print(sent)
+"""
+
+
+@contextlib.contextmanager
+def flooded(node, seconds: float, *datagrams: bytes):
+    """Another process sends these as fast as it can; the list has how many, afterwards."""
+    where = (HOST, str(node.address("gossip-door")[1]), str(seconds))
+    command = [sys.executable, "-c", FLOOD, *where, *(data.hex() for data in datagrams)]
+    sent: list[int] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        try:
+            yield sent
+            until(lambda: running.poll() is not None, "the end of the flood", seconds + 10.0)
+            sent.append(int(running.communicate()[0]))
+        finally:
+            running.kill()
+
+
+def test_a_flood_is_bounded_and_the_friend_is_not_forgotten(nodes):
+    """Pings that must be answered, summaries that must be compared, and junk."""
+    victim, ref = nodes[0], nodes[0].gossip_door.actor.actor_ref
+    received, took_s, deepest, before = _received(victim), [], 0, resident_bytes()
+    with flooded(victim, 3.0, ping(), os.urandom(300), ping(sender="eve")) as sent:
+        until_ = victim.clock.now() + 3.0
+        while victim.clock.now() < until_:
+            began = victim.clock.now()
+            assert request(victim).body == ANSWER
+            took_s.append(victim.clock.now() - began)
+            deepest = max(deepest, depth(ref))
+            assert alive(victim) | with_status(victim, "suspect") >= {"node-2"}
+    grown, received = resident_bytes() - before, _received(victim) - received
+    print(
+        f"{sent[0]} datagrams in 3 s, {received} of them read, {victim.metrics.cluster.dropped} dropped, "
+        f"at most {deepest} waited, {grown / 1e6:.1f} MB more memory; "
+        f"{len(took_s)} requests meanwhile, the slowest took {max(took_s) * 1000:.0f} ms"
+    )
+    assert received > 1_000
     assert deepest <= LIMITS.inbox_max + 1
-    assert grown < 20e6
-    assert request(nodes[0]).body == ANSWER
+    assert grown < 30e6
+    assert max(took_s) < 2.0
+
+
+def _received(node) -> int:
+    return int(metric(node, 'pico_gossip_datagrams_total{direction="received"}'))
 
 
 # Connections.
@@ -354,22 +392,65 @@ def test_a_link_of_garbage_messages_is_ended_and_counted(nodes):
     link.close()
 
 
-def test_a_link_that_opens_more_streams_than_it_may_is_ended(nodes):
-    """The limit of a peer is high, so it is lowered here; one more is a violation, not one more to remember."""
-    most = nodes[0].config.peer_limits.rpc_limits.streams_max
-    held = Agent(nodes[0], "held", lambda call: None)
-    link = Link(nodes[0])
+def test_a_link_that_opens_more_streams_than_it_may_is_bounded():
+    """At the limit of the link; whether it is ended or refused, no more are remembered."""
+    most = 50
+    limits = replace(LIMITS, rpc_limits=replace(LIMITS.rpc_limits, streams_max=most))
+    with running_cluster(2, peer_limits=limits) as nodes:
+        held, link = Agent(nodes[0], "held", lambda call: None), Link(nodes[0])
+        for _ in range(most + 200):
+            link.open("held")
+        forwarding = nodes[0].gossip_door.forwarding
+        until(lambda: link.ended or len(link.resets) >= 200, "an end or refusals")
+        assert len(held.calls) <= most
+        assert forwarding.relays <= most
+        link.close()
+        until(lambda: forwarding.relays == held.mux.in_flight == 0, "the end of every relay")
+
+
+def test_a_link_whose_requests_fill_the_upstream_is_refused_untouched(nodes):
+    """The limit of a peer's link is higher than that of a tunnel: what finds no room is for the entry node to say."""
+    most = nodes[0].config.rpc_limits.streams_max
+    held, link = Agent(nodes[0], "held", lambda call: None), Link(nodes[0])
     for number in range(most + 500):
         link.open("held")
         if number % 500 == 0:
             gevent.sleep(0)
-    until(lambda: link.ended or len(link.resets) >= 500, "an end or refusals", 20.0)
+    until(lambda: len(link.resets) == 500, "the refusals", 20.0)
+    assert {(event.code, event.untouched) for event in link.resets} == {(ResetCode.REFUSED, True)}
     forwarding = nodes[0].gossip_door.forwarding
-    assert forwarding.relays <= most
+    assert forwarding.relays == most
     link.close()
-    until(lambda: forwarding.relays == 0, "the end of every relay", 10.0)
-    until(lambda: held.mux.in_flight == 0)
-    held.close()
+    until(lambda: forwarding.relays == held.mux.in_flight == 0, "the end of every relay", 10.0)
+
+
+def test_what_was_sealed_once_is_not_taken_twice_nor_spoilt(tmp_path):
+    """Without the key even the packets of members are worth nothing."""
+    (tmp_path / "key").write_text(os.urandom(32).hex())
+    with running_cluster(2, cluster_key_file=str(tmp_path / "key")) as (victim, friend):
+        sent: list[bytes] = []
+        datagrams = friend.gossip_door.actor._datagrams
+        real = datagrams.send
+        friend.gossip_door.actor._datagrams = SimpleNamespace(
+            send=lambda data, address: sent.append(data) or real(data, address),
+            close=datagrams.close,
+            counts=datagrams.counts,
+        )
+        until(lambda: len(sent) >= 5)
+        before = victim.gossip_door.actor.engine.table.members()
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.connect((HOST, victim.address("gossip-door")[1]))
+            for data in sent[:5] * 20:
+                sock.send(data)
+            until(lambda: violations(victim, "replayed") >= 100, "the replays")
+            for data in sent[:5]:
+                sock.send(data[:-1] + bytes([data[-1] ^ 1]))
+            until(lambda: violations(victim, "forged") == 5, "the forgeries")
+            for data in (b"", ping(), os.urandom(500)):
+                sock.send(data)
+            until(lambda: violations(victim, "unsealed") == 1)
+        assert victim.gossip_door.actor.engine.table.members() == before
+        assert alive(victim) == {"node-2"}
 
 
 def test_endpoints_that_nobody_has_leave_no_trace(nodes):
