@@ -247,6 +247,7 @@ def trouble(world: World, seconds: float = 20.0) -> dict[str, object]:
         happened[what] += 1
     world.network.heal()
     world.network.link = Link()
+    world.run_until(lambda: not any(member.process.clock.paused for member in world.up()), 5.0)
     for name in [name for name in names if world.members[name].process.gone]:
         world.start(name, join=tuple(other for other in names[:3] if other != name))
     took = world.run_until(world.whole, PEACE_S, 0.1)
