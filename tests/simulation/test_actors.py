@@ -6,16 +6,20 @@ ones; a run that fails is found again by its seed.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from pico.actors.runtime import install_registry
-from pico.config import NodeConfig
+from pico.config import NodeConfig, PeerLimits
 from tests.actors.census import nothing_left_behind
 from tests.simulation.actors import Call, Link, World
 
@@ -243,9 +247,88 @@ def trouble(world: World, seconds: float = 20.0) -> dict[str, object]:
         happened[what] += 1
     world.network.heal()
     world.network.link = Link()
+    world.run_until(lambda: not any(member.process.clock.paused for member in world.up()), 5.0)
     for name in [name for name in names if world.members[name].process.gone]:
         world.start(name, join=tuple(other for other in names[:3] if other != name))
     took = world.run_until(world.whole, PEACE_S, 0.1)
     statuses = visitors.judged()
     comes_to_rest(world)
     return {"statuses": dict(statuses), "rest_s": took, "happened": dict(happened), "digest": world.digest()}
+
+
+class TestALargeCluster:
+    def test_a_hundred_nodes(self, world) -> None:
+        """Crashes, one of them of a machine, restarts, a partition and a black hole, under load; then peace."""
+        gc.collect()
+        gc.disable()  # half of the time would go into looking at what lives on
+        try:
+            large(world(100, LARGE))
+        finally:
+            gc.enable()
+
+
+# Half as many heartbeats as a node sends by itself: each of 9,900 links has them, and they cost more than all the rest.
+LARGE = NodeConfig(
+    access_log="off",
+    peer_limits=PeerLimits(rpc_limits=replace(PeerLimits().rpc_limits, heartbeat_s=1.0, silence_s=3.0)),
+)
+LARGE_BLACK_HOLE_S = 4.0
+
+
+def large(world: World) -> dict[str, object]:
+    rng = Random(world.rng.getrandbits(64))
+    endpoints = NODES
+    names = cluster(world, NODES, upstreams=3 * NODES, endpoints=endpoints)
+    visitors = Visitors(world, 300, endpoints)
+    world.run(0.5)
+    dark, *killed, hole = rng.sample(names, 5)
+    world.crash(dark, dark=True)
+    for name in killed:
+        world.crash(name)
+    world.run(1.0)
+    seeds = tuple(name for name in names[:8] if not world.members[name].process.gone)
+    for name in killed:
+        world.start(name, join=seeds[:2])
+    world.run(1.0)
+    world.network.partition(rng.sample([name for name in names if name not in (dark, hole)], NODES // 3))
+    world.run(1.0)
+    world.network.heal()
+    world.network.isolate(hole)
+    world.run(LARGE_BLACK_HOLE_S)
+    for _ in range(5):
+        for member in world.up():
+            peer = member.cluster._upstreams.get(hole)
+            assert peer is None or member.name == hole or (peer.in_flight == 0 and not peer._waiters)
+        world.run(0.2)
+    world.network.heal()
+    world.start(dark, join=seeds[:2])
+    took = world.run_until(world.whole, PEACE_S, 0.25)
+    visitors.stopped = True
+    everywhere = [world.call(f"ep{rng.randrange(endpoints)}", name) for name in names]
+    world.run(1.0)
+    assert {call.status for call in everywhere} == {200}
+    statuses = visitors.judged()
+    assert world.left_over() == {}
+    return {"statuses": dict(statuses), "rest_s": took, "virtual_s": world.now, "digest": world.digest()}
+
+
+class TestOneSeedOneRun:
+    def test_another_process_does_the_same(self) -> None:
+        """To the byte and the nanosecond, whatever it makes of hashes and addresses."""
+        script = (
+            "from tests.simulation.test_actors import *\n"
+            "install_registry(); logging.disable(logging.CRITICAL)\n"
+            "print([trouble(World(seed), 5.0)['digest'] for seed in range(3)])"
+        )
+        runs = [
+            subprocess.run(
+                [sys.executable, "-c", script],
+                env=os.environ | {"PYTHONHASHSEED": number},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for number in ("1", "2")
+        ]
+        assert runs[0] == runs[1]
+        assert runs[0].count("'") == 6
