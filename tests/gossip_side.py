@@ -12,7 +12,8 @@ from pico.protocol.gossip import (
     PacketCodec,
     Record,
 )
-from pico.protocol.gossip.engine import CARD, Event, GossipEngine
+from pico.protocol.gossip.engine import CARD, GossipEngine
+from pico.protocol.gossip.events import Event
 from pico.protocol.gossip.values import Address, Message
 from pico.protocol.gossip.wire import encode_message
 

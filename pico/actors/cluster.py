@@ -43,7 +43,8 @@ from pico.observability.cluster_metrics import ClusterStanding
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.cluster import CARD, DRAINING, Card, ClusterView, Condition, LocalEndpoints, decode_card, encode_card
 from pico.protocol.gossip import Rank, Record
-from pico.protocol.gossip.engine import Contested, ExchangeWanted, GossipEngine, NodeChanged
+from pico.protocol.gossip.engine import GossipEngine
+from pico.protocol.gossip.events import Contested, ExchangeWanted, NodeChanged
 from pico.protocol.gossip.exchange import Exchange
 from pico.protocol.gossip.values import Address, Chance
 from pico.transport.clock import Clock

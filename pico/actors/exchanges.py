@@ -21,7 +21,8 @@ from pico.config import GossipTimers, PeerLimits
 from pico.errors import PicoError, RemoteProtocolError, TransportTimeout
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.channel import Channel, ConnectedToSelf
-from pico.protocol.gossip.engine import STREAM_BODIES_MAX, ExchangeWanted
+from pico.protocol.gossip.engine import STREAM_BODIES_MAX
+from pico.protocol.gossip.events import ExchangeWanted
 from pico.protocol.gossip.exchange import Exchange
 from pico.protocol.gossip.values import Address
 from pico.transport.clock import Clock

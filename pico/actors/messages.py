@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pico.actors.routes import Upstream
     from pico.protocol.channel import Channel
-    from pico.protocol.gossip.engine import ExchangeWanted
+    from pico.protocol.gossip.events import ExchangeWanted
     from pico.protocol.gossip.exchange import Exchange
     from pico.protocol.gossip.values import Address
     from pico.protocol.gossip.wire import Packet

@@ -16,7 +16,8 @@ from pico.errors import ConnectFailed
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.channel import ConnectedToSelf, Purpose
 from pico.protocol.gossip import PacketCodec
-from pico.protocol.gossip.engine import STREAM_BODIES_MAX, ExchangeWanted, GossipEngine
+from pico.protocol.gossip.engine import STREAM_BODIES_MAX, GossipEngine
+from pico.protocol.gossip.events import ExchangeWanted
 from pico.protocol.gossip.exchange import Exchange
 from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair

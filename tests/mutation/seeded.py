@@ -360,12 +360,11 @@ SEEDED: Final = (
         "piko, ringpop",
         ENGINE,
         (
-            Edit("engine", "if self._absent and now >= self._next_reconnect:", "if False:"),
-            Edit("engine", "return record is None or record.gone", "return False"),
+            Edit("search", "if not self._absent or now < self._next_absent:", "if True:"),
             Edit(
-                "engine",
-                "return all(self.address_of(node_id) != address",
-                "return not seed.tried and all(self.address_of(node_id) != address",
+                "search",
+                "return not (self._near.lives(seed.node_id) if seed.node_id else self._near.is_taken(address))",
+                "return not seed.tried and not self._near.is_taken(address)",
             ),
         ),
     ),

@@ -100,7 +100,7 @@ def test_whatever_is_heard_a_member_stands_and_sends_only_what_it_may(script, se
         assert set(engine.detector._records) == set(engine._live) >= set(engine._pusher._told)
         assert set(engine._records) == set(engine.table.members())
         assert set(engine._told) | set(engine._exchanged_at) <= set(engine._records)
-        assert "a" not in engine._live and "a" not in engine._absent
+        assert "a" not in engine._live and "a" not in engine._search.absent
         assert all(0 < count <= 4 for count in engine._rumours.values())
 
 

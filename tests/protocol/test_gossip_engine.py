@@ -8,7 +8,9 @@ import pytest
 
 from pico.config import GossipLimits, GossipTimers
 from pico.protocol.gossip import Delta, Digest, DigestEntry, Entry, PacketCodec, Rank, Record, Records
-from pico.protocol.gossip.engine import CARD, HELPED_MAX, Contested, ExchangeWanted, NodeChanged
+from pico.protocol.gossip.engine import CARD
+from pico.protocol.gossip.events import Contested, ExchangeWanted, NodeChanged
+from pico.protocol.gossip.helping import HELPED_MAX
 from pico.protocol.gossip.probing import Verdict
 from pico.protocol.gossip.pushing import SendPush
 from pico.protocol.gossip.table import EVERYBODY, NOBODY
@@ -915,11 +917,11 @@ class TestSeedsAndAbsent:
 
     def test_there_is_an_end_to_memory(self) -> None:
         member = Member("a")
-        member.engine._limits = GossipLimits(memory_nodes_max=2)
+        member.engine._search._limits = GossipLimits(memory_nodes_max=2)
         member.meet(*"bcdef")
         for node_id in "cdef":
             member.hear("b", records(node_id, DEAD))
-        assert list(member.engine._absent) == ["e", "f"]
+        assert member.engine._search.absent == ["e", "f"]
 
 
 @covers("GOSSIP-70")

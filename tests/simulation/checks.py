@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pico.protocol.gossip import Packet, Rank, Record
-from pico.protocol.gossip.engine import Datagram, NodeChanged
+from pico.protocol.gossip.events import Datagram, NodeChanged
 from pico.protocol.gossip.state import NodeState
 from pico.protocol.gossip.values import Ack, Delta, Digest, Entry, Push, Records, Snapshot
 from pico.protocol.gossip.wire import encode_message
@@ -273,7 +273,7 @@ class S13Bounded(Check):
             kept = getattr(engine, name)
             assert len(kept) <= known, f"S13: {name} of {len(kept)} nodes, {known} are known"
         assert len(engine._rumours) <= known + len(table._memory), "S13: rumours of nobody"
-        assert len(engine._absent) <= limits.memory_nodes_max, "S13: too many are waited for"
+        assert len(engine._search.absent) <= limits.memory_nodes_max, "S13: too many are waited for"
         assert len(engine._pusher._told) <= known, "S13: pushes to nobody"
 
 

@@ -1,7 +1,7 @@
 """One member of the cluster, without I/O: what it says, when and to whom, and what it makes of what it hears.
 
-Responsible for: joining the table, the failure detector and the pusher; rounds, rumours, seeds, reaching the absent,
-and leaving; and turning all of it into datagrams and wishes for exchanges. Refuses to know: sockets, clocks, what the
+Responsible for: joining the table, the failure detector, the pusher and the search; rounds, rumours and leaving; and
+turning all of it into datagrams and wishes for exchanges. Refuses to know: sockets, clocks, what the
 entries of a node mean beyond where its gossip port is, and how an exchange travels.
 
 The driver hands in what arrives (``receive_datagram``, ``answer_exchange``), calls ``handle_timer`` when
@@ -17,16 +17,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from heapq import nlargest
 from math import ceil, inf, log2, log10
-from typing import Final, NamedTuple
+from typing import Final
 
 from pico.config import GossipLimits, GossipTimers
 from pico.errors import RemoteProtocolError
 from pico.protocol.gossip import probing, pushing
+from pico.protocol.gossip.events import Contested, Datagram, Event, ExchangeWanted, GossipSnapshot, NodeChanged
+from pico.protocol.gossip.helping import Helping
 from pico.protocol.gossip.probing import AskDirectly, AskHelpers, FailureDetector, Verdict
 from pico.protocol.gossip.pushing import GiveUp, Pusher, SendPush
+from pico.protocol.gossip.search import Search, TrySeed
 from pico.protocol.gossip.state import NodeState
 from pico.protocol.gossip.table import EVERYBODY, NOBODY, Change, GossipTable, Reply
 from pico.protocol.gossip.values import (
@@ -35,7 +37,6 @@ from pico.protocol.gossip.values import (
     Address,
     Chance,
     Digest,
-    Entry,
     Message,
     Nack,
     Ping,
@@ -61,7 +62,7 @@ from pico.protocol.gossip.wire import (
 )
 from pico.protocol.seal import Forged, NoKey, Replayed, UnknownKey, Unsealed
 
-__all__ = ["CARD", "Contested", "Datagram", "ExchangeWanted", "GossipEngine", "GossipSnapshot", "NodeChanged"]
+__all__ = ["CARD", "STREAM_BODIES_MAX", "GossipEngine"]
 
 CARD: Final = b"card"
 """The entry in which a node says, among other things, where its gossip port is."""
@@ -73,78 +74,10 @@ STREAM_BODIES_MAX: Final = 1_024
 RUMOURS_IN_A_PACKET: Final = 8
 URGENT_FANOUT: Final = 4
 LEAVE_EXCHANGES: Final = 16
-HELPED_MAX: Final = 1_024
-"""Pings that were sent for others and have not been answered."""
-
 PUSHES_MAX: Final = 1_024
 """That were told on, remembered so that their repeats are not."""
 
 LARGE_CLUSTER: Final = 32
-
-
-class Datagram(NamedTuple):
-    """To be sent."""
-
-    address: Address
-    data: bytes
-    node_id: str
-    """Whose address it is, if that is known."""
-
-
-class NodeChanged(NamedTuple):
-    """Something else is known of a node, this one perhaps: ``GossipEngine.table`` has it all."""
-
-    node_id: str
-    entries: tuple[Entry, ...] | None
-    """What was added to its copy; None: look at all of it, and at its record."""
-
-
-class ExchangeWanted(NamedTuple):
-    """Make an exchange over a stream; call ``exchange_ended`` afterwards, whatever came of it."""
-
-    address: Address
-    node_id: str
-    """Who should be there; empty for a seed."""
-    sequence: int | None
-    """Of the probe that the exchange answers when it succeeds."""
-
-
-class Contested(NamedTuple):
-    """Another process has this node's ID, and neither gives way: this one must stop."""
-
-
-Event = NodeChanged | ExchangeWanted | Contested
-
-
-@dataclass(frozen=True, slots=True)
-class GossipSnapshot:
-    """The engine at one moment, for status and metrics."""
-
-    record: Record
-    records: dict[str, Record]
-    health: int
-    joined: bool
-    absent: int
-    received: int
-    violations: dict[str, int]
-
-
-@dataclass(slots=True)
-class _Helped:
-    """A ping that was sent for another node."""
-
-    origin: Address
-    sequence: int
-    node_id: str
-    nack_at: float
-
-
-@dataclass(slots=True)
-class _Seed:
-    due: float
-    wait_s: float
-    node_id: str = ""  # who was there
-    tried: bool = False
 
 
 class GossipEngine:
@@ -166,6 +99,8 @@ class GossipEngine:
         self.table = GossipTable(codec, life, limits, rng)
         self.detector = FailureDetector(self.node_id, timers, rng, now=now)
         self._pusher = Pusher(self.node_id, life, timers, rng, now=now)
+        self._search = Search(self, limits, timers, rng, now=now)
+        self._helping = Helping(timers, rng)
         self._codec = codec
         self._limits = limits
         self._timers = timers
@@ -179,13 +114,9 @@ class GossipEngine:
         self._next_round = now + timers.round_s * rng.random()
         self._busy_until = now + timers.busy_s
         self._next_exchange = now + timers.exchange_s * rng.random()
-        self._next_reconnect = now
-        self._absent: dict[str, Address] = {}  # those who died, and where they were; the next to be tried comes first
-        self._seeds: dict[Address, _Seed] = {}
         self._records: dict[str, Record] = {}  # of the others, as they were when they were last followed
         self._told: dict[str, Record] = {}  # ... and as they were last told on
         self._rumours: dict[str, int] = {}  # how often each is still to be told
-        self._helped: dict[int, _Helped] = {}
         self._pushes: dict[tuple[str, int], None] = {}  # the last that were told on
         self._exchanged_at: dict[str, float] = {}
         self._left_at: float | None = None
@@ -215,7 +146,7 @@ class GossipEngine:
             self.table.members(),
             self.detector.health,
             self.joined,
-            len(self._absent),
+            len(self._search.absent),
             self._received,
             dict(self._violations),
         )
@@ -227,8 +158,22 @@ class GossipEngine:
 
     @property
     def seeds_tried(self) -> bool:
-        """Whether each seed was tried at least once, or need not be: this node or one that is known is there."""
-        return all(seed.tried or not self._needs(address, seed) for address, seed in self._seeds.items())
+        """Whether each seed was tried at least once, or need not be."""
+        return self._search.seeds_tried
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other node lives, as far as is known."""
+        return not self._live
+
+    def lives(self, node_id: str) -> bool:
+        """Whether it is another node in the table that is not gone."""
+        record = self._records.get(node_id)
+        return record is not None and not record.gone
+
+    def is_taken(self, address: Address) -> bool:
+        """Whether this node or another one that lives is there."""
+        return any(self.address_of(node_id) == address for node_id in (self.node_id, *self._live))
 
     def address_of(self, node_id: str) -> Address | None:
         """Where a node is: by its card, else from where it spoke last."""
@@ -253,10 +198,7 @@ class GossipEngine:
 
     def set_seeds(self, addresses: Sequence[Address], *, now: float) -> None:
         """Where others may be; known ones keep their state."""
-        known = self._seeds
-        self._seeds = {
-            address: known.get(address) or _Seed(now, self._timers.seed_first_s) for address in dict.fromkeys(addresses)
-        }
+        self._search.set_seeds(addresses, now=now)
 
     def leave(self, *, now: float) -> None:
         """Say that this process will not come back; from now on it answers and begins nothing (GOSSIP-72)."""
@@ -371,41 +313,31 @@ class GossipEngine:
     def exchange_ended(self, wanted: ExchangeWanted, node_id: str | None, *, now: float) -> None:
         """What became of an exchange: who was there, or None when there was none."""
         self._advance(now)
-        seed = self._seeds.get(wanted.address)
-        if seed is not None:
-            seed.tried = True
-            seed.node_id = node_id or ""
-        if node_id is not None and node_id != self.node_id:
-            if seed is not None:
-                seed.wait_s = self._timers.seed_first_s
-            if wanted.sequence is not None:
-                self._answered(wanted.sequence, node_id)
+        self._search.seed_tried(wanted.address, node_id)
+        if node_id is not None and node_id != self.node_id and wanted.sequence is not None:
+            self._answered(wanted.sequence, node_id)
         self._settle()
 
     # Time.
 
     def next_timer(self) -> float:
         """When ``handle_timer`` wants to be called."""
-        dues = [one.nack_at for one in self._helped.values()]
-        table_due = self.table.next_timer()
-        if table_due is not None:
-            dues.append(table_due)
+        maybe = [self._helping.next_timer(), self.table.next_timer()]
         if self._left_at is not None:  # GOSSIP-72
             end = self._left_at + self._timers.linger_s
-            return min([*dues, *self._goodbyes, *([end] if self._now < end else [])], default=inf)
-        dues += [self._next_round, self._next_exchange, self.detector.next_timer()]
-        dues.append(self._now + self._pause_s / 2)  # so that to have nothing to do is not taken for a pause
-        dues += [seed.due for seed in self._seeds.values()]
-        pusher_due = self._pusher.next_timer()
-        if pusher_due is not None:
-            dues.append(pusher_due)
-        return min([*dues, self._next_reconnect] if self._absent else dues)
+            dues = [*self._goodbyes, *([end] if self._now < end else [])]
+        else:
+            maybe += [self._pusher.next_timer(), self._search.next_timer()]
+            # The last one so that to have nothing to do is not taken for a pause.
+            dues = [self._next_round, self._next_exchange, self.detector.next_timer(), self._now + self._pause_s / 2]
+        return min([*dues, *(due for due in maybe if due is not None)], default=inf)
 
     def handle_timer(self, *, now: float) -> None:
         """Do what it is time for."""
         self._advance(now)
         self.table.handle_timer(now=now)
-        self._drop_helped()
+        for answer in self._helping.handle_timer(now=now):
+            self._send_messages(answer.address, "", [answer.message])
         if self._left_at is not None:
             self._say_goodbye(now)
         else:
@@ -458,35 +390,14 @@ class GossipEngine:
         return Summary(((EVERYBODY, self.table.summary()),))
 
     def _reach_out(self) -> None:
-        """To one of the absent, and to the seeds behind which nobody is known: for ever (GOSSIP-69)."""
-        now = self._now
-        if self._absent and now >= self._next_reconnect:
-            self._next_reconnect = now + self._timers.reconnect_s
-            node_id, address = next(iter(self._absent.items()))
-            self._absent[node_id] = self._absent.pop(node_id)
-            if any(self.address_of(other) == address for other in self._live):
-                del self._absent[node_id]  # another node is there now
-                return
-            ping = Ping(self._rng.getrandbits(32), node_id)
-            self._send_messages(address, "", [ping, self._records_message([node_id]), self._summary()])
-        for address, seed in self._seeds.items():
-            if now < seed.due:
-                continue
-            if self._needs(address, seed):
-                seed.due = now + seed.wait_s * (0.75 + 0.5 * self._rng.random())
-                seed.wait_s = min(2 * seed.wait_s, self._timers.seed_max_s)
-                self._events.append(ExchangeWanted(address, "", None))
+        """To one of the absent, and to the seeds behind which nobody is known (GOSSIP-69)."""
+        for target in self._search.handle_timer(now=self._now):
+            if isinstance(target, TrySeed):
+                self._events.append(ExchangeWanted(target.address, "", None))
             else:
-                seed.due, seed.wait_s, seed.tried = now + self._timers.seed_max_s, self._timers.seed_first_s, True
-
-    def _needs(self, address: Address, seed: _Seed) -> bool:
-        """Whether nobody who is known to live is behind the seed."""
-        if seed.node_id == self.node_id:
-            return not self._live  # one address may stand for many nodes, and another may answer the next time
-        if seed.node_id:
-            record = self.table.record_of(seed.node_id)
-            return record is None or record.gone
-        return all(self.address_of(node_id) != address for node_id in (self.node_id, *self._live))
+                ping = Ping(self._rng.getrandbits(32), target.node_id)
+                said: list[Message] = [ping, self._records_message([target.node_id]), self._summary()]
+                self._send_messages(target.address, "", said)
 
     # Answers that are not the table's.
 
@@ -531,10 +442,9 @@ class GossipEngine:
         return True
 
     def _receive_ack(self, ack: Ack) -> None:
-        helped = self._helped.get(ack.sequence)
-        if helped is not None and helped.node_id == ack.node_id:
-            del self._helped[ack.sequence]
-            self._send_messages(helped.origin, "", [Ack(helped.sequence, ack.node_id, ack.life)])
+        passed_on = self._helping.answered(ack)
+        if passed_on is not None:
+            self._send_messages(passed_on.address, "", [passed_on.message])
         elif self._answered(ack.sequence, ack.node_id):
             self.table.verify(ack.node_id, ack.life)
 
@@ -546,23 +456,13 @@ class GossipEngine:
 
     def _help(self, request: PingRequest, origin: Address) -> None:
         """Ping a node for another (GOSSIP-60)."""
-        if len(self._helped) >= HELPED_MAX or request.node_id == self.node_id:
-            return
-        sequence = self._rng.getrandbits(32)
-        self._helped[sequence] = _Helped(
-            origin, request.sequence, request.node_id, self._now + self._timers.probe_timeout_s
-        )
-        self._send_messages(request.address, request.node_id, [Ping(sequence, request.node_id)])
-
-    def _drop_helped(self) -> None:
-        for sequence, helped in list(self._helped.items()):
-            if self._now >= helped.nack_at:
-                del self._helped[sequence]
-                self._send_messages(helped.origin, "", [Nack(helped.sequence)])
+        ping = self._helping.begin(request, origin, now=self._now) if request.node_id != self.node_id else None
+        if ping is not None:
+            self._send_messages(request.address, request.node_id, [ping])
 
     def _note_news(self, packet: Packet, reply: Reply) -> None:
         """Witnesses among what was said, and how much the sender has of ours; the packet is learned and followed."""
-        if not self._is_live(packet.sender):
+        if not self.lives(packet.sender):
             return
         if any(range_.holds(self.node_id) for range_ in reply.agreed):
             self._pusher.has_applied(packet.sender, self.table.own.applied)
@@ -625,7 +525,7 @@ class GossipEngine:
         self.detector.update(node_id, record, now=self._now)
         known = self.table.record_of(node_id)
         if known is not None and known.left:
-            self._absent.pop(node_id, None)  # it will not come back
+            self._search.miss_no_more(node_id)
         if record is None:
             self._records.pop(node_id, None)
             self._lose(node_id)
@@ -646,16 +546,11 @@ class GossipEngine:
             self._told[node_id] = record
             self._start_rumour(node_id, urgent=len(self._live) > self._timers.push_all_max and record.rank > Rank.ALIVE)
 
-    def _is_live(self, node_id: str) -> bool:
-        """Whether it is another node in the table that is not gone."""
-        record = self._records.get(node_id)
-        return record is not None and not record.gone
-
     def _find(self, node_id: str) -> None:
         at = bisect_left(self._live, node_id)
         if at == len(self._live) or self._live[at] != node_id:
             self._live.insert(at, node_id)
-        self._absent.pop(node_id, None)
+        self._search.miss_no_more(node_id)
 
     def _lose(self, node_id: str) -> None:
         at = bisect_left(self._live, node_id)
@@ -670,19 +565,17 @@ class GossipEngine:
         """Remember where the dead one was: it may only have been cut off (GOSSIP-69)."""
         address = self.address_of(node_id)
         if address is not None:
-            self._absent[node_id] = address
-            if len(self._absent) > self._limits.memory_nodes_max:
-                del self._absent[next(iter(self._absent))]
+            self._search.miss(node_id, address)
 
     def _verify(self, node_id: str) -> None:
         """Ask a node of which there is only hearsay, as soon as it is known where it is (GOSSIP-53)."""
-        if self.table.verified(node_id) or not self._is_live(node_id) or self.address_of(node_id) is None:
+        if self.table.verified(node_id) or not self.lives(node_id) or self.address_of(node_id) is None:
             return
         self.detector.probe_soon(node_id, now=self._now)
 
     def _obey_detector(self, command: probing.Command) -> None:
         node_id = command.node_id
-        if self._left_at is not None or not self._is_live(node_id):  # GOSSIP-72; a verdict has just come before
+        if self._left_at is not None or not self.lives(node_id):  # GOSSIP-72; a verdict has just come before
             return
         if isinstance(command, Verdict):
             self._judge(command)
@@ -719,7 +612,7 @@ class GossipEngine:
             self._want_exchange(command.node_id)
             return
         state, address = self.table.state_of(command.owner), self.address_of(command.node_id)
-        if self._left_at is not None or state is None or address is None or not self._is_live(command.node_id):
+        if self._left_at is not None or state is None or address is None or not self.lives(command.node_id):
             self._pusher.drop(command.sequence)
         elif command.start < state.floor:  # GOSSIP-13
             self._pusher.drop(command.sequence)
@@ -745,7 +638,7 @@ class GossipEngine:
 
     def _want_exchange(self, node_id: str) -> None:
         """With a node that datagrams do not help, or not enough; not again and again (GOSSIP-66)."""
-        address = self.address_of(node_id) if self._is_live(node_id) else None
+        address = self.address_of(node_id) if self.lives(node_id) else None
         at = self._exchanged_at.get(node_id)
         if address is None or (at is not None and self._now < at + self._timers.exchange_pause_s):
             return
