@@ -266,6 +266,11 @@ class EndpointTarget:
     tls: bool = False
 
 
+def _agent_rpc_limits() -> RpcLimits:
+    # An agent has few tunnels, and until it finds a node silent its endpoints cannot be reached: it asks more often.
+    return RpcLimits(heartbeat_s=2.0, silence_s=6.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
     """One ``pico-agent`` process."""
@@ -286,6 +291,6 @@ class AgentConfig:
     log_format: str = "keyvalue"
     log_level: str = "info"
     http_limits: HttpLimits = field(default_factory=HttpLimits)
-    rpc_limits: RpcLimits = field(default_factory=RpcLimits)
+    rpc_limits: RpcLimits = field(default_factory=_agent_rpc_limits)
     websocket_limits: WebSocketLimits = field(default_factory=WebSocketLimits)
     link_timers: LinkTimers = field(default_factory=LinkTimers)

@@ -63,8 +63,8 @@ Behaviour. A duration is 500ms, 10s, 5m or 1h:
   --idle-connection-timeout=DURATION how long; default: 30s
   --dial-timeout=DURATION            to a server, with TLS and the handshake; default: 10s
   --backoff-max=DURATION             the longest wait before another try; default: 15s
-  --heartbeat=DURATION               quiet time after which a tunnel is asked for a sign of life; default: 5s
-  --silence=DURATION                 quiet time after which a tunnel is given up; default: 15s
+  --heartbeat=DURATION               quiet time after which a tunnel is asked for a sign of life; default: 2s
+  --silence=DURATION                 quiet time after which a tunnel is given up; default: 6s
 """
 
 _or_zero = partial(duration, zero=True)
