@@ -32,6 +32,8 @@ def mutated(seeded: Seeded, root: Path = ROOT) -> dict[Path, str]:
     texts: dict[Path, str] = {}
     for module, old, new in seeded.edits:
         path = Path("pico/protocol/gossip", f"{module}.py")
+        if not (root / path).exists():
+            path = Path("pico/protocol", f"{module}.py")
         text = texts.get(path) or (root / path).read_text()
         if text.count(old) != 1:
             raise Stale(f"{seeded.name}: {old.strip()!r} stands {text.count(old)} times in {path}")

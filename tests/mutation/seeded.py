@@ -11,7 +11,7 @@ __all__ = ["FALLBACK", "LEFT_OUT", "SEEDED", "Edit", "Seeded"]
 
 
 class Edit(NamedTuple):
-    """One text of a module of ``pico/protocol/gossip``, and what stands there instead."""
+    """One text of a module of ``pico/protocol/gossip``, else of ``pico/protocol``, and what stands there instead."""
 
     module: str
     old: str
@@ -33,6 +33,8 @@ TABLE: Final = ("tests/protocol/test_gossip_table.py",)
 WIRE: Final = ("tests/protocol/test_gossip_wire.py", "tests/protocol/test_gossip_vectors.py")
 PROBING: Final = ("tests/protocol/test_gossip_probing.py",)
 ENGINE: Final = ("tests/protocol/test_gossip_engine.py",)
+SEAL: Final = ("tests/protocol/test_seal.py", "tests/property/test_seal.py")
+VIEW: Final = ("tests/protocol/test_cluster.py", "tests/property/test_cluster.py")
 
 FALLBACK: Final = (
     "tests/property/test_gossip_state.py",
@@ -132,6 +134,21 @@ SEEDED: Final = (
         "packing that is not Scuttlebutt's",
         STATE,
         (Edit("state", "return list(newest_first)[::-1]", "return sorted(newest_first, key=lambda entry: entry.key)"),),
+    ),
+    Seeded(
+        "M10",
+        "others write what a node says",
+        "",
+        TABLE,
+        (
+            Edit(
+                "table",
+                "        if member is None or member.record.gone:  # GOSSIP-19, GOSSIP-42\n",
+                "        if node_id == self.node_id:\n"
+                "            self.own.entries.update((one.key, one) for one in message.entries)\n"
+                "        if member is None or member.record.gone:\n",
+            ),
+        ),
     ),
     Seeded(
         "M11",
@@ -413,6 +430,23 @@ SEEDED: Final = (
         ),
     ),
     Seeded(
+        "M38",
+        "the window of packets that were here is one too long",
+        "",
+        SEAL,
+        (Edit("seal", "if above <= -window or", "if above < -window or"),),
+    ),
+    Seeded(
+        "M39",
+        "a card may offer the version zero",
+        "memberlist #178",
+        VIEW,
+        (
+            Edit("cluster", 'rb"1\\n([1-9][0-9]{0,2})-([1-9][0-9]{0,2})', 'rb"1\\n([0-9]{1,3})-([0-9]{1,3})'),
+            Edit("cluster", "if not wire_min <= wire_max <= WIRE_VERSION_MAX:", "if wire_max > WIRE_VERSION_MAX:"),
+        ),
+    ),
+    Seeded(
         "M40",
         "who leaves tells the first one and no other",
         "serf #638",
@@ -434,6 +468,13 @@ SEEDED: Final = (
         (Edit("table", "return member is not None and member.verified\n", "return member is not None\n"),),
     ),
     Seeded(
+        "M42",
+        "what another life does not say any more stays in the index",
+        "",
+        VIEW,
+        (Edit("cluster", "        for endpoint_id in before:\n", "        for endpoint_id in ():\n"),),
+    ),
+    Seeded(
         "M43",
         "entries of the dead are dropped and applied is kept",
         "",
@@ -448,9 +489,4 @@ SEEDED: Final = (
     ),
 )
 
-LEFT_OUT: Final = {
-    "M10": "the owner's copy has no method by which others could write it",
-    "M38": "datagrams are not sealed yet: no counter, no window",
-    "M39": "the card says nothing of versions yet",
-    "M42": "there is no index of endpoints yet",
-}
+LEFT_OUT: Final[dict[str, str]] = {}
