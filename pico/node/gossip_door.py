@@ -208,8 +208,9 @@ class GossipDoor:
         )
 
     def _door(self, advertised: str, name: str) -> str:
+        """Nothing while the door has no port: the card is said again when it has."""
         address = self._door_address(name)
-        return advertised_address(advertised, self._host, address[1]) if address is not None else ""
+        return advertised_address(advertised, self._host, address[1]) if address is not None and address[1] else ""
 
     def _advertised_host(self) -> str:
         """The address under which others reach this node. Raises ``ConfigError`` when there is none to be found."""

@@ -493,3 +493,13 @@ def test_a_cluster_that_stops_leaves_nothing_behind():
         live_and_stop()
         gevent.sleep(0.1)
     assert open_sockets() <= before
+
+
+def test_a_door_without_a_port_yet_is_not_on_the_card():
+    """Names may be looked up sooner than the system has chosen the ports."""
+    with running_node("first") as node:
+        chosen = node._listening["admin-door"].address
+        node._listening["admin-door"].address = (chosen[0], 0)
+        assert node.gossip_door._card().admin == ""
+        node._listening["admin-door"].address = chosen
+        assert node.gossip_door._card().admin == f"{HOST}:{chosen[1]}"
