@@ -24,7 +24,7 @@ from tests.actors.census import nothing_left_behind
 from tests.simulation.actors import Call, Link, World
 
 NODES = int(os.environ.get("PICO_ACTORS_NODES", "100"))
-SEEDS = int(os.environ.get("PICO_ACTORS_SEEDS", "5"))
+SEEDS = int(os.environ.get("PICO_ACTORS_SEEDS", "3"))
 FIRST_SEED = int(os.environ.get("PICO_ACTORS_FIRST_SEED", "0"))
 
 BLACK_HOLE_S = 3.0
@@ -55,11 +55,15 @@ def world(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., World]]:
 
     caplog.set_level(logging.WARNING, "pico")
     with nothing_left_behind():
-        yield make
-        for one in worlds:
-            one.stop()
-            assert one.running_timers() == 0
-            assert not any(member.process.streams for member in one.members.values())
+        gc.disable()  # half of the time would go into looking at what lives on
+        try:
+            yield make
+            for one in worlds:
+                one.stop()
+                assert one.running_timers() == 0
+                assert not any(member.process.streams for member in one.members.values())
+        finally:
+            gc.enable()
         worlds.clear()
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
@@ -257,14 +261,10 @@ def trouble(world: World, seconds: float = 20.0) -> dict[str, object]:
 
 
 class TestALargeCluster:
+    @pytest.mark.timeout(600)
     def test_a_hundred_nodes(self, world) -> None:
-        """Crashes, one of them of a machine, restarts, a partition and a black hole, under load; then peace."""
-        gc.collect()
-        gc.disable()  # half of the time would go into looking at what lives on
-        try:
-            large(world(100, LARGE))
-        finally:
-            gc.enable()
+        """Crashes, of processes and of machines, restarts, a partition and a black hole, under load; then peace."""
+        large(world(100, LARGE))
 
 
 # Half as many heartbeats as a node sends by itself: each of 9,900 links has them, and they cost more than all the rest.
@@ -279,29 +279,32 @@ def large(world: World) -> dict[str, object]:
     rng = Random(world.rng.getrandbits(64))
     endpoints = NODES
     names = cluster(world, NODES, upstreams=3 * NODES, endpoints=endpoints)
-    visitors = Visitors(world, 300, endpoints)
-    world.run(0.5)
+    world.visitor_s = 5.0
+    visitors = Visitors(world, 500, endpoints)
+    world.run(0.3)
     dark, *killed, hole = rng.sample(names, 5)
     world.crash(dark, dark=True)
     for name in killed:
         world.crash(name)
-    world.run(1.0)
-    seeds = tuple(name for name in names[:8] if not world.members[name].process.gone)
-    for name in killed:
-        world.start(name, join=seeds[:2])
-    world.run(1.0)
-    world.network.partition(rng.sample([name for name in names if name not in (dark, hole)], NODES // 3))
-    world.run(1.0)
-    world.network.heal()
     world.network.isolate(hole)
-    world.run(LARGE_BLACK_HOLE_S)
-    for _ in range(5):
+    isolated_at = world.now
+    world.run(1.0)
+    seeds = tuple(name for name in names[:8] if not world.members[name].process.gone)[:2]
+    for name in killed:
+        world.start(name, join=seeds)
+    world.network.partition(rng.sample([name for name in names if name not in (dark, hole)], NODES // 10))
+    world.run(1.0)
+    world.network.heal(but=hole)
+    world.run(isolated_at + LARGE_BLACK_HOLE_S - world.now)
+    for _ in range(3):
         for member in world.up():
             peer = member.cluster._upstreams.get(hole)
-            assert peer is None or member.name == hole or (peer.in_flight == 0 and not peer._waiters)
+            assert peer is None or (peer.in_flight == 0 and not peer._waiters)
         world.run(0.2)
-    world.network.heal()
-    world.start(dark, join=seeds[:2])
+    world.crash(hole, dark=True)
+    for name in (dark, hole):
+        world.network.heal()
+        world.start(name, join=seeds)
     took = world.run_until(world.whole, PEACE_S, 0.25)
     visitors.stopped = True
     everywhere = [world.call(f"ep{rng.randrange(endpoints)}", name) for name in names]
