@@ -41,8 +41,18 @@ from pico.actors.runtime import GeventActor, GeventFuture, depth, tell
 from pico.config import PeerLimits
 from pico.observability.cluster_metrics import ClusterStanding
 from pico.observability.metrics import NodeMetrics
-from pico.protocol.cluster import CARD, DRAINING, Card, ClusterView, Condition, LocalEndpoints, decode_card, encode_card
-from pico.protocol.gossip import Rank, Record
+from pico.protocol.cluster import (
+    CARD,
+    DRAINING,
+    Card,
+    ClusterView,
+    Condition,
+    LocalEndpoints,
+    decode_card,
+    encode_card,
+    status_of,
+)
+from pico.protocol.gossip import Rank
 from pico.protocol.gossip.engine import GossipEngine
 from pico.protocol.gossip.events import Contested, ExchangeWanted, NodeChanged
 from pico.protocol.gossip.exchange import Exchange
@@ -293,7 +303,12 @@ class Cluster(GeventActor):
         """How the cluster looks from here, for metrics."""
         snapshot, counts = self.engine.snapshot(), self._datagrams
         return ClusterStanding(
-            nodes=dict(Counter(_status(record) for record in snapshot.records.values())),
+            nodes=dict(
+                Counter(
+                    status_of(record, verified=self.engine.table.verified(node_id)).value
+                    for node_id, record in snapshot.records.items()
+                )
+            ),
             remote_endpoints=len(self.view.places),
             health=snapshot.health,
             joined=snapshot.joined,
@@ -380,7 +395,3 @@ class Cluster(GeventActor):
             self.engine.failed(node_id, now=self._clock.now())
         self._follow(node_id)
         self._parts.routes.cluster_changed()
-
-
-def _status(record: Record) -> str:
-    return "left" if record.left else record.rank.name.lower()

@@ -336,7 +336,12 @@ def _is_free_for_streams(host: str, port: int) -> bool:
 
 
 def _read_keys(path: str) -> KeyRing | None:
-    return parse_key_file(Path(path).read_text()) if path else None
+    if not path:
+        return None
+    try:
+        return parse_key_file(Path(path).read_text())
+    except ConfigError as error:
+        raise ConfigError("--cluster-key-file", f"{path}: {error.value}", error.expected) from error
 
 
 def _is_everywhere(host: str) -> bool:

@@ -7,7 +7,7 @@ know: HTTP, JSON and tables; nothing here changes anything, asks an actor or wai
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from pico import __version__
 from pico.actors.cluster import Cluster
@@ -15,14 +15,13 @@ from pico.actors.runtime import depth
 from pico.node.gossip_door import GossipDoor
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.metrics import NodeMetrics
+from pico.protocol.cluster import NodeStatus, status_of
 from pico.protocol.gossip import Record
 from pico.transport.clock import Clock
 
 __all__ = ["Status"]
 
 Value = dict[str, Any] | list[dict[str, Any]]
-
-STATUS_ALIVE: Final = "alive"
 
 
 class Status:
@@ -73,7 +72,7 @@ class Status:
         }
 
     def nodes(self) -> Value:
-        """Every node that is known, this one first."""
+        """Every node that is known, this one first (CLUSTER-17)."""
         cluster = self._gossip_door.actor
         if cluster is None:
             return []
@@ -143,7 +142,7 @@ class Status:
         card = cluster.card
         return {
             "node": self._node_id,
-            "status": STATUS_ALIVE,
+            "status": NodeStatus.ALIVE.value,
             "self": True,
             "life": cluster.engine.table.own.life,
             "version": card.version,
@@ -159,7 +158,7 @@ class Status:
         card = seen.card if seen is not None else None
         return {
             "node": node_id,
-            "status": _status(record, verified=engine.table.verified(node_id)),
+            "status": status_of(record, verified=engine.table.verified(node_id)).value,
             "self": False,
             "life": record.life,
             "version": card.version if card is not None else "",
@@ -173,10 +172,3 @@ class Status:
             "link": cluster.link_of(node_id),
             "round_trip_s": engine.detector.round_trip_s(node_id),
         }
-
-
-def _status(record: Record, *, verified: bool) -> str:
-    """The one word for how a node is doing; ``hearsay`` while only others have spoken of it."""
-    if record.left:
-        return "left"
-    return record.rank.name.lower() if record.gone or verified else "hearsay"

@@ -16,7 +16,7 @@ from pico.observability.tally import Tally
 
 __all__ = ["ClusterMetrics", "ClusterStanding"]
 
-NODE_STATUSES: Final = ("alive", "suspect", "dead", "left")
+NODE_STATUSES: Final = ("alive", "suspect", "hearsay", "dead", "left")
 
 CHANNELS: Final = (
     "exchange", "link", "ChannelViolation", "ConnectedToSelf", "ForgedFrame", "FrameTooLarge", "NoAnswer", "OtherNode",
@@ -32,7 +32,7 @@ class ClusterStanding:
     """How the cluster looks from here at one moment."""
 
     nodes: dict[str, int] = field(default_factory=dict)
-    """Other nodes by status: alive, suspect, dead, left."""
+    """Other nodes by status."""
     remote_endpoints: int = 0
     health: int = 0
     joined: bool = False

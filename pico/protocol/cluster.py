@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Protocol
 
 from pico.errors import LocalProtocolError
 from pico.protocol.gossip.state import NodeState
-from pico.protocol.gossip.values import ENTRY_BYTES_MAX, Entry
+from pico.protocol.gossip.values import ENTRY_BYTES_MAX, Entry, Rank, Record
 
 __all__ = [
     "CARD",
@@ -31,6 +31,7 @@ __all__ = [
     "EndpointVanished",
     "EntryVersion",
     "LocalEndpoints",
+    "NodeStatus",
     "NodeView",
     "Place",
     "PlaceGained",
@@ -41,6 +42,7 @@ __all__ = [
     "endpoint_key",
     "endpoint_of_key",
     "standing_of",
+    "status_of",
 ]
 
 CARD: Final = b"card"
@@ -212,6 +214,27 @@ def standing_of(condition: Condition, *, draining: bool) -> Standing:
     if condition.suspect or condition.lowered or draining:  # CLUSTER-10
         return Standing.LAST_RESORT
     return Standing.ROUTABLE
+
+
+class NodeStatus(Enum):
+    """The one word under which a node is shown."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    HEARSAY = "hearsay"  # others speak of it, and it has not been heard itself
+    DEAD = "dead"
+    LEFT = "left"
+
+
+def status_of(record: Record, *, verified: bool) -> NodeStatus:
+    """Under which word a node in the table is shown (CLUSTER-16)."""
+    if record.left:
+        return NodeStatus.LEFT
+    if record.rank is Rank.DEAD:
+        return NodeStatus.DEAD
+    if not verified:
+        return NodeStatus.HEARSAY
+    return NodeStatus.SUSPECT if record.rank is Rank.SUSPECT else NodeStatus.ALIVE
 
 
 class Place(NamedTuple):

@@ -11,6 +11,7 @@ from pico.cli import status as command
 from pico.cli.command_line import UsageError, parse
 from pico.cli.status import NoStatus, run_status
 from tests.node.harness import Agent, running_node, until
+from tests.rules import covers
 
 
 def ask(node, *words: str) -> int:
@@ -53,6 +54,7 @@ def test_a_node_tells_of_the_others(pair, capsys):
     assert lines[2].split()[:2] == ["node-b", "alive"]
 
 
+@covers("CLUSTER-17")
 def test_a_node_that_has_left_is_told_as_such(pair):
     one, other = pair
     other.drain()

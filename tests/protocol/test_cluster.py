@@ -20,6 +20,7 @@ from pico.protocol.cluster import (
     EndpointVanished,
     EntryVersion,
     LocalEndpoints,
+    NodeStatus,
     Place,
     PlaceGained,
     Standing,
@@ -28,7 +29,9 @@ from pico.protocol.cluster import (
     encode_card,
     endpoint_key,
     endpoint_of_key,
+    status_of,
 )
+from pico.protocol.gossip import Rank, Record
 from pico.protocol.gossip.state import OwnState, Replica
 from tests.rules import covers
 
@@ -399,3 +402,21 @@ def test_a_change_costs_the_same_with_ten_endpoints_and_with_ten_thousand():
         costs.append(calls_of(lambda view=view, owner=owner: view.follow("a", owner, FINE)))
         assert view.events() == [EndpointVanished("ep5"), PlaceGained("new")]
     assert costs[0] == costs[1]
+
+
+@covers("CLUSTER-16")
+@pytest.mark.parametrize(
+    "record,verified,status",
+    [
+        (Record(1), True, NodeStatus.ALIVE),
+        (Record(1), False, NodeStatus.HEARSAY),
+        (Record(1, rank=Rank.SUSPECT), True, NodeStatus.SUSPECT),
+        (Record(1, rank=Rank.SUSPECT), False, NodeStatus.HEARSAY),
+        (Record(1, rank=Rank.DEAD), True, NodeStatus.DEAD),
+        (Record(1, rank=Rank.DEAD), False, NodeStatus.DEAD),
+        (Record(1, left=True), True, NodeStatus.LEFT),
+        (Record(1, left=True, rank=Rank.DEAD), False, NodeStatus.LEFT),
+    ],
+)
+def test_a_node_is_shown_under_one_word(record: Record, verified: bool, status: NodeStatus) -> None:
+    assert status_of(record, verified=verified) is status
