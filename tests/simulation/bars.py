@@ -1,4 +1,5 @@
-"""The figures of gossip in virtual time: ``python -m tests.simulation.bars [--nodes 3,10,50] [--runs N]``.
+"""The figures of gossip in virtual time: ``python -m tests.simulation.bars [--nodes 3,10,50] [--runs N]``, and
+``--claims SEEDS --minutes M`` for what is promised besides.
 
 Responsible for: measuring clusters of the production engines with their default intervals, one number for each run, and
 the bars that the numbers are held to. Refuses to know: what causes them, and real time. The program prints a table for
@@ -331,8 +332,42 @@ def heading() -> str:
     return "| " + " | ".join(titles) + " |\n" + "| ---: " * len(titles) + "|"
 
 
+def claims(seeds: int, minutes: float) -> list[tuple[str, str, bool]]:
+    """What the cluster promises besides: the claim, the worst of what was measured, and whether it holds."""
+    runs = range(1, seeds + 1)
+    rows = []
+
+    def claim(what: str, value: float, most: float, unit: str) -> None:
+        rows.append((what, f"{value:.4g} {unit} (at most {most:g})".replace("  ", " "), value <= most))
+        print(f"| {what} | {rows[-1][1]} |", flush=True)
+
+    for nodes in (3, 9):
+        healed = max(healed_s(grown(seed, nodes), 600.0) for seed in runs)
+        claim(f"a partition of {nodes} nodes for 10 min: one cluster again", healed, 10.0, "s")
+        holes = max(black_hole_s(grown(seed, nodes)) for seed in runs)
+        claim(f"one of {nodes} nodes is a black hole: nobody chooses it", holes, 3.0, "s")
+    restarts = max(restarted_s(grown(seed, 5)) for seed in runs)
+    claim("restart under the same name within 1 s: the new endpoint, none of the old", 1000 * restarts, 250.0, "ms")
+    for nodes in (3, 50):
+        world = grown(1, nodes)
+        claim(f"5,000 endpoints on one of {nodes} nodes: all seen after the last", 1000 * many_s(world), 2000.0, "ms")
+        late = after_deletions_s(world)
+        claim(f"an endpoint after 1,000 deletions there, {nodes} nodes", 1000 * late, 250.0, "ms")
+    back = sum(ghosts(seed) for seed in runs)
+    claim(f"a crashed node, 5 others, 30 min, {seeds} seeds: seen again, or not forgotten", back, 0.0, "times")
+    for what, link in LOSSES.items():
+        for nodes in (10, 50):
+            dead, suspected = false_deaths(1, nodes, 60.0 * minutes, link, stalls=True)
+            text = f"{nodes} nodes, {minutes:g} min, lost: {what}; one stalls: the living declared dead"
+            claim(f"{text} ({suspected} times suspected)", dead, 0.0, "times")
+    return rows
+
+
 def main(arguments: list[str]) -> int:
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    if "--claims" in options:
+        print("| what | worst |\n| --- | --- |")
+        return int(not all(holds for _, _, holds in claims(int(options["--claims"]), float(options["--minutes"]))))
     sizes = [int(size) for size in options.get("--nodes", "3,10,50,100,500").split(",")]
     missed: list[str] = []
     print(heading(), flush=True)

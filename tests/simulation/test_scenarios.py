@@ -512,6 +512,8 @@ def test_two_leave_at_once_and_nothing_echoes() -> None:
     world.run(10.0)
     assert all(not present(one, "n003") and not present(one, "n004") for one in world.up())
     assert packets_s(world) < QUIET_PACKETS_S
+    world.run(10.0)
+    assert not any(process.engine._rumours for process in world.up()), "it is told on for ever"
     together(world, 1.0)
 
 
