@@ -364,9 +364,11 @@ class World:
         service.connect()
         return service
 
-    def call(self, endpoint: str, entry: str, *, method: bytes = b"GET", body: bytes = b"") -> Call:
-        """A request that enters at that node."""
-        call = Call(self, len(self.calls), endpoint, self.members[entry], method, body)
+    def call(
+        self, endpoint: str, entry: str, *, method: bytes = b"GET", body: bytes = b"", leave_s: float = 0.0
+    ) -> Call:
+        """A request that enters at that node; with ``leave_s`` it is not answered, and its visitor leaves then."""
+        call = Call(self, len(self.calls), endpoint, self.members[entry], method, body, leave_s)
         self.calls.append(call)
         call.begin()
         return call
@@ -974,6 +976,7 @@ class _Answer:
         self._service, self._mux, self._stream = service, mux, event.stream
         self._token, self._body, self._lost = token, event.data, False
         event.stream.context = self._said
+        self._never = event.head.target.startswith(b"/never/")
         if event.end:
             self._think()
 
@@ -991,7 +994,7 @@ class _Answer:
         service.process.clock.timer(self._respond).start(service.think_s * (0.5 + service.process.rng.random()))
 
     def _respond(self) -> None:
-        if self._lost or self._service._mux is not self._mux:
+        if self._never or self._lost or self._service._mux is not self._mux:
             return
         service = self._service
         body = f"{self._token} {service.endpoint} {service.name} {len(self._body)}".encode()
@@ -1001,13 +1004,16 @@ class _Answer:
 class Call:
     """One request as its visitor sees it."""
 
-    def __init__(self, world: World, number: int, endpoint: str, entry: Member, method: bytes, body: bytes) -> None:
+    def __init__(
+        self, world: World, number: int, endpoint: str, entry: Member, method: bytes, body: bytes, leave_s: float
+    ) -> None:
         self.world = world
         self.token = f"t{number}"
         self.endpoint = endpoint
         self.entry = entry
         self.method = method
         self.body = body
+        self.leave_s = leave_s
         self.began = world.now
         self.ended_at: float | None = None
         self.status = 0
@@ -1028,10 +1034,12 @@ class Call:
     def begin(self) -> None:
         self.world.network.connect(self.process, (self.entry.process.host, PROXY), self._connected)
         self._timer = self.process.clock.timer(self._end)
-        self._timer.start(self.world.visitor_s)
+        self._timer.start(self.leave_s or self.world.visitor_s)
 
     def _connected(self, stream: SimulatedStream | None) -> None:
         if stream is None or self.done:
+            if stream is not None:
+                stream.abort()
             self._end()
             return
         self._stream = stream
@@ -1039,7 +1047,7 @@ class Call:
         length = b"Content-Length: %d\r\n" % len(self.body) if self.body else b""
         stream.write(
             self.method
-            + b" /calls/"
+            + (b" /never/" if self.leave_s else b" /calls/")
             + self.token.encode()
             + b" HTTP/1.1\r\nHost: "
             + self.endpoint.encode()
@@ -1067,12 +1075,12 @@ class Call:
         self.ended_at = self.world.now
         self._timer.stop()
         if self._stream is not None:
-            self._stream.close()
+            (self._stream.abort if self.leave_s else self._stream.close)()
         head, whole, body = self._data.partition(b"\r\n\r\n")
         if whole:
             self.status = int(head.split(b" ", 2)[1])
             self.answer = body.decode()
         world = self.world
         world.record(f"answered {self.token} {self.status} {self.answer}")
-        if self.status != 200:
+        if self.status != 200 and not self.leave_s:
             self.reachable = world.might_have_served(self, world.patience_s)

@@ -98,7 +98,9 @@ class Visitors:
         entry = rng.choice([member.name for member in world.up()])
         method = rng.choice([b"GET", b"GET", b"POST"])
         body = rng.randbytes(rng.choice([0, 10, 30_000])) if method == b"POST" else b""
-        self.calls.append(world.call(f"ep{rng.randrange(self.endpoints)}", entry, method=method, body=body))
+        leave_s = rng.random() if rng.random() < 0.03 else 0.0
+        endpoint = f"ep{rng.randrange(self.endpoints)}"
+        self.calls.append(world.call(endpoint, entry, method=method, body=body, leave_s=leave_s))
         world.at(self.interval_s * 2 * rng.random(), self.visit)
 
     def judged(self) -> Counter[int]:
