@@ -229,7 +229,7 @@ def trouble(world: World, seconds: float = 20.0) -> dict[str, object]:
         if what == "crash" and len(up) > 4:
             world.crash(rng.choice(up), dark=rng.random() < 0.5)
         elif what == "start" and down:
-            world.start(rng.choice(down), join=tuple(rng.sample(up, 2)))
+            world.start(one := rng.choice(down), join=tuple(name for name in names if name != one))
         elif what in ("cut", "cut-one-way"):
             world.network.cut(*rng.sample(up, 2), one_way=what == "cut-one-way")
         elif what == "isolate":
@@ -255,7 +255,7 @@ def trouble(world: World, seconds: float = 20.0) -> dict[str, object]:
     world.network.link = Link()
     world.run_until(lambda: not any(member.process.clock.paused for member in world.up()), 5.0)
     for name in [name for name in names if world.members[name].process.gone]:
-        world.start(name, join=tuple(other for other in names[:3] if other != name))
+        world.start(name, join=tuple(other for other in names if other != name))
     took = world.run_until(world.whole, PEACE_S, 0.1)
     statuses = visitors.judged()
     comes_to_rest(world)
