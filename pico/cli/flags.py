@@ -55,10 +55,11 @@ def tls_files(arguments: Arguments, door: str) -> TlsFiles | None:
     )
 
 
-def require_longer_silence(limits: RpcLimits) -> None:
-    """A tunnel is given up only after it was asked for a sign of life. Raises ``ConfigError``."""
+def require_longer_silence(limits: RpcLimits, *, prefix: str = "") -> None:
+    """A tunnel or link is given up only after it was asked for a sign of life. Raises ``ConfigError``."""
     if limits.silence_s <= limits.heartbeat_s:
-        raise ConfigError("--silence", f"{limits.silence_s:g}s", f"more than --heartbeat, {limits.heartbeat_s:g}s")
+        expected = f"more than --{prefix}heartbeat, {limits.heartbeat_s:g}s"
+        raise ConfigError(f"--{prefix}silence", f"{limits.silence_s:g}s", expected)
 
 
 def _with(config: Config, path: Sequence[str], value: object) -> Config:

@@ -24,7 +24,8 @@ from pico.cli.values import (
     readable_file,
     size,
 )
-from pico.config import NodeConfig
+from pico.config import GossipTimers, NodeConfig
+from pico.errors import ConfigError
 
 __all__ = ["FLAGS", "PROGRAM", "USAGE", "config_of"]
 
@@ -102,6 +103,11 @@ Timers. A duration is 500ms, 10s, 5m or 1h:
   --request-total-timeout=DURATION   a whole request; 0: no limit; default: 0
   --heartbeat=DURATION               quiet time after which a tunnel is asked for a sign of life; default: 5s
   --silence=DURATION                 quiet time after which a tunnel is given up; default: 15s
+  --link-heartbeat=DURATION          the same for the link to another node; default: 1s
+  --link-silence=DURATION            default: 2500ms
+  --gossip-probe=DURATION            from one probe of another node to the next; default: 500ms
+  --gossip-probe-timeout=DURATION    for its answer, after which others are asked to help; default: 200ms
+  --gossip-round=DURATION            from one comparison with another node to the next; default: 200ms
 """
 
 _or_zero = partial(duration, zero=True)
@@ -153,6 +159,11 @@ FLAGS = (
     Flag("--request-total-timeout", "http_timers.request_total_s", _or_zero),
     Flag("--heartbeat", "rpc_limits.heartbeat_s", duration),
     Flag("--silence", "rpc_limits.silence_s", duration),
+    Flag("--link-heartbeat", "peer_limits.rpc_limits.heartbeat_s", duration),
+    Flag("--link-silence", "peer_limits.rpc_limits.silence_s", duration),
+    Flag("--gossip-probe", "gossip_timers.probe_s", duration),
+    Flag("--gossip-probe-timeout", "gossip_timers.probe_timeout_s", duration),
+    Flag("--gossip-round", "gossip_timers.round_s", duration),
 )
 
 
@@ -161,9 +172,18 @@ def config_of(words: Sequence[str]) -> NodeConfig:
     arguments = parse(USAGE, words, program=PROGRAM)
     config = configured(NodeConfig(), FLAGS, arguments)
     require_longer_silence(config.rpc_limits)
+    require_longer_silence(config.peer_limits.rpc_limits, prefix="link-")
+    _require_shorter_timeout(config.gossip_timers)
     return dataclasses.replace(
         config,
         proxy_tls=tls_files(arguments, "proxy"),
         upstream_tls=tls_files(arguments, "upstream"),
         admin_tls=tls_files(arguments, "admin"),
     )
+
+
+def _require_shorter_timeout(timers: GossipTimers) -> None:
+    """Whoever does not answer in time leaves some of the round for others to try. Raises ``ConfigError``."""
+    if timers.probe_timeout_s >= timers.probe_s:
+        text = f"{timers.probe_timeout_s:g}s"
+        raise ConfigError("--gossip-probe-timeout", text, f"less than --gossip-probe, {timers.probe_s:g}s")

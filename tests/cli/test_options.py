@@ -14,6 +14,13 @@ from pico.config import AgentConfig, EndpointTarget, NodeConfig, TlsFiles
 from pico.errors import ConfigError
 
 AGENT = ["--server=http://node:8002", "--endpoint=web=3000"]
+BESIDE = {
+    "--heartbeat": ["--silence=1h"],
+    "--link-heartbeat": ["--link-silence=1h"],
+    "--gossip-probe-timeout": ["--gossip-probe=1h"],
+}
+"""What makes a large value of an option possible."""
+
 WITHOUT_A_FIELD = {"--help", "--version", "--server", "--endpoint"}
 
 
@@ -62,10 +69,11 @@ def check_default(flag: Flag, text: str, defaults: object) -> None:
 def test_an_option_sets_its_field_and_no_other(flag: Flag) -> None:
     samples = ["7", "7s", "4KiB", "round-robin", "off", "json", "debug", "10.0.0.0/8", "somewhere", __file__]
     text = next(sample for sample in samples if is_good(flag, sample))
-    silence = ["--silence=1h"] if flag.option == "--heartbeat" else []
-    config = node_options.config_of([f"{flag.option}={text}", *silence])
+    beside = BESIDE.get(flag.option, [])
+    config = node_options.config_of([f"{flag.option}={text}", *beside])
     assert field_of(config, flag.field) == flag.read(flag.option, text)
-    others = {other.field for other in node_options.FLAGS if other.option not in (flag.option, "--silence")}
+    set_here = {flag.option, *(word.partition("=")[0] for word in beside)}
+    others = {other.field for other in node_options.FLAGS if other.option not in set_here}
     assert [name for name in others if field_of(config, name) != field_of(NodeConfig(), name)] == []
 
 
@@ -99,6 +107,15 @@ def test_a_tunnel_is_asked_before_it_is_given_up() -> None:
         node_options.config_of(["--silence=5s"])
     with pytest.raises(ConfigError, match="--heartbeat, 20s"):
         agent_options.config_of([*AGENT, "--heartbeat=20s"])
+
+
+def test_what_would_never_fit_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="--link-silence: '1s' is not usable: expected more than --link-heartbeat"
+    ):
+        node_options.config_of(["--link-silence=1s"])
+    with pytest.raises(ConfigError, match="--gossip-probe-timeout: '0.2s' is not usable: expected less than"):
+        node_options.config_of(["--gossip-probe=100ms"])
 
 
 def test_an_agent_with_several_servers_and_endpoints() -> None:
