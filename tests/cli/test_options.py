@@ -110,9 +110,7 @@ def test_a_tunnel_is_asked_before_it_is_given_up() -> None:
 
 
 def test_what_would_never_fit_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match="--link-silence: '1s' is not usable: expected more than --link-heartbeat"
-    ):
+    with pytest.raises(ConfigError, match="--link-silence: '1s' is not usable: expected more than --link-heartbeat"):
         node_options.config_of(["--link-silence=1s"])
     with pytest.raises(ConfigError, match="--gossip-probe-timeout: '0.2s' is not usable: expected less than"):
         node_options.config_of(["--gossip-probe=100ms"])
