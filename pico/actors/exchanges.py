@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import gevent
 import pykka
@@ -34,6 +34,9 @@ DialExchange = Callable[[Address, str], tuple[Stream, Channel]]
 """A channel for an exchange with the node of that name, or with whoever is there."""
 
 _END_OF_TURN = b""
+
+TROUBLES_MAX: Final = 1_000
+"""Addresses of which it is remembered what was last said of them."""
 
 _log = logging.getLogger("pico.cluster")
 
@@ -62,6 +65,7 @@ class Exchanges:
         self.bodies_max = STREAM_BODIES_MAX + nodes_max
         """Of one turn (GOSSIP-71)."""
         self._under_way = 0
+        self._troubles: dict[Address, str] = {}  # with the addresses of ``--join``, as it was last said
         self._served = 0
         self._held_bytes = 0
 
@@ -98,14 +102,33 @@ class Exchanges:
         try:
             node_id = self._exchange(wanted, cluster)
             self._metrics.cluster.exchanges.add("begun")
+            self._note(wanted, "")
         except ConnectedToSelf:
             node_id = self._node_id  # a seed that is this node: there is nothing to be done about it
         except (PicoError, pykka.ActorDeadError, pykka.Timeout) as error:
             self._metrics.cluster.exchanges.add("failed")
-            _log.debug("no exchange with %s: %s", wanted.node_id or wanted.address, error)
+            self._note(wanted, str(error))
         finally:
             self._under_way -= 1
             tell(cluster, ExchangeDone(wanted, node_id))
+
+    def _note(self, wanted: ExchangeWanted, trouble: str) -> None:
+        """Say of an address of ``--join`` why it cannot be joined: once for each reason, and when it is over."""
+        if wanted.node_id:
+            if trouble:
+                _log.debug("no exchange with %s: %s", wanted.node_id, trouble)
+            return
+        before = self._troubles.pop(wanted.address, "")
+        if trouble:
+            self._troubles[wanted.address] = trouble
+            if len(self._troubles) > TROUBLES_MAX:
+                del self._troubles[next(iter(self._troubles))]
+        if trouble != before:
+            where = f"{wanted.address[0]}:{wanted.address[1]}"
+            if trouble:
+                _log.warning("cannot join the node at %s: %s; retrying", where, trouble)
+            else:
+                _log.info("the node at %s answers now", where)
 
     def _exchange(self, wanted: ExchangeWanted, cluster: pykka.ActorRef[Any]) -> str:
         stream, channel = self._dial(wanted.address, wanted.node_id)

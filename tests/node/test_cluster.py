@@ -9,6 +9,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from pico.config import GossipTimers
 from pico.node.system import System
 from pico.protocol.cluster import Standing
 from pico.protocol.gossip.values import Ping
@@ -503,3 +504,23 @@ def test_a_door_without_a_port_yet_is_not_on_the_card():
         assert node.gossip_door._card().admin == ""
         node._listening["admin-door"].address = chosen
         assert node.gossip_door._card().admin == f"{HOST}:{chosen[1]}"
+
+
+def test_who_cannot_join_says_why_once_and_when_it_is_over(tmp_path, caplog):
+    """A seed that is not there, then one that asks for a key, then one that takes the node in."""
+    caplog.set_level("INFO", logger="pico.cluster")
+    with running_node("first") as first:
+        ports = {"gossip_port": gossip_of(first)[0][1]}
+        seed = gossip_of(first)
+    key = write_keys(tmp_path / "key", os.urandom(32))
+
+    def said(text: str) -> int:
+        return sum(text in record.getMessage() for record in caplog.records)
+
+    with running_node("second", join=seed, gossip_timers=GossipTimers(seed_max_s=0.2)):
+        until(lambda: said("connection refused; retrying"), "the first reason")
+        with running_node("first", cluster_key_file=key, **ports):
+            until(lambda: said("cannot join the node at 127.0.0.1") == 2, "the second reason")
+        with running_node("first", **ports):
+            until(lambda: said("answers now"), "the end of it")
+    assert said("connection refused; retrying") <= 2
