@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from random import Random
 
 import pytest
@@ -289,3 +290,36 @@ def test_the_number_of_waiters_is_bounded_and_comes_back(monkeypatch):
     assert not one.may_connect
     one.stop_waiting(waiters[0])
     assert one.may_connect
+
+
+# What it costs.
+
+
+def calls_of(function) -> int:
+    """How many functions are called on the way."""
+    count = 0
+
+    def note(frame, event, argument) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_choice_among_peers_costs_the_same_with_one_endpoint_there_and_with_a_hundred_thousand() -> None:
+    costs = []
+    for size in (1, 100_000):
+        scene = Scene()
+        for name in "ab":
+            for number in range(size):
+                scene.states[name].put(endpoint_key(f"e{number}"), b"1")
+            scene.consider(name, FINE)
+            scene.link(name)
+        assert scene.routes.choose("e0") in scene.peers.values()
+        costs.append(calls_of(lambda scene=scene: scene.routes.choose("e0")))
+    assert costs[0] == costs[1] < 60
