@@ -199,9 +199,9 @@ def many_s(world: World, endpoints: int = 5_000) -> float:
     """From the last of many endpoints, put on one node within a second, until all have all of them."""
     owner = world.up()[0]
     for number in range(endpoints):
-        world.put(owner, b"e:many-%d" % number, b"1")
-        if number % 50 == 49:
+        if number % 50 == 0:
             world.run(0.01)
+        world.put(owner, b"e:many-%d" % number, b"1")
     last = owner.engine.table.own.applied
     return until_each(world, others(world, owner.name), lambda one: has(one, owner.name) >= last, 30.0)
 
