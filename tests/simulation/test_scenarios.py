@@ -11,7 +11,7 @@ import pytest
 
 from pico.config import GossipLimits, GossipTimers
 from pico.errors import LocalProtocolError
-from pico.protocol.gossip import Rank, Record, Records
+from pico.protocol.gossip import MessageType, PacketCodec, Rank, Record, Records
 from pico.protocol.gossip.wire import encode_message
 from tests.simulation.bars import (
     SEEDS,
@@ -572,3 +572,38 @@ def test_a_node_that_answers_again_is_chosen_again() -> None:
     until_each(world, others(world, "n003"), lambda one: not routable(one, "n003"), 3.0)
     world.heal()
     until_each(world, others(world, "n003"), lambda one: routable(one, "n003"), 5.0)
+
+
+# Versions.
+
+
+class YoungerCodec(PacketCodec):
+    """Speaks as a later revision might: a message more, and more at the end of those that may grow."""
+
+    GROWING = frozenset(
+        (MessageType.PING, MessageType.ACK, MessageType.PING_REQUEST, MessageType.NACK, MessageType.PUSHED)
+    )
+
+    def encode_body(self, life, messages):  # type: ignore[no-untyped-def]
+        """With what only the younger know, where there is room."""
+        grown = [(type_, payload + b"later" if type_ in self.GROWING else payload) for type_, payload in messages]
+        body = super().encode_body(life, [*grown, (200, b"of a later revision")])
+        return body if len(body) < self.packet_bytes_max - 64 else super().encode_body(life, messages)
+
+
+def test_older_and_younger_nodes_are_one_cluster_and_lose_nothing_of_each_other() -> None:
+    """S16: unknown messages and what is appended are skipped, unknown keys are kept and told on [memberlist 178]."""
+    world = cluster(41, 6)
+    younger = [world.processes[name] for name in ("n001", "n004")]
+    for process in younger:
+        engine = process.engine
+        engine._codec = engine.table._codec = YoungerCodec("prod", process.name, world.limits)
+        world.put(process, b"feature", b"of a later revision")
+    together(world)
+    # What the one says reaches a newcomer by whoever it meets: by the older ones, too.
+    world.cut("n001", "n006")
+    world.start("n006", seeds=("n000",))
+    until_each(world, others(world, "n001"), lambda one: knows(one, "n001", b"feature") is not None, 5.0)
+    world.crash("n004")
+    until_each(world, others(world, "n004"), lambda one: not present(one, "n004"), 10.0)
+    assert world.processes["n000"].engine.table.snapshot().unknown_messages > 0
