@@ -44,7 +44,7 @@ from pico.transport.datagrams import Datagrams
 from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 from pico.transport.stream import Stream
 
-__all__ = ["GossipDoor", "advertised_address"]
+__all__ = ["GossipDoor"]
 
 RESOLVE_AGAIN_S: Final = 1.0
 """From one look at the names to the next while one of them leads nowhere."""
@@ -198,7 +198,8 @@ class GossipDoor:
     def _card(self) -> Card:
         config = self._config
         return Card(
-            gossip=advertised_address(config.advertise_gossip, self._host, self._port),
+            # The host as an address, also where a name was asked for: nobody looks up a name that gossip brings.
+            gossip=_shown(self._host, _split(config.advertise_gossip, self._port)[1]),
             proxy=self._door(config.advertise_proxy, "proxy-door"),
             admin=self._door(config.advertise_admin, "admin-door"),
             upstream=self._door(config.advertise_upstream, "upstream-door"),
@@ -210,13 +211,12 @@ class GossipDoor:
     def _door(self, advertised: str, name: str) -> str:
         """Nothing while the door has no port: the card is said again when it has."""
         address = self._door_address(name)
-        return advertised_address(advertised, self._host, address[1]) if address is not None and address[1] else ""
+        return _advertised(advertised, self._host, address[1]) if address is not None and address[1] else ""
 
     def _advertised_host(self) -> str:
         """The address under which others reach this node. Raises ``ConfigError`` when there is none to be found."""
         config = self._config
-        advertised, _, _ = config.advertise_gossip.rpartition(":")
-        named = (advertised or config.advertise_gossip).strip("[]") or config.gossip_host
+        named = _split(config.advertise_gossip, 0)[0] or config.gossip_host
         if named and not _is_everywhere(named):
             return self._numeric(named)
         towards = next(filter(None, (self._resolved_address(*seed) for seed in config.join)), SOMEWHERE)
@@ -318,12 +318,22 @@ class GossipDoor:
         self.forwarding.accept(channel.node_id, build).multiplexer.start(channel.leftover)
 
 
-def advertised_address(advertised: str, host: str, port: int) -> str:
+def _advertised(advertised: str, host: str, port: int) -> str:
     """``host:port`` as others read it; ``advertised`` is what was asked for: nothing, a host, or both."""
-    if advertised and ":" in advertised and not advertised.endswith("]"):
-        return advertised
-    bare = (advertised or host).strip("[]")
-    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+    named, number = _split(advertised, port)
+    return _shown(named or host, number)
+
+
+def _split(advertised: str, port: int) -> tuple[str, int]:
+    """Host and port of ``host`` or ``host:port``, by default ``port``; an IPv6 address without its brackets."""
+    if ":" in advertised and not advertised.endswith("]"):
+        host, _, number = advertised.rpartition(":")
+        return host.strip("[]"), int(number)
+    return advertised.strip("[]"), port
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_free_for_streams(host: str, port: int) -> bool:

@@ -524,3 +524,19 @@ def test_who_cannot_join_says_why_once_and_when_it_is_over(tmp_path, caplog):
         with running_node("first", **ports):
             until(lambda: said("answers now"), "the end of it")
     assert said("connection refused; retrying") <= 2
+
+
+@pytest.mark.parametrize(
+    "advertised, told",
+    [
+        ("localhost", "127.0.0.1:{port}"),
+        ("localhost:9", "127.0.0.1:9"),
+        ("[::1]", "[::1]:{port}"),
+        ("[::1]:9", "[::1]:9"),
+    ],
+)
+def test_what_is_advertised_of_gossip_is_told_as_an_address(monkeypatch, advertised, told):
+    """A name would have to be looked up by whoever hears of it."""
+    monkeypatch.setattr(System, "resolve", staticmethod(lambda host, port: [(HOST, port)]))
+    with running_node("first", advertise_gossip=advertised) as node:
+        assert node.gossip_door._card().gossip == told.format(port=node.address("gossip-door")[1])
