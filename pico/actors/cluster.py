@@ -299,6 +299,11 @@ class Cluster(GeventActor):
             return "none"
         return "open" if peer.upstream_open else "down"
 
+    @property
+    def links_out(self) -> int:
+        """Links that this node has dialled and that are open."""
+        return sum(peer.upstream_open for peer in self._peers.values())
+
     def standing(self) -> ClusterStanding:
         """How the cluster looks from here, for metrics."""
         snapshot, counts = self.engine.snapshot(), self._datagrams
@@ -312,7 +317,7 @@ class Cluster(GeventActor):
             remote_endpoints=len(self.view.places),
             health=snapshot.health,
             joined=snapshot.joined,
-            links_out=sum(peer.upstream_open for peer in self._peers.values()),
+            links_out=self.links_out,
             datagrams_sent=counts.counts.sent if counts is not None else 0,
             datagrams_received=snapshot.received,
             violations=snapshot.violations,

@@ -15,7 +15,7 @@ from pico.actors.runtime import depth
 from pico.node.gossip_door import GossipDoor
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.metrics import NodeMetrics
-from pico.protocol.cluster import NodeStatus, status_of
+from pico.protocol.cluster import Card, NodeStatus, NodeView, status_of
 from pico.protocol.gossip import Record
 from pico.transport.clock import Clock
 
@@ -76,8 +76,10 @@ class Status:
         cluster = self._gossip_door.actor
         if cluster is None:
             return []
+        seen = cluster.view.nodes()
         others = sorted(cluster.engine.table.members().items())
-        return [self._own_row(cluster), *(self._row(cluster, node_id, record) for node_id, record in others)]
+        rows = (self._row(cluster, node_id, record, seen.get(node_id)) for node_id, record in others)
+        return [self._own_row(cluster), *rows]
 
     def endpoints(self) -> Value:
         """Every endpoint that somebody has, with the nodes that have it."""
@@ -131,44 +133,37 @@ class Status:
             "datagrams_received": snapshot.received,
             "violations": snapshot.violations,
             "mailbox": depth(cluster.actor_ref),
-            "links_out": sum(link["link"] == "open" for link in self._links(cluster)),
+            "links_out": cluster.links_out,
             "links_in": self._gossip_door.forwarding.links,
         }
 
-    def _links(self, cluster: Cluster) -> list[dict[str, str]]:
-        return [{"link": cluster.link_of(node_id)} for node_id in cluster.engine.table.members()]
-
     def _own_row(self, cluster: Cluster) -> dict[str, Any]:
-        card = cluster.card
         return {
             "node": self._node_id,
             "status": NodeStatus.ALIVE.value,
             "self": True,
             "life": cluster.engine.table.own.life,
-            "version": card.version,
-            "gossip": card.gossip,
-            "proxy": card.proxy,
-            "upstream": card.upstream,
-            "admin": card.admin,
+            **_told_by(cluster.card),
             "endpoints": len({upstream.endpoint_id for upstream in self._upstream_door.registered()}),
         }
 
-    def _row(self, cluster: Cluster, node_id: str, record: Record) -> dict[str, Any]:
-        engine, seen = cluster.engine, cluster.view.nodes().get(node_id)
-        card = seen.card if seen is not None else None
+    @staticmethod
+    def _row(cluster: Cluster, node_id: str, record: Record, seen: NodeView | None) -> dict[str, Any]:
+        engine = cluster.engine
         return {
             "node": node_id,
             "status": status_of(record, verified=engine.table.verified(node_id)).value,
             "self": False,
             "life": record.life,
-            "version": card.version if card is not None else "",
-            "gossip": card.gossip if card is not None else "",
-            "proxy": card.proxy if card is not None else "",
-            "upstream": card.upstream if card is not None else "",
-            "admin": card.admin if card is not None else "",
+            **_told_by(seen.card if seen is not None else None),
             "endpoints": seen.endpoints if seen is not None else 0,
             "standing": seen.standing.value if seen is not None else "not",
             "draining": seen.draining if seen is not None else False,
             "link": cluster.link_of(node_id),
             "round_trip_s": engine.detector.round_trip_s(node_id),
         }
+
+
+def _told_by(card: Card | None) -> dict[str, str]:
+    """What a row takes from a card; empty for a node of which there is none."""
+    return {name: getattr(card, name, "") for name in ("version", "gossip", "proxy", "upstream", "admin")}
