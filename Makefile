@@ -29,7 +29,7 @@ $(BIN)/python:
 	@touch $@
 
 .venv/.installed-dev: setup.cfg pyproject.toml | $(BIN)/python
-	$(PIP) -e '.[test,dev]'
+	$(PIP) -e '.[test,dev,docs]'
 	@touch .venv/.installed $@
 
 .PHONY: install install-dev
@@ -49,7 +49,7 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest $(ARGS)
 
-.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system bench cluster-bench format
+.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system docs bench cluster-bench format
 lint: install-dev ## ruff: format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -88,6 +88,9 @@ mutation: install-dev ## faults seeded in the protocol floor by hand, each to be
 mutmut: install-dev ## mutmut on the protocol floor; what survives is listed
 	$(BIN)/mutmut run $(ARGS)
 	$(BIN)/mutmut results
+
+docs: install-dev ## the documentation as a site, build/docs/index.html; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -n -q -c docs -d build/doctrees . build/docs
 
 cluster-bench: install ## a cluster of real processes: how fast it heals; ARGS=--quick for a short run
 	@$(BIN)/python -m bench.cluster $(ARGS)
