@@ -110,6 +110,7 @@ class Node(Program):
     ) -> None:
         """``within`` stands before the command: what runs it elsewhere."""
         self.host = host
+        self.options = tuple(options)
         self.fetch: Fetch = answer_of
         """How its admin door is asked; replaced where this process cannot reach it."""
         told = {option.partition("=")[0] for option in options}
@@ -192,7 +193,7 @@ class Programs:
     def node_begun(self, *options: str, host: str = HOST, within: Sequence[str] = ()) -> Node:
         """The same, not yet ready."""
         delay = [] if any(option.startswith("--drain-delay") for option in options) else ["--drain-delay=0"]
-        return self._add(Node(self._name("node"), self._directory, [*delay, *options], host, within))
+        return self.add(Node(self._name("node"), self._directory, [*delay, *options], host, within))
 
     def agent(self, server: str, endpoint: str, service_port: int, *options: str) -> Agent:
         """An agent for one endpoint with a service on this machine; not yet registered."""
@@ -200,11 +201,11 @@ class Programs:
 
     def agent_of(self, *options: str, within: Sequence[str] = ()) -> Agent:
         """An agent that is told everything; not yet registered."""
-        return self._add(Agent(self._name("agent"), self._directory, options, within))
+        return self.add(Agent(self._name("agent"), self._directory, options, within))
 
     def program(self, module: str, *words: str) -> Program:
         """Any module of this tree as a program."""
-        return self._add(Program(self._name(module), [sys.executable, "-m", module, *words], self._directory))
+        return self.add(Program(self._name(module), [sys.executable, "-m", module, *words], self._directory))
 
     def run(self, program: str, *words: str, within_s: float = 20.0) -> tuple[int, str]:
         """``node`` or ``agent`` until it ends by itself: exit code and what it said."""
@@ -214,7 +215,8 @@ class Programs:
     def _name(self, program: str) -> str:
         return f"{program}-{len(self._started) + 1}"
 
-    def _add(self, program: Given) -> Given:
+    def add(self, program: Given) -> Given:
+        """One more to end and to read: any ``Program``."""
         assert isinstance(program, Program)
         self._started.append(program)
         return program
