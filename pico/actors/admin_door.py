@@ -16,7 +16,8 @@ from pico.actors.listener import listening_socket, readable, shown
 from pico.actors.messages import GetBoundAddress
 from pico.actors.runtime import GeventActor
 from pico.config import TlsFiles
-from pico.observability.admin import AdminApp, AdminServer
+from pico.observability.admin import AdminApp
+from pico.observability.admin_server import AdminServer
 
 __all__ = ["AdminDoor"]
 

@@ -32,9 +32,10 @@ from pico.agent.messages import StopLink
 from pico.agent.service import Service
 from pico.config import AgentConfig, EndpointTarget
 from pico.observability.access_log import AccessLog, cooperative_writer
-from pico.observability.admin import AdminApp
+from pico.observability.admin import AdminApp, Route
 from pico.observability.hub import HubWatch
 from pico.observability.metrics import AgentMetrics
+from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
 from pico.protocol.tunnel import LinkState
 from pico.transport.clock import Clock, HubClock
@@ -93,12 +94,16 @@ class Agent:
         """Open the admin door if there is one, and begin to dial; raises ``PicoError`` when the door cannot open."""
         config = self.config
         if config.admin_port:
-            self._admin = AdminDoor(config.admin_host, config.admin_port, AdminApp(self.metrics.render, self.ready))
+            self._admin = AdminDoor(config.admin_host, config.admin_port, AdminApp(self._routes()))
             self._admin.launch()
             self._admin.started.get()
         for supervisor in self._supervisors:
             supervisor.launch()
         self._hub_watch.start()
+
+    def _routes(self) -> tuple[Route, ...]:
+        """What the admin door answers."""
+        return process_routes(self.metrics.render, self.ready)
 
     def ready(self) -> tuple[bool, str]:
         """Whether every endpoint is registered, and if not, which is not."""

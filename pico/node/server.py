@@ -42,8 +42,10 @@ from pico.node.status import Status
 from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
+from pico.observability.admin import Route
 from pico.observability.hub import HubWatch
 from pico.observability.metrics import NodeMetrics
+from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
 from pico.transport.parking import sleep
@@ -228,11 +230,15 @@ class Node:
         door = AdminDoor(
             self.config.admin_host,
             self.config.admin_port,
-            AdminApp(self.metrics.render, self.ready, self.status.pages),
+            AdminApp(self._admin_routes()),
             tls=self.config.admin_tls,
         )
         self._listening["admin-door"] = door
         return door
+
+    def _admin_routes(self) -> tuple[Route, ...]:
+        """What the admin door answers; a part of the node that has something to tell adds its own."""
+        return (*process_routes(self.metrics.render, self.ready), *self.status.routes())
 
     def _serve_client(self, stream: Stream) -> None:
         if self._proxy_tls is None:

@@ -7,6 +7,7 @@ know: HTTP, JSON and tables; nothing here changes anything, asks an actor or wai
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pico import __version__
@@ -14,6 +15,7 @@ from pico.actors.cluster import Cluster
 from pico.actors.runtime import depth
 from pico.node.gossip_door import GossipDoor
 from pico.node.upstream_door import UpstreamDoor
+from pico.observability.admin import Answer, Request, Route, json_answer, reads
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.cluster import Card, NodeStatus, NodeView, status_of
 from pico.protocol.gossip import Record
@@ -44,16 +46,16 @@ class Status:
         self._ready = ready
         self._began_at = clock.now()
 
-    @property
-    def pages(self) -> dict[str, Callable[[], Value]]:
-        """By the last part of their path."""
-        return {
+    def routes(self) -> tuple[Route, ...]:
+        """What of it is told at the admin door."""
+        pages = {
             "node": self.node,
             "nodes": self.nodes,
             "endpoints": self.endpoints,
             "upstreams": self.upstreams,
             "gossip": self.gossip,
         }
+        return tuple(reads(f"/status/{name}", partial(_page, page)) for name, page in pages.items())
 
     def node(self) -> Value:
         """This node."""
@@ -162,6 +164,11 @@ class Status:
             "link": cluster.link_of(node_id),
             "round_trip_s": engine.detector.round_trip_s(node_id),
         }
+
+
+def _page(page: Callable[[], Value], request: Request) -> Answer:
+    request.allow()
+    return json_answer(page())
 
 
 def _told_by(card: Card | None) -> dict[str, str]:

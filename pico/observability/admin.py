@@ -1,168 +1,319 @@
 """What the admin door answers, for a node and for an agent alike.
 
-Responsible for: ``/metrics``, ``/livez``, ``/readyz`` and pages of status as a WSGI application, and the server around
-it with its limits. Refuses to know: what is counted, what is told, and what makes a process ready.
+Responsible for: the table of routes as a WSGI application, and what a handler gets and gives. Refuses to know: what is
+told and done at any path, who may act (``pico.observability.admin_guard``), and the server around it
+(``pico.observability.admin_server``).
 
-The server is gevent's own. It is meant for operators, Prometheus and probes on a trusted network; nothing here takes a
-request body or changes anything.
+A handler runs in the greenlet of its connection. It may wait, but not compute for long: what is large leaves in pieces,
+and the server lets others have their turn after each.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import socket
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
-import gevent
-from gevent.pool import Pool
-from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
-from gevent.ssl import SSLContext
+from pico.errors import PicoError
+from pico.observability.admin_guard import objection
 
-__all__ = ["AdminApp", "AdminServer"]
+__all__ = ["JSON_TYPE", "AdminApp", "Answer", "Refused", "Request", "Route", "Stream", "acts", "json_answer", "reads"]
 
-CONNECTIONS_MAX: Final = 64
+BODY_BYTES_MAX: Final = 16 * 1024
+"""Of the body of an action."""
 
-REQUEST_S: Final = 30.0
-"""From the end of one response to the end of the next; a connection that needs longer, or idles, is closed."""
+QUERY_FIELDS_MAX: Final = 16
 
-TLS_HANDSHAKE_S: Final = 5.0
+STREAMS_MAX: Final = 16
+"""Answers without an end at one time; few of the door's connections, so that a probe always finds one."""
 
-METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON_TYPE: Final = "application/json"
 
-Answer = tuple[str, str, bytes]  # status line, content type, body
+Fields = tuple[tuple[str, str], ...]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 _log = logging.getLogger("pico.admin")
 
 
-class AdminApp:
-    """The WSGI application.
+class Refused(PicoError):
+    """A request gets this error for its answer: a status, a code for machines, a sentence for people."""
 
-    ``readiness`` says whether new work is welcome, and if not, why; ``render_metrics`` gives Prometheus' text; each of
-    ``pages`` gives what is told as JSON at ``/status/NAME``.
+    def __init__(self, status: int, code: str, message: str, *, fields: Fields = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.fields = fields
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, as a handler gets it."""
+
+    method: str
+    path: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What stands in the path where the route has ``{name}``."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Header fields, their names in lower case."""
+    remote: str = ""
+    """The address of whoever asks."""
+    body: bytes = b""
+    """Of an action only."""
+
+    def allow(self, *names: str) -> None:
+        """Raise ``Refused`` when the query has another field than these."""
+        for name in self.query:
+            if name not in names:
+                known = f"one of {', '.join(names)}" if names else "no query"
+                raise Refused(400, "bad_query", f"{name}: unknown; expected {known}")
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        """A whole number of the query; raises ``Refused`` when it is none, or out of bounds."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        if text.isascii() and text.isdecimal() and len(text) <= 20 and least <= int(text) <= most:
+            return int(text)
+        raise Refused(
+            400, "bad_query", f"{name}: {text[:40]!r} is not usable: expected a number from {least} to {most}"
+        )
+
+    def arguments(self, *names: str) -> dict[str, Any]:
+        """What the body says: a JSON object with no other names than these, or nothing; raises ``Refused``."""
+        try:
+            said = json.loads(self.body or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise Refused(400, "bad_body", f"the body is not JSON: {error}") from error
+        if not isinstance(said, dict):
+            raise Refused(400, "bad_body", "the body is not a JSON object")
+        for name in said:
+            if name not in names:
+                known = f"one of {', '.join(names)}" if names else "nothing"
+                raise Refused(400, "bad_body", f"{name[:40]}: unknown; expected {known}")
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with an end. A body in pieces is made while it leaves, and others have their turn in between."""
+
+    body: bytes | Iterator[bytes] = b""
+    content_type: str = JSON_TYPE
+    status: int = 200
+    fields: Fields = ()
+    """More header fields; one of these replaces that of the same name which every answer has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer without an end, such as server-sent events.
+
+    Each piece leaves at once. When the client has gone or the door closes, ``GreenletExit`` is raised where ``pieces``
+    waits, and it is closed; so what it has begun it gives back in a ``finally``.
     """
 
-    def __init__(
-        self,
-        render_metrics: Callable[[], bytes],
-        readiness: Callable[[], tuple[bool, str]],
-        pages: Mapping[str, Callable[[], object]] | None = None,
-    ) -> None:
-        self._render_metrics = render_metrics
-        self._readiness = readiness
-        self._answers: dict[str, Callable[[], Answer]] = {
-            "/metrics": self._metrics,
-            "/livez": self._live,
-            "/health": self._live,
-            "/readyz": self._ready,
-            "/ready": self._ready,
-            **{f"/status/{name}": partial(self._page, page) for name, page in (pages or {}).items()},
-        }
+    pieces: Iterator[bytes]
+    content_type: str
+    fields: Fields = ()
+
+
+Handler = Callable[[Request], "Answer | Stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is answered at a path; ``{name}`` stands for one segment of it."""
+
+    method: str
+    path: str
+    handle: Handler
+
+
+def reads(path: str, handle: Handler) -> Route:
+    """GET and HEAD: tells something and changes nothing."""
+    return Route("GET", path, handle)
+
+
+def acts(path: str, handle: Handler) -> Route:
+    """POST: changes something, so only those get through whom the guard lets."""
+    return Route("POST", path, handle)
+
+
+def json_answer(value: object, status: int = 200, fields: Fields = ()) -> Answer:
+    """One value, rendered at once."""
+    return Answer(json.dumps(value).encode() + b"\n", JSON_TYPE, status, fields)
+
+
+class LastingBody:
+    """The pieces of a ``Stream`` on their way to the server, which sends each at once and waits for the next."""
+
+    def __init__(self, pieces: Iterator[bytes], ended: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self._ended = ended
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def close(self) -> None:
+        """Called once, whatever the end."""
+        self._ended()
+        _close(self._pieces)
+
+
+class AdminApp:
+    """The WSGI application."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._exact: dict[str, dict[str, Handler]] = {}
+        self._patterns: list[tuple[list[str], dict[str, Handler]]] = []
+        self.streams = 0
+        """Answers without an end that are on their way."""
+        for route in routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        if "{" not in route.path:
+            handlers = self._exact.setdefault(route.path, {})
+        else:
+            parts = route.path.split("/")
+            handlers = next((known for pattern, known in self._patterns if pattern == parts), {})
+            if not handlers:
+                self._patterns.append((parts, handlers))
+        assert route.method not in handlers, f"{route.method} {route.path} is there already"
+        handlers[route.method] = route.handle
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        status, content_type, body = self._answer(environ["REQUEST_METHOD"], environ["PATH_INFO"])
-        fields = [
-            ("Content-Type", content_type),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
-        if status.startswith("405"):
-            fields.append(("Allow", "GET, HEAD"))
-        if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
-            fields.append(("Connection", "close"))  # the body is nobody's, so what follows it is not looked for
-        start_response(status, fields)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
-
-    def _answer(self, method: str, path: str) -> Answer:
-        answer = self._answers.get(path)
-        if answer is None:
-            return _error("404 Not Found", "not_found", f"one of {', '.join(sorted(self._answers))}")
-        if method not in ("GET", "HEAD"):
-            return _error("405 Method Not Allowed", "method_not_allowed", "GET or HEAD")
+        has_body = "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ
         try:
-            return answer()
-        except Exception:
-            _log.exception("the answer to %s failed", path)
-            return _error("500 Internal Server Error", "internal", "the log has more")
+            handle, request = self._find(environ)
+            if request.method == "POST":
+                request = _with_body(request, environ)
+                has_body = False
+            answer = _handled(handle, request)
+        except Refused as refused:
+            answer = _error(refused)
+        return self._begin(answer, environ["REQUEST_METHOD"], start_response, close=has_body)
 
-    def _metrics(self) -> Answer:
-        return "200 OK", METRICS_TYPE, self._render_metrics()
-
-    @staticmethod
-    def _page(page: Callable[[], object]) -> Answer:
-        return "200 OK", JSON_TYPE, _json(page())
-
-    def _live(self) -> Answer:
-        return "200 OK", JSON_TYPE, _json({"status": "live"})
-
-    def _ready(self) -> Answer:
-        ready, reason = self._readiness()
-        if ready:
-            return "200 OK", JSON_TYPE, _json({"status": "ready"})
-        return "503 Service Unavailable", JSON_TYPE, _json({"status": "not ready", "reason": reason})
-
-
-def _error(status: str, code: str, message: str) -> Answer:
-    return status, JSON_TYPE, _json({"error": {"code": code, "message": message}})
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode() + b"\n"
-
-
-class AdminServer(WSGIServer):
-    """Serves an ``AdminApp`` on a listening socket, which it owns; ``start`` and ``stop`` are its interface."""
-
-    def __init__(self, listening: socket.socket, app: AdminApp, context: SSLContext | None = None) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]  # here and below: gevent has no types
-            listening,
-            app,
-            spawn=Pool(CONNECTIONS_MAX),
-            log=None,
-            error_log=LoggingLogAdapter(_log, logging.INFO),  # requests that are not valid
-            handler_class=_Handler,
-            # Given here so that nobody is asked for the host's name.
-            environ={"SERVER_NAME": "pico-admin"},
-            **({} if context is None else {"ssl_context": context}),
+    def _find(self, environ: Mapping[str, Any]) -> tuple[Handler, Request]:
+        path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
+        handlers, names = self._at(path)
+        method = environ["REQUEST_METHOD"]
+        handle = handlers.get("GET" if method == "HEAD" else method)
+        if handle is None:
+            allowed = ", ".join("GET, HEAD" if one == "GET" else one for one in sorted(handlers))
+            raise Refused(405, "method_not_allowed", f"expected {allowed}", fields=(("Allow", allowed),))
+        request = Request(
+            method, path, names, _query_of(environ.get("QUERY_STRING", "")), _fields_of(environ), environ["REMOTE_ADDR"]
         )
+        if method == "POST":
+            refusal = objection(request.remote, request.fields, environ["wsgi.url_scheme"])
+            if refusal is not None:
+                raise Refused(403, *refusal)
+        return handle, request
 
-    def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
-        """Make the TLS handshake in the connection's greenlet, in time."""
-        with closing(self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args)) as wrapped:
-            try:
-                with gevent.Timeout(TLS_HANDSHAKE_S):
-                    wrapped.do_handshake()
-            except (OSError, gevent.Timeout) as error:
-                _log.info("the TLS handshake with %s failed: %s", address[0], error)
-                return
-            self.handle(wrapped, address)  # type: ignore[no-untyped-call]
+    def _at(self, path: str) -> tuple[dict[str, Handler], dict[str, str]]:
+        handlers = self._exact.get(path)
+        if handlers is not None:
+            return handlers, {}
+        parts = path.split("/")
+        for pattern, known in self._patterns:
+            names = _matched(pattern, parts)
+            if names is not None:
+                return known, names
+        paths = sorted([*self._exact, *("/".join(pattern) for pattern, _ in self._patterns)])
+        raise Refused(404, "not_found", f"expected one of {', '.join(paths)}")
+
+    def _begin(
+        self, answer: Answer | Stream, method: str, start_response: StartResponse, *, close: bool
+    ) -> Iterable[bytes]:
+        if isinstance(answer, Stream) and method != "HEAD" and self.streams >= STREAMS_MAX:
+            _close(answer.pieces)
+            answer = _error(Refused(503, "too_many_streams", f"{self.streams} are open; try again later"))
+        body = answer.pieces if isinstance(answer, Stream) else answer.body
+        fields = {
+            "Content-Type": answer.content_type,
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            **dict(answer.fields),
+        }
+        if isinstance(body, bytes):
+            fields["Content-Length"] = str(len(body))
+        if close:
+            fields["Connection"] = "close"  # the body is nobody's, so what follows it is not looked for
+        status = HTTPStatus(200 if isinstance(answer, Stream) else answer.status)
+        start_response(f"{status.value} {status.phrase}", list(fields.items()))
+        if method == "HEAD":
+            _close(body)
+            return []
+        if isinstance(answer, Stream):
+            self.streams += 1
+            return LastingBody(answer.pieces, self._stream_ended)
+        return [body] if isinstance(body, bytes) else body
+
+    def _stream_ended(self) -> None:
+        self.streams -= 1
 
 
-class _Handler(WSGIHandler):
-    def handle(self) -> None:
-        # Head and body leave in two pieces: without this the second waits for the other side's delayed acknowledgement.
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().handle()  # type: ignore[no-untyped-call]
-
-    def handle_one_request(self) -> Any:
-        # Not a gevent.Timeout: the base class would take it for an error of the application.
-        timer = self.server.loop.timer(REQUEST_S)
-        timer.start(_shut_down, self.socket)
-        try:
-            return super().handle_one_request()  # type: ignore[no-untyped-call]
-        finally:
-            timer.close()
-
-
-def _shut_down(connection: Any) -> None:
+def _handled(handle: Handler, request: Request) -> Answer | Stream:
     try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # gone already
+        return handle(request)
+    except Refused:
+        raise
+    except Exception as error:
+        _log.exception("the answer to %s %s failed", request.method, request.path)
+        raise Refused(500, "internal", "the log has more") from error
+
+
+def _with_body(request: Request, environ: Mapping[str, Any]) -> Request:
+    """Blocks until the body has come; the server has a limit for that."""
+    body = environ["wsgi.input"].read(BODY_BYTES_MAX + 1)
+    if len(body) > BODY_BYTES_MAX:
+        fields = (("Connection", "close"),)
+        raise Refused(413, "body_too_large", f"expected at most {BODY_BYTES_MAX} bytes", fields=fields)
+    return Request(request.method, request.path, request.names, request.query, request.fields, request.remote, body)
+
+
+def _query_of(text: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
+    except ValueError:
+        raise Refused(400, "bad_query", f"expected at most {QUERY_FIELDS_MAX} fields") from None
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise Refused(400, "bad_query", "a field stands twice")
+    return query
+
+
+def _fields_of(environ: Mapping[str, Any]) -> dict[str, str]:
+    fields = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
+    if "CONTENT_TYPE" in environ:
+        fields["content-type"] = environ["CONTENT_TYPE"]
+    return fields
+
+
+def _matched(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
+    if len(pattern) != len(parts):
+        return None
+    names = {}
+    for wanted, part in zip(pattern, parts, strict=True):
+        if wanted.startswith("{") and part:
+            names[wanted[1:-1]] = part
+        elif wanted != part:
+            return None
+    return names
+
+
+def _error(refused: Refused) -> Answer:
+    return json_answer({"error": {"code": refused.code, "message": str(refused)}}, refused.status, refused.fields)
+
+
+def _close(body: object) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()

@@ -17,14 +17,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from gevent.event import Event
 
 from pico.actors.admin_door import AdminDoor
 from pico.actors.listener import CannotListen
 from pico.actors.messages import GetBoundAddress
 from pico.config import TlsFiles
-from pico.observability import admin
-from pico.observability.admin import AdminApp
+from pico.observability import admin, admin_server
+from pico.observability.admin import AdminApp, Answer, Request, Stream, acts, json_answer, reads
 from pico.observability.metrics import NodeMetrics
+from pico.observability.probes import process_routes
 from tests.actors.census import nothing_left_behind
 
 DEADLINE_S = 5.0
@@ -54,12 +56,41 @@ class Process:
         self.ready = (True, "")
         self.metrics = NodeMetrics(node_id="n1", version="0.1.0", failure_codes=())
         self.render: Callable[[], bytes] = self.metrics.render
+        self.turned: list[Request] = []
+        self.ended = 0
 
     def app(self) -> AdminApp:
-        return AdminApp(self._render, lambda: self.ready)
+        self.admin = AdminApp(
+            (
+                *process_routes(self._render, lambda: self.ready),
+                reads("/things/{name}", lambda request: json_answer([request.names, request.query])),
+                acts("/things/{name}/turn", self._turn),
+                reads("/pieces", lambda _: Answer(self._counted(3))),
+                reads("/stream", lambda _: Stream(self._endless(), "text/event-stream")),
+            )
+        )
+        return self.admin
 
     def _render(self) -> bytes:
         return self.render()
+
+    def _turn(self, request: Request) -> Answer:
+        self.turned.append(request)
+        return json_answer(request.arguments("far"))
+
+    def _counted(self, count: int) -> Iterator[bytes]:
+        try:
+            for number in range(count):
+                yield b"%d\n" % number
+        finally:
+            self.ended += 1
+
+    def _endless(self) -> Iterator[bytes]:
+        try:
+            yield b"data: first\n\n"
+            Event().wait()
+        finally:
+            self.ended += 1
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -190,7 +221,7 @@ def test_what_is_not_http_is_turned_away(address: tuple[str, int], nonsense: byt
 def test_a_client_that_does_not_finish_its_request_is_let_go(
     address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin, "REQUEST_S", 0.02)
+    monkeypatch.setattr(admin_server, "REQUEST_S", 0.02)
     client = gevent.socket.create_connection(address, timeout=DEADLINE_S)
     client.sendall(b"GET /livez HTTP/1.1\r\nHost:")
     while client.recv(100):
@@ -215,6 +246,130 @@ def test_a_port_that_is_taken_is_one_sentence(address: tuple[str, int], process:
     door.launch()
     with pytest.raises(CannotListen, match=f"--admin-port: cannot listen on 127.0.0.1:{address[1]}: Address already"):
         door.started.get(timeout=DEADLINE_S)
+
+
+def test_a_segment_of_the_path_may_be_a_name(operator: Operator) -> None:
+    assert operator.ask("/things/a%20b?limit=3").json() == [{"name": "a b"}, {"limit": "3"}]
+    for path in ("/things", "/things/", "/things/a/b", "/things/a/turn/"):
+        assert operator.ask(path).status_code == 404, path
+
+
+@pytest.mark.parametrize("query", ["a=1&a=2", "&".join(f"n{number}=1" for number in range(17))])
+def test_a_query_that_cannot_be_read_is_refused(operator: Operator, query: str) -> None:
+    answer = operator.ask(f"/things/a?{query}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_query")
+
+
+class TestActions:
+    def act(self, operator: Operator, body: str = '{"far": 1}', **fields: str | None) -> requests.Response:
+        return operator.ask(
+            "/things/a/turn", "POST", data=body, headers={"Content-Type": "application/json", **_named(fields)}
+        )
+
+    def test_an_operator_of_this_machine_acts(self, operator: Operator, process: Process) -> None:
+        assert self.act(operator).json() == {"far": 1}
+        assert [request.names for request in process.turned] == [{"name": "a"}]
+
+    @pytest.mark.parametrize("method,allowed", [("GET", "POST"), ("PUT", "POST")])
+    def test_it_is_a_post(self, operator: Operator, method: str, allowed: str) -> None:
+        answer = operator.ask("/things/a/turn", method)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+
+    def test_who_may_not_act_is_told_why(self, operator: Operator, process: Process) -> None:
+        answer = self.act(operator, sec_fetch_site="cross-site")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
+        assert answer.headers["Connection"] == "close"
+        assert process.turned == []
+
+    @pytest.mark.parametrize("body", ["[]", "{", "[" * 10_000, '{"near": 1}'])
+    def test_a_body_that_is_not_what_was_expected_is_refused(self, operator: Operator, body: str) -> None:
+        answer = self.act(operator, body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_body")
+
+    def test_a_body_has_a_limit(self, operator: Operator, process: Process) -> None:
+        answer = self.act(operator, " " * (admin.BODY_BYTES_MAX - 1) + "{}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+        assert process.turned == []
+
+
+def _named(fields: dict[str, str | None]) -> dict[str, str | None]:
+    return {name.replace("_", "-"): value for name, value in fields.items()}
+
+
+class TestPieces:
+    def test_an_answer_in_pieces_is_whole(self, operator: Operator, process: Process) -> None:
+        answer = operator.ask("/pieces")
+        assert (answer.headers["Transfer-Encoding"], answer.text) == ("chunked", "0\n1\n2\n")
+        assert operator.ask("/pieces", "HEAD").content == b""
+        assert operator.ask("/livez").status_code == 200
+
+
+class Listener:
+    """Reads an answer without an end."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.sock = gevent.socket.create_connection(address, timeout=DEADLINE_S)
+        self.sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.read = b""
+
+    def reads_until(self, text: bytes) -> None:
+        while text not in self.read:
+            piece = self.sock.recv(1000)
+            assert piece, self.read
+            self.read += piece
+
+
+class TestStreams:
+    def test_a_piece_leaves_at_once(self, address: tuple[str, int]) -> None:
+        listener = Listener(address)
+        listener.reads_until(b"data: first\n\n")
+        assert b"\r\nContent-Type: text/event-stream\r\n" in listener.read
+        listener.sock.close()
+
+    def test_it_ends_when_the_reader_has_gone(
+        self, address: tuple[str, int], process: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admin_server, "STREAM_LOOK_S", 0.01)
+        listener = Listener(address)
+        listener.reads_until(b"first")
+        assert process.admin.streams == 1
+        listener.sock.close()
+        with gevent.Timeout(DEADLINE_S):
+            while not process.ended:
+                gevent.sleep(0.001)
+        assert process.admin.streams == 0
+
+    def test_it_outlives_the_time_for_an_answer(
+        self, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(admin_server, "REQUEST_S", 0.02)
+        listener = Listener(address)
+        listener.reads_until(b"first")
+        listener.sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            listener.sock.recv(1)
+        listener.sock.close()
+
+    def test_streams_have_a_limit_and_probes_are_answered_all_the_same(
+        self, address: tuple[str, int], operator: Operator, process: Process
+    ) -> None:
+        listeners = [Listener(address) for _ in range(admin.STREAMS_MAX)]
+        for listener in listeners:
+            listener.reads_until(b"first")
+        answer = operator.ask("/stream")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too_many_streams")
+        assert operator.ask("/livez").status_code == 200
+        for listener in listeners:
+            listener.sock.close()
+
+    def test_it_ends_with_the_door(self, process: Process) -> None:
+        with nothing_left_behind():
+            ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
+            listener = Listener(ref.ask(GetBoundAddress(), timeout=DEADLINE_S))
+            listener.reads_until(b"first")
+            assert ref.stop(timeout=DEADLINE_S)
+            listener.sock.close()
+        assert process.ended == 1
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +414,7 @@ class TestTls:
     def test_who_speaks_no_tls_or_nothing_hurts_nobody(
         self, port: int, tls_files: TlsFiles, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(admin, "TLS_HANDSHAKE_S", 0.02)
+        monkeypatch.setattr(admin_server, "TLS_HANDSHAKE_S", 0.02)
         for first in (b"GET / HTTP/1.1\r\n\r\n", b""):
             client = gevent.socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
             client.sendall(first)

@@ -1,0 +1,148 @@
+"""The server of the admin door.
+
+Responsible for: its limits: how many connections, how long one may take, and that no answer keeps others from their
+turn. Refuses to know: what is answered.
+
+The server is gevent's own. It is meant for operators, Prometheus and probes on a trusted network.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import closing
+from typing import Any, Final
+
+import gevent
+from gevent.pool import Pool
+from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
+from gevent.ssl import SSLContext
+
+from pico.observability.admin import AdminApp, LastingBody
+
+__all__ = ["AdminServer"]
+
+CONNECTIONS_MAX: Final = 64
+
+REQUEST_S: Final = 30.0
+"""From the end of one response to the end of the next; a connection that needs longer, or idles, is closed."""
+
+STREAM_WRITE_S: Final = 10.0
+"""For one piece of an answer without an end to leave: so long may a reader sleep."""
+
+STREAM_LOOK_S: Final = 1.0
+"""From one look at whether the reader of such an answer is still there to the next."""
+
+TLS_HANDSHAKE_S: Final = 5.0
+
+BREATH_S: Final = 0.001
+"""Between two pieces of one answer: long enough that everything that waits has its turn first."""
+
+TCP_ESTABLISHED: Final = 1
+
+_log = logging.getLogger("pico.admin")
+
+
+class AdminServer(WSGIServer):
+    """Serves an ``AdminApp`` on a listening socket, which it owns; ``start`` and ``stop`` are its interface."""
+
+    def __init__(self, listening: socket.socket, app: AdminApp, context: SSLContext | None = None) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]  # here and below: gevent has no types
+            listening,
+            app,
+            spawn=Pool(CONNECTIONS_MAX),
+            log=None,
+            error_log=LoggingLogAdapter(_log, logging.INFO),  # requests that are not valid
+            handler_class=_Handler,
+            # Given here so that nobody is asked for the host's name.
+            environ={"SERVER_NAME": "pico-admin"},
+            **({} if context is None else {"ssl_context": context}),
+        )
+
+    def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
+        """Make the TLS handshake in the connection's greenlet, in time."""
+        with closing(self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args)) as wrapped:
+            try:
+                with gevent.Timeout(TLS_HANDSHAKE_S):
+                    wrapped.do_handshake()
+            except (OSError, gevent.Timeout) as error:
+                _log.info("the TLS handshake with %s failed: %s", address[0], error)
+                return
+            self.handle(wrapped, address)  # type: ignore[no-untyped-call]
+
+
+class _Handler(WSGIHandler):
+    _timer: Any = None
+
+    def handle(self) -> None:
+        # Head and body leave in two pieces: without this the second waits for the other side's delayed acknowledgement.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().handle()  # type: ignore[no-untyped-call]
+
+    def handle_one_request(self) -> Any:
+        # Not a gevent.Timeout: the base class would take it for an error of the application.
+        self._timer = self._shut_down_after(REQUEST_S)
+        try:
+            return super().handle_one_request()  # type: ignore[no-untyped-call]
+        finally:
+            self._timer.close()
+
+    def process_result(self) -> None:
+        """Send what the application has answered."""
+        if isinstance(self.result, LastingBody):
+            self._send_lasting(self.result)
+        elif not isinstance(self.result, list):
+            self.result = _with_breaths(self.result)
+        super().process_result()  # type: ignore[no-untyped-call]
+
+    def _send_lasting(self, body: LastingBody) -> None:
+        """Return when the body has ended after all."""
+        self._timer.stop()
+        look = self.server.loop.timer(STREAM_LOOK_S, STREAM_LOOK_S)
+        look.start(_end_if_gone, self.socket, gevent.getcurrent())
+        try:
+            self.write(b"")  # type: ignore[no-untyped-call]  # the head, whenever the first piece comes
+            for piece in body:
+                self._write_in_time(piece)
+        finally:
+            look.close()
+
+    def _write_in_time(self, piece: bytes) -> None:
+        timer = self._shut_down_after(STREAM_WRITE_S)
+        try:
+            self.write(piece)  # type: ignore[no-untyped-call]
+        finally:
+            timer.close()
+
+    def _shut_down_after(self, seconds: float) -> Any:
+        timer = self.server.loop.timer(seconds)
+        timer.start(_shut_down, self.socket)
+        return timer
+
+
+def _with_breaths(pieces: Any) -> Any:
+    try:
+        for piece in pieces:
+            yield piece
+            gevent.sleep(BREATH_S)
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
+
+
+def _end_if_gone(connection: Any, greenlet: Any) -> None:
+    """A client that will read no more has closed its side; asking the kernel costs nothing and reads nothing."""
+    try:
+        state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    except OSError:
+        state = 0
+    if state != TCP_ESTABLISHED:
+        greenlet.kill(block=False)
+
+
+def _shut_down(connection: Any) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # gone already
