@@ -24,7 +24,7 @@ _CODE = re.compile(r"`[^`]*`")
 
 
 class Block(NamedTuple):
-    """A fenced block, with the HTML comments that stand right before it."""
+    """A fenced block, with the HTML comments that stand between it and the block before."""
 
     page: Path
     line: int
@@ -34,7 +34,8 @@ class Block(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        where = self.page.relative_to(ROOT) if self.page.is_relative_to(ROOT) else self.page.name
+        return f"{where}:{self.line}"
 
 
 class Link(NamedTuple):
@@ -77,8 +78,6 @@ def blocks_of(page: Path) -> list[Block]:
                 match = _COMMENT.match(" ".join(comment))
                 notes += [match[1]] if match else []
                 comment = []
-        elif line.strip():
-            notes = []
     assert opened is None, f"{page}:{opened and opened[0]}: this fence is not closed"
     return blocks
 
