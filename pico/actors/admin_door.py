@@ -28,19 +28,28 @@ class AdminDoor(GeventActor):
     """Serves from ``on_start`` until it is stopped; ``on_start`` raises ``CannotListen`` when it cannot."""
 
     def __init__(
-        self, host: str, port: int, app: AdminApp, *, option: str = "--admin-port", tls: TlsFiles | None = None
+        self,
+        host: str,
+        port: int,
+        app: AdminApp,
+        *,
+        option: str = "--admin-port",
+        tls: TlsFiles | None = None,
+        inherited: Any = None,
     ) -> None:
+        """``inherited`` is a socket that listens already: then ``host`` and ``port`` are not looked at."""
         super().__init__()
         self.address: tuple[str, int] = (host, port)
         self._app = app
         self._option = option
         self._tls = tls
+        self._inherited = inherited
         self._server: Any = None
 
     def on_start(self) -> None:
         """Bind and serve."""
         context = _server_context(self._tls) if self._tls is not None else None
-        listening = listening_socket(*self.address, option=self._option)
+        listening = self._inherited or listening_socket(*self.address, option=self._option)
         self.address = readable(listening.getsockname())
         self._server = AdminServer(_cooperative(listening), self._app, context)
         self._server.start()

@@ -78,7 +78,9 @@ class Listener(GeventActor):
         backlog: int = BACKLOG,
         accepted: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
+        inherited: Any = None,
     ) -> None:
+        """``inherited`` is a socket that listens already: then ``host`` and ``port`` are not looked at."""
         assert connections_max > 0
         super().__init__()
         self.address: tuple[str, int] = (host, port)
@@ -88,6 +90,7 @@ class Listener(GeventActor):
         self._backlog = backlog
         self._accepted = accepted
         self._failed = failed
+        self._inherited = inherited
         self._socket: Any = None
         self._watcher: Any = None
         self._pause = clock.timer(self._update_watcher)
@@ -101,7 +104,7 @@ class Listener(GeventActor):
 
     def on_start(self) -> None:
         """Bind and listen."""
-        self._socket = listening_socket(*self.address, option=self._option, backlog=self._backlog)
+        self._socket = self._inherited or listening_socket(*self.address, option=self._option, backlog=self._backlog)
         self.address = readable(self._socket.getsockname())
         self._watcher = get_hub().loop.io(self._socket.fileno(), 1)
         self._update_watcher()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import random
 import signal
 import sys
@@ -40,12 +41,15 @@ from pico.protocol.http import Failure
 from pico.protocol.tunnel import LinkState
 from pico.transport.clock import Clock, HubClock
 from pico.transport.deadlines import Deadlines
+from pico.transport.notify import Notifier
+from pico.transport.parking import sleep
 from pico.transport.tls import client_context
 
 __all__ = ["Agent", "run_agent"]
 
 LINK: Final = "link"
 ADMIN_STOP_S: Final = 5.0
+POLL_S: Final = 0.05
 
 _log = logging.getLogger("pico.agent")
 
@@ -182,11 +186,22 @@ def tell_to_stop(ref: pykka.ActorRef[Any]) -> None:
         _log.warning("%s did not stop in time", ref)
 
 
+def _announce(agent: Agent, notifier: Notifier) -> None:
+    """Say that the agent is ready once each of its endpoints is registered, and until then which is not."""
+    said = ""
+    while not (answer := agent.ready())[0]:
+        if answer[1] != said:
+            notifier.status(said := answer[1])
+        sleep(agent.clock, POLL_S)
+    notifier.ready(f"serving {', '.join(target.endpoint_id for target in agent.config.endpoints)}")
+
+
 def run_agent(config: AgentConfig) -> int:
     """Run one agent until it is told to stop; 0 after an orderly stop, 1 when an endpoint cannot be served any more.
 
-    SIGTERM and SIGINT drain; a second one stops at once.
+    SIGTERM and SIGINT drain; a second one stops at once. A service manager is told of each step.
     """
+    notifier = Notifier.from_environment(os.environ, os.getpid())
     install_registry()
     agent = Agent(config, write_access_log=cooperative_writer(sys.stdout.fileno()))
     asked = Event()
@@ -200,7 +215,12 @@ def run_agent(config: AgentConfig) -> int:
     agent.start()
     gc.collect()
     gc.freeze()  # what lives as long as the process need not be looked at again
+    notifier.watch(agent.clock)
+    announcing = gevent.spawn(_announce, agent, notifier) if notifier.wanted else None
     gevent.wait([asked, agent.failed, agent.ended], count=1)
+    if announcing is not None:
+        announcing.kill()
+    notifier.stopping(agent.failure or "finishing requests")
     if agent.failed.is_set() and not asked.is_set():
         _log.error("the agent ends: %s", agent.failure)
         agent.stop()

@@ -84,7 +84,10 @@ class GossipDoor:
         self._contested = contested
         self._rng = Random(self._system.random_bytes(16))
         self._keys = _read_keys(config.cluster_key_file)
-        self._port = config.gossip_port
+        self._bind_host, self._port = self._system.inherited.address("gossip") or (
+            config.gossip_host,
+            config.gossip_port,
+        )
         self._life = 0
         self._host = ""
         self._seeds: dict[tuple[str, int], list[Address]] = {}
@@ -183,7 +186,7 @@ class GossipDoor:
         return KeySeal(self._keys, self._config.cluster_name, self._system.random_bytes(16))
 
     def _open_datagrams(self, received: Callable[[bytes, Address], None]) -> Datagrams:
-        host = self._config.gossip_host
+        host = self._bind_host
         try:
             datagrams = self._system.bind_datagrams(host, self._port, received)
             while not self._port and not _is_free_for_streams(host, datagrams.address[1]):
@@ -216,7 +219,7 @@ class GossipDoor:
     def _advertised_host(self) -> str:
         """The address under which others reach this node. Raises ``ConfigError`` when there is none to be found."""
         config = self._config
-        named = _split(config.advertise_gossip, 0)[0] or config.gossip_host
+        named = _split(config.advertise_gossip, 0)[0] or self._bind_host
         if named and not _is_everywhere(named):
             return self._numeric(named)
         towards = next(filter(None, (self._resolved_address(*seed) for seed in config.join)), SOMEWHERE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import re
 import secrets
 import signal
@@ -48,6 +49,8 @@ from pico.observability.metrics import NodeMetrics
 from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
+from pico.transport.inherited import Inherited
+from pico.transport.notify import Notifier
 from pico.transport.parking import sleep
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import TlsStream, accept_tls, server_context
@@ -78,6 +81,7 @@ class Node:
         system: System | None = None,
     ) -> None:
         system = system or System()
+        self._inherited = system.inherited
         self.config = config
         self.node_id = node_id
         self.clock = clock if clock is not None else HubClock()
@@ -222,6 +226,7 @@ class Node:
             connections_max=connections_max,
             accepted=lambda: self.metrics.connections.add(name),
             failed=lambda: self.metrics.connection_failures.add(name),
+            inherited=self._inherited.stream(name),
         )
         self._listening[f"{name}-door"] = listener
         return listener
@@ -232,6 +237,7 @@ class Node:
             self.config.admin_port,
             AdminApp(self._admin_routes()),
             tls=self.config.admin_tls,
+            inherited=self._inherited.stream("admin"),
         )
         self._listening["admin-door"] = door
         return door
@@ -317,14 +323,26 @@ def _context(files: TlsFiles | None) -> SSLContext | None:
     return None if files is None else server_context(files)
 
 
+def _announce(node: Node, notifier: Notifier) -> None:
+    """Say that the node is ready once it is: its doors are open and what it knows of the cluster is known."""
+    notifier.status("joining")
+    while not node.ready()[0]:
+        sleep(node.clock, POLL_S)
+    notifier.ready(f"serving as {node.node_id}")
+
+
 def run_node(config: NodeConfig) -> int:
     """Run one node until it is told to stop; 0 after an orderly stop, 1 when a part failed.
 
-    SIGTERM and SIGINT drain; a second one stops at once.
+    SIGTERM and SIGINT drain; a second one stops at once. A service manager is told of each step, and what it has
+    opened is listened on.
     """
+    notifier = Notifier.from_environment(os.environ, os.getpid())
+    system = System()
+    system.inherited = Inherited.from_environment(os.environ, os.getpid())
     install_registry()
     node_id = config.node_id or _made_up_name()
-    node = Node(config, node_id=node_id, write_access_log=cooperative_writer(sys.stdout.fileno()))
+    node = Node(config, node_id=node_id, write_access_log=cooperative_writer(sys.stdout.fileno()), system=system)
     asked, again = Event(), Event()
 
     def on_signal() -> None:
@@ -336,7 +354,12 @@ def run_node(config: NodeConfig) -> int:
     gc.collect()
     gc.freeze()  # what lives as long as the process need not be looked at again
     _log.info("node %s is ready", node_id)
+    notifier.watch(node.clock)
+    announcing = gevent.spawn(_announce, node, notifier) if notifier.wanted else None
     gevent.wait([asked, node.failed], count=1)
+    if announcing is not None:
+        announcing.kill()
+    notifier.stopping("failed" if node.failed.is_set() else "draining")
     if not node.failed.is_set():
         _log.info("node %s drains", node_id)
         drained = gevent.spawn(node.drain)

@@ -1,4 +1,4 @@
-"""What a node asks of the machine it runs on, apart from the ports it listens on.
+"""What a node asks of the machine it runs on, apart from the ports that it opens itself.
 
 Responsible for: the time of day, chance, names, and the ways to other nodes, as one argument, so that a simulator can
 give a node another machine. Refuses to know: what any of it is for. The time that passes is the ``Clock``'s.
@@ -16,6 +16,7 @@ from gevent.hub import get_hub
 from pico.protocol.gossip.values import Address
 from pico.transport.datagrams import Datagrams, DatagramSocket
 from pico.transport.dial import dial
+from pico.transport.inherited import Inherited
 from pico.transport.stream import Stream
 
 __all__ = ["System"]
@@ -23,6 +24,9 @@ __all__ = ["System"]
 
 class System:
     """The real machine."""
+
+    inherited = Inherited()
+    """Doors that were opened before the process was started."""
 
     time_of_day = staticmethod(time.time)
     """Seconds since 1970."""
@@ -36,7 +40,7 @@ class System:
 
     def bind_datagrams(self, host: str, port: int, received: Callable[[bytes, Address], None]) -> Datagrams:
         """Datagrams at that address. Raises ``OSError`` when it cannot be had."""
-        return DatagramSocket(host, port, received)
+        return DatagramSocket(host, port, received, bound=self.inherited.datagram("gossip"))
 
     def resolve(self, host: str, port: int) -> list[Address]:
         """Where a name leads; nothing when it leads nowhere now. Blocks the calling greenlet only."""

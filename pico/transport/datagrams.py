@@ -111,7 +111,8 @@ def _deliver(counts: DatagramCounts, received: DatagramReceiver, bytes_max: int,
 class DatagramSocket:
     """Datagrams on a UDP socket. Raises ``OSError`` when the address cannot be bound.
 
-    An empty ``host`` is every address of both families; a port 0 is one that the system chooses.
+    An empty ``host`` is every address of both families; a port 0 is one that the system chooses. A socket that is
+    ``bound`` already is taken over, and the address not looked at.
     """
 
     def __init__(
@@ -122,12 +123,13 @@ class DatagramSocket:
         *,
         bytes_max: int = DATAGRAM_BYTES_MAX,
         turn_max: int = TURN_MAX,
+        bound: Any = None,
     ) -> None:
         self._received = received
         self._bytes_max = bytes_max
         self._turn_max = turn_max
         self._scratch = memoryview(bytearray(RECV_BYTES))
-        self._sock = _bind(host, port)
+        self._sock = _bind(host, port) if bound is None else _socket.socket(fileno=bound.detach())
         self.address: Address = self._sock.getsockname()[:2]
         self.counts = DatagramCounts()
         self._reader: Any = get_hub().loop.io(self._sock.fileno(), _READ)

@@ -50,13 +50,15 @@ def until(condition: Callable[[], Given | None], what: str, within_s: float = ST
 class Program:
     """One process with its output in files."""
 
-    def __init__(self, name: str, command: Sequence[str], directory: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], directory: Path, descriptors: Sequence[int] = ()) -> None:
         assert threading.current_thread() is threading.main_thread(), "its end would end the child"
         self.name = name
         self._out, self._err = directory / f"{name}.out", directory / f"{name}.err"
         tied = [path, "--pdeathsig", "KILL", "--"] if (path := shutil.which("setpriv")) else []
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen([*tied, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            self.process = subprocess.Popen(
+                [*tied, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, pass_fds=descriptors
+            )
         self.pid = self.process.pid
 
     @property
@@ -106,9 +108,15 @@ class Node(Program):
     DOORS = ("proxy", "admin", "upstream", "gossip")
 
     def __init__(
-        self, name: str, directory: Path, options: Sequence[str], host: str = HOST, within: Sequence[str] = ()
+        self,
+        name: str,
+        directory: Path,
+        options: Sequence[str],
+        host: str = HOST,
+        within: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
     ) -> None:
-        """``within`` stands before the command: what runs it elsewhere."""
+        """``within`` stands before the command: what runs it elsewhere; ``descriptors`` stay open for it."""
         self.host = host
         self.options = tuple(options)
         self.fetch: Fetch = answer_of
@@ -116,7 +124,9 @@ class Node(Program):
         told = {option.partition("=")[0] for option in options}
         chosen = {f"--{door}-host": host for door in self.DOORS} | {f"--{door}-port": "0" for door in self.DOORS}
         defaults = [f"{flag}={value}" for flag, value in chosen.items() if flag not in told]
-        super().__init__(name, [*within, sys.executable, "-m", "pico.cli.node", *defaults, *options], directory)
+        super().__init__(
+            name, [*within, sys.executable, "-m", "pico.cli.node", *defaults, *options], directory, descriptors
+        )
 
     def ready(self) -> Node:
         """Wait until its doors are open."""
@@ -190,10 +200,12 @@ class Programs:
         """A node that is ready, and leaves without delay unless it is told one."""
         return self.node_begun(*options).ready()
 
-    def node_begun(self, *options: str, host: str = HOST, within: Sequence[str] = ()) -> Node:
+    def node_begun(
+        self, *options: str, host: str = HOST, within: Sequence[str] = (), descriptors: Sequence[int] = ()
+    ) -> Node:
         """The same, not yet ready."""
         delay = [] if any(option.startswith("--drain-delay") for option in options) else ["--drain-delay=0"]
-        return self.add(Node(self._name("node"), self._directory, [*delay, *options], host, within))
+        return self.add(Node(self._name("node"), self._directory, [*delay, *options], host, within, descriptors))
 
     def agent(self, server: str, endpoint: str, service_port: int, *options: str) -> Agent:
         """An agent for one endpoint with a service on this machine; not yet registered."""
