@@ -112,6 +112,7 @@ class ProxyRequest(InlineActor):
     bytes_in = 0
     bytes_out = 0
     upstream_s = 0.0
+    reason = ""  # of the failure, if more is known than its code; for the operator only
     _head: RequestHead | None = None
     _upstream: Upstream | PeerUpstream | None = None
     _multiplexer: Multiplexer | None = None  # that of the stream: a peer may have another one by now
@@ -214,15 +215,12 @@ class ProxyRequest(InlineActor):
             self._give_up(Failure.INTERNAL)
 
     @property
-    def upstream_id(self) -> str:
-        """The upstream of this node that the request was given to last, or nothing."""
+    def gone_to(self) -> tuple[str, str]:
+        """To whom the request was given last, if anybody: the upstream of this node, or the peer."""
         upstream = self._upstream
-        return "" if upstream is None or isinstance(upstream, PeerUpstream) else upstream.id
-
-    @property
-    def peer_id(self) -> str:
-        """The node that the request was forwarded to last, or nothing."""
-        return self._upstream.id if isinstance(self._upstream, PeerUpstream) else ""
+        if upstream is None:
+            return "", ""
+        return ("", upstream.id) if isinstance(upstream, PeerUpstream) else (upstream.id, "")
 
     @property
     def deadline(self) -> float:
@@ -528,15 +526,15 @@ class ProxyRequest(InlineActor):
         if event.stream is not self._stream or self._response_ended:
             return
         # The reason may name hosts and ports behind the agent: for the operator only (HTTP-68).
-        who = self.upstream_id or self.peer_id
-        _log.info("request %s: upstream %s gave it up: %s", self.request_id, who, event.reason)
+        self.reason = event.reason
+        _log.info("request %s: upstream %s gave it up: %s", self.request_id, "".join(self.gone_to), event.reason)
         self._refusal = failure_of(event.code, untouched=event.untouched)
         again = not self._response_started and may_try_again(
             self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
         )
         denied = event.code is ResetCode.NO_ENDPOINT and isinstance(self._upstream, PeerUpstream)
         if denied:
-            self._services.routes.absent(self.peer_id, self.endpoint_id, self._entry)
+            self._services.routes.absent(self.gone_to[1], self.endpoint_id, self._entry)
         if again and denied and event.untouched:
             self._attempts -= 1  # it was none
         if again and self._attempts < self._services.attempts_max:
@@ -623,6 +621,7 @@ class ProxyRequest(InlineActor):
 
     def _give_up(self, failure: Failure, detail: str = "") -> None:
         """Answer with the failure, or break the response off where one has begun."""
+        self.reason = detail or self.reason
         if self._response_started:
             self.keep_alive = False
             self._client.abort()

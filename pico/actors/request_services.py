@@ -16,6 +16,7 @@ from pico.actors.routes import Routes
 from pico.config import NodeConfig
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import NodeMetrics
+from pico.observability.recent import Recent
 from pico.protocol.http import TrustedProxies
 from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
@@ -60,6 +61,7 @@ class RequestServices:
         self.routes = routes
         self.metrics = metrics
         self.access_log = access_log
+        self.recent = Recent(clock.now, time_of_day)
         self.node_id = node_id
         self.deadlines = Deadlines(clock)
         self.timers = config.http_timers
@@ -80,10 +82,28 @@ class RequestServices:
         return f"{self._request_id_prefix}-{next(self._request_numbers):x}"
 
     def request_finished(self, request: Request, client: Client, actor: ProxyRequest, outcome: str, now: float) -> None:
-        """The one place where a request is counted and logged."""
+        """The one place where a request is counted, kept for a while and logged."""
         total_s = now - actor.began_at
+        upstream_id, peer_id = actor.gone_to
         self.metrics.request_finished(
             request.method, actor.status, total_s, actor.upstream_s, actor.bytes_in, actor.bytes_out
+        )
+        self.recent.finished(
+            now,
+            actor.request_id,
+            actor.endpoint_id,
+            client.host,
+            request.method,
+            request.target,
+            actor.status,
+            outcome,
+            total_s,
+            actor.upstream_s,
+            actor.bytes_in,
+            actor.bytes_out,
+            upstream_id,
+            peer_id,
+            actor.reason,
         )
         if self.access_log.enabled:
             self.access_log.record(
@@ -99,18 +119,35 @@ class RequestServices:
                 actor.bytes_out,
                 total_s,
                 actor.upstream_s,
-                actor.upstream_id,
-                actor.peer_id,
+                upstream_id,
+                peer_id,
                 outcome,
                 client.tls_version,
                 request.user_agent,
             )
 
-    def request_rejected(self, client: Connection, failure: Failure, request_id: str) -> None:
-        """Count and log what was not a valid request."""
+    def request_rejected(self, client: Connection, failure: Failure, request_id: str, detail: str) -> None:
+        """Count, keep and log what was not a valid request."""
         self.metrics.request_started()
         self.metrics.parse_rejects.add(failure.code)
         self.metrics.request_finished(b"", failure.status, 0.0, 0.0, 0, 0)
+        self.recent.finished(
+            self.clock.now(),
+            request_id,
+            "",
+            client.host,
+            b"",
+            b"",
+            failure.status,
+            failure.code,
+            0.0,
+            0.0,
+            0,
+            0,
+            "",
+            "",
+            detail,
+        )
         if self.access_log.enabled:
             self.access_log.record(
                 request_id,

@@ -121,7 +121,7 @@ class ClientConnection:
     def _reject(self, failure: Failure, detail: str) -> None:
         request_id = self._services.new_request_id()
         self._stream.write(failure_response(failure, detail, keep_alive=False, request_id=request_id))
-        self._services.request_rejected(self, failure, request_id)
+        self._services.request_rejected(self, failure, request_id, detail)
 
     def _linger(self) -> None:
         """Let the client read our last response before the socket is closed under it (RFC 9112 §9.6)."""

@@ -338,7 +338,7 @@ def test_a_request_is_forwarded_with_the_endpoint_in_front_of_its_fields():
     scene = PeerScene()
     (head,) = scene.tunnels["a"].heads
     assert head.field_block.startswith(b"x-pico-endpoint: ep\r\nHost: ep.x\r\n")
-    assert (scene.actor.upstream_id, scene.actor.peer_id) == ("", "a")
+    assert scene.actor.gone_to == ("", "a")
     scene.peer_tells("a", HeadReceived, OK, b"hello", True)
     assert scene.ended
     assert scene.services.metrics.forwarded_out == 1
