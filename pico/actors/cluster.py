@@ -28,6 +28,7 @@ from pico.actors.messages import (
     DrainCluster,
     EndpointCount,
     ExchangeDone,
+    ForgetNode,
     GossipTimerDue,
     LeaveCluster,
     LinkChanged,
@@ -48,6 +49,7 @@ from pico.protocol.cluster import (
     ClusterView,
     Condition,
     LocalEndpoints,
+    NodeStatus,
     decode_card,
     encode_card,
     status_of,
@@ -141,6 +143,7 @@ class Cluster(GeventActor):
         self._peers: dict[str, _Peer] = {}
         self._upstreams: dict[str, PeerUpstream] = {}
         self._resting: dict[str, float] = {}  # until when there is no new actor for a peer whose actor has failed
+        self._statuses: dict[str, tuple[NodeStatus, float]] = {}  # of the other nodes, and since when
         self._leavers: list[GeventFuture[None]] = []
         self._seeds_known = False
         self._caught_up = False
@@ -211,6 +214,8 @@ class Cluster(GeventActor):
             engine.exchange_ended(message.wanted, message.node_id, now=now)
         elif isinstance(message, DrainCluster):
             engine.put(DRAINING, b"", now=now)
+        elif isinstance(message, ForgetNode):
+            return engine.forget(message.node_id, now=now)
         elif isinstance(message, LeaveCluster):
             return self._leave()
         return None
@@ -299,6 +304,14 @@ class Cluster(GeventActor):
             return "none"
         return "open" if peer.upstream_open else "down"
 
+    def status_of(self, node_id: str) -> tuple[NodeStatus, float] | None:
+        """How another node is doing, and since when; None for one that is not known (CLUSTER-16)."""
+        return self._statuses.get(node_id)
+
+    def upstream_of(self, node_id: str) -> PeerUpstream | None:
+        """The peer as requests see it; None for one that is not to be asked."""
+        return self._upstreams.get(node_id)
+
     @property
     def links_out(self) -> int:
         """Links that this node has dialled and that are open."""
@@ -339,9 +352,13 @@ class Cluster(GeventActor):
         if record is None or state is None:
             self._drop_peer(node_id)
             self._resting.pop(node_id, None)
+            self._statuses.pop(node_id, None)
             self.view.forget(node_id)
             return
         verified = engine.table.verified(node_id)
+        status = status_of(record, verified=verified)
+        if node_id not in self._statuses or self._statuses[node_id][0] is not status:
+            self._statuses[node_id] = status, self._clock.now()
         if verified and not record.gone:
             self._keep_peer(node_id, record.life)
         else:

@@ -37,6 +37,7 @@ __all__ = [
     "EndpointAppeared",
     "EndpointCount",
     "ExchangeDone",
+    "ForgetNode",
     "GetBoundAddress",
     "GossipTimerDue",
     "LeaveCluster",
@@ -259,6 +260,13 @@ class ExchangeDone:
 @dataclass(frozen=True, slots=True)
 class DrainCluster:
     """Say that this node takes no new work."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetNode:
+    """The operator wants to hear no more of a node that is gone. Asked; the answer is whether there was one."""
+
+    node_id: str
 
 
 @dataclass(frozen=True, slots=True)

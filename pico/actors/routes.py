@@ -93,6 +93,8 @@ class Routes:
         self._peers: Peers = {}
         self._rng: Chance | None = None
         self._on_count: Callable[[str, int], None] = _nobody_listens
+        self.changes = 0
+        """Grows whenever an endpoint appears or vanishes, here or elsewhere."""
         self.joining: Callable[[], bool] = bool
         """Whether the cluster may have what is not known here; set by whoever knows."""
 
@@ -187,15 +189,18 @@ class Routes:
     def publish(self, endpoint_id: str, balancer: Balancer[Upstream]) -> None:
         """Replace what is known of one endpoint; a balancer without candidates removes it."""
         if balancer.candidates:
+            self.changes += endpoint_id not in self._balancers
             self._balancers[endpoint_id] = balancer
             self._vanished.pop(endpoint_id, None)
             self._wake(endpoint_id)
         elif self._balancers.pop(endpoint_id, None) is not None:
+            self.changes += 1
             self._remember(endpoint_id)
         self._on_count(endpoint_id, len(balancer.candidates))
 
     def clear(self) -> None:
         """Nothing is registered any more."""
+        self.changes += 1
         for endpoint_id in list(self._balancers):
             del self._balancers[endpoint_id]
             self._remember(endpoint_id)
@@ -215,6 +220,25 @@ class Routes:
         """Streams open on all upstreams that may be chosen."""
         return sum(one.in_flight for balancer in self._balancers.values() for one in balancer.candidates)
 
+    # What there is, for status.
+
+    def here(self) -> Collection[str]:
+        """The endpoints with an upstream here; to be read at once."""
+        return self._balancers.keys()
+
+    def elsewhere(self) -> Collection[str]:
+        """The endpoints that other nodes have; to be read at once."""
+        return self._view.places.keys()
+
+    def upstreams_of(self, endpoint_id: str) -> tuple[Upstream, ...]:
+        """The upstreams of this node that may be chosen for it."""
+        balancer = self._balancers.get(endpoint_id)
+        return () if balancer is None else tuple(balancer.candidates)
+
+    def places_of(self, endpoint_id: str) -> tuple[Place, ...]:
+        """The other nodes that may be asked for it."""
+        return self._places(endpoint_id)
+
     # What the cluster has.
 
     def join(self, view: ClusterView, peers: Peers, rng: Chance, on_count: Callable[[str, int], None]) -> None:
@@ -224,6 +248,7 @@ class Routes:
         view before this one ends: what only its nodes had has vanished now.
         """
         before, self._view = self._view, view
+        self.changes += 1
         self._peers, self._rng, self._on_count = peers, rng, on_count
         for endpoint_id in before.places:
             if endpoint_id not in self._balancers and endpoint_id not in view.places:
@@ -235,6 +260,7 @@ class Routes:
     def cluster_changed(self) -> None:
         """To be called after each change of the view: wakes who waits for what has appeared."""
         for event in self._view.events():
+            self.changes += 1
             if isinstance(event, PlaceGained):
                 self._vanished.pop(event.endpoint_id, None)
                 self._wake(event.endpoint_id)

@@ -91,8 +91,8 @@ def _show_json(answer: Any) -> None:
 
 def _show_table(answer: Any) -> None:
     """A list as a table, one thing as lines of name and value."""
-    if isinstance(answer, list):
-        _print_rows(answer)
+    if "items" in answer and "total" in answer:
+        _print_rows(answer["items"])
     else:
         width = max(map(len, answer), default=0)
         for name, value in answer.items():

@@ -39,7 +39,7 @@ from pico.errors import TransportError
 from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
 from pico.node.proxy_door import ClientConnection
-from pico.node.status import Status
+from pico.node.status import EndpointPages, NodePages, Status
 from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
@@ -118,7 +118,19 @@ class Node:
             contested=self._contested,
             system=system,
         )
-        self.status = Status(node_id, self.clock, self.metrics, self.gossip_door, self.upstream_door, self.ready)
+        self.status = Status(
+            NodePages(
+                node_id,
+                self.clock,
+                self.metrics,
+                self.gossip_door,
+                self.upstream_door,
+                endpoints=lambda: self.routes.endpoints,
+                ready=self.ready,
+            ),
+            EndpointPages(node_id, self.clock, self.routes, self.upstream_door, self.services.recent),
+            self.services.recent,
+        )
         self._proxy_tls = _context(config.proxy_tls)
         self._upstream_tls = _context(config.upstream_tls)
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)

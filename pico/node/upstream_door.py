@@ -79,6 +79,29 @@ class UpstreamDoor:
         """Every upstream that is registered, in the order in which they came."""
         return [connection.upstream for connection in self._connections.values()]
 
+    def ids(self) -> list[str]:
+        """The names of all of them, in the order in which they came: ``number_of`` grows."""
+        return list(self._connections)
+
+    @staticmethod
+    def number_of(upstream_id: str) -> int:
+        """Which one of this node's it is; -1 for what is no upstream's name."""
+        number = upstream_id.rpartition("-u")[2]
+        return int(number) if number.isascii() and number.isdecimal() and len(number) < 20 else -1
+
+    def find(self, upstream_id: str) -> Upstream | None:
+        """The upstream of that name; None when it has gone."""
+        connection = self._connections.get(upstream_id)
+        return None if connection is None else connection.upstream
+
+    def disconnect(self, upstream_id: str, reason: str, *, force: bool) -> bool:
+        """Have its agent move and let go of it when nothing is in flight, or cut it off; False when there is none."""
+        connection = self._connections.get(upstream_id)
+        if connection is None:
+            return False
+        tell(connection.actor_ref, CloseUpstream(reason) if force else DrainUpstream(reason))
+        return True
+
     def handle(self, stream: Stream) -> None:
         """Register the connection or refuse it; runs in the connection's greenlet, which may end afterwards."""
         reader = BlockingReader(stream, self._clock)

@@ -273,6 +273,7 @@ class NodeView:
     draining: bool
     card: Card | None
     endpoints: int
+    upstreams: int
 
 
 class _Said(NamedTuple):
@@ -283,7 +284,7 @@ class _Said(NamedTuple):
 class _Node:
     """What is followed of another node."""
 
-    __slots__ = ("absent", "applied", "card", "condition", "draining", "endpoints", "life", "standing")
+    __slots__ = ("absent", "applied", "card", "condition", "draining", "endpoints", "life", "standing", "upstreams")
 
     def __init__(self) -> None:
         self.life = 0
@@ -293,6 +294,7 @@ class _Node:
         self.card: Card | None = None
         self.draining = False
         self.endpoints: dict[str, _Said] = {}
+        self.upstreams = 0  # of all its endpoints
         self.absent: dict[str, int] = {}  # corrections: the version that turned out to be wrong
 
 
@@ -366,14 +368,14 @@ class ClusterView:
         node = self._nodes.get(node_id)
         return None if node is None else node.card
 
+    def node(self, node_id: str) -> NodeView | None:
+        """One node that is followed, for status; None for one that is not."""
+        node = self._nodes.get(node_id)
+        return None if node is None else _shown(node)
+
     def nodes(self) -> dict[str, NodeView]:
         """Every node that is followed, for status and metrics."""
-        return {
-            node_id: NodeView(
-                node.life, node.standing, node.condition, node.draining, node.card, endpoints=len(node.endpoints)
-            )
-            for node_id, node in self._nodes.items()
-        }
+        return {node_id: _shown(node) for node_id, node in self._nodes.items()}
 
     # Following a copy.
 
@@ -391,6 +393,7 @@ class ClusterView:
             node.life = state.life
             node.absent = {}
         before, node.endpoints = node.endpoints, {}
+        node.upstreams = 0
         node.card, node.draining = None, False
         for entry in state.entries.values():
             self._take(node_id, node, entry)
@@ -412,10 +415,10 @@ class ClusterView:
             node.draining = value is not None  # CLUSTER-5
 
     def _take_count(self, node_id: str, node: _Node, endpoint_id: str, said: _Said) -> None:
+        before = node.endpoints.pop(endpoint_id, None)
+        node.upstreams += said.upstreams - (before.upstreams if before is not None else 0)
         if said.upstreams:
             node.endpoints[endpoint_id] = said
-        else:
-            node.endpoints.pop(endpoint_id, None)
         if node.absent.get(endpoint_id) != said.version:  # else it is what was corrected, in a copy that was replaced
             node.absent.pop(endpoint_id, None)
             self._place(node_id, node, endpoint_id, said.upstreams)
@@ -450,3 +453,15 @@ class ClusterView:
         elif before:
             del self.places[endpoint_id]
             self._events.append(EndpointVanished(endpoint_id))
+
+
+def _shown(node: _Node) -> NodeView:
+    return NodeView(
+        node.life,
+        node.standing,
+        node.condition,
+        node.draining,
+        node.card,
+        endpoints=len(node.endpoints),
+        upstreams=node.upstreams,
+    )

@@ -1,25 +1,37 @@
-"""What a node tells its operator, and how ``pico status`` shows it: real nodes, a real admin door."""
+"""What a node tells its operator: real nodes, a real admin door."""
 
 from __future__ import annotations
 
-import json
+import itertools
 
 import gevent
 import pytest
+import requests
 
-from pico.cli import status as command
-from pico.cli.command_line import UsageError, parse
-from pico.cli.status import NoStatus, run_status
-from tests.node.harness import Agent, running_node, until
+from pico.node.status import lists
+from tests.node.harness import Agent, Client, connect, running_node, until
 from tests.rules import covers
 
 
-def ask(node, *words: str) -> int:
-    """The command as a person types it, in a thread, since the node runs on this one."""
+def get(node, path: str) -> requests.Response:
+    """Asked in a thread, since the node runs on this one."""
     host, port = node.address("admin-door")
-    arguments = parse(command.USAGE, [*words, f"--admin=http://{host}:{port}"], program="pico status")
-    code: int = gevent.get_hub().threadpool.apply(run_status, (arguments,))
-    return code
+    return gevent.get_hub().threadpool.apply(requests.get, (f"http://{host}:{port}/status/{path}",), {"timeout": 5})
+
+
+def told(node, path: str) -> dict:
+    answer = get(node, path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def items(node, path: str) -> list[dict]:
+    return told(node, path)["items"]
+
+
+def refusal(node, path: str) -> tuple[int, str]:
+    answer = get(node, path)
+    return answer.status_code, answer.json()["error"]["code"]
 
 
 @pytest.fixture
@@ -32,65 +44,183 @@ def pair():
 
 
 def row(node, node_id: str) -> dict:
-    return next((row for row in node.status.nodes() if row["node"] == node_id), {})
+    return node.status.nodes.row(node_id) or {}
 
 
-def test_a_node_tells_of_itself(pair, capsys):
-    one, _ = pair
-    assert ask(one, "node", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["node"], told["ready"], told["upstreams"]) == ("node-a", True, 0)
+class TestNodes:
+    def test_a_node_tells_of_itself(self, pair):
+        one, _ = pair
+        own = told(one, "node")
+        assert (own["node"], own["ready"], own["reason"], own["upstreams"]) == ("node-a", True, "", 0)
+        assert own["up_s"] > 0
+        assert own["proxy"] == f"127.0.0.1:{one.address('proxy-door')[1]}"
+
+    def test_a_node_tells_of_the_others(self, pair):
+        one, other = pair
+        page = told(one, "nodes")
+        assert (page["total"], page["next"]) == (2, None)
+        first, second = page["items"]
+        assert (first["node"], first["self"], second["node"], second["self"]) == ("node-a", True, "node-b", False)
+        assert (second["status"], second["standing"]) == ("alive", "routable")
+        assert second["gossip"] == f"127.0.0.1:{other.address('gossip-door')[1]}"
+        assert second["life"] == told(other, "node")["life"]
+        assert told(one, "nodes/node-b")["gossip"] == second["gossip"]
+        assert refusal(one, "nodes/node-c") == (404, "unknown_node")
+
+    def test_what_another_node_has_is_its_load(self, pair):
+        one, other = pair
+        agents = [Agent(other, name) for name in ("web", "web", "shop")]
+        until(lambda: row(one, "node-b")["upstreams"] == 3)
+        assert row(one, "node-b")["endpoints"] == 2
+        agents[0].kill()
+        until(lambda: row(one, "node-b")["upstreams"] == 2)
+        assert row(other, "node-b")["upstreams"] == 2
+
+    @covers("CLUSTER-17")
+    def test_a_node_that_has_left_is_told_as_such(self, pair):
+        one, other = pair
+        until(lambda: row(one, "node-b")["since_s"] > 0.05)
+        draining = gevent.spawn(other.drain)
+        until(lambda: row(one, "node-b")["status"] == "left", "the leave")
+        assert row(one, "node-b")["standing"] == "not"
+        assert row(one, "node-b")["since_s"] < 0.05
+        draining.get()
+
+    def test_gossip_is_told(self, pair):
+        one, other = pair
+        until(lambda: told(one, "gossip")["rounds"] > 0)
+        said = told(one, "gossip")
+        assert (said["joined"], said["health"], said["links_in"], said["nodes"]) == (True, 0, 1, {"alive": 1})
+        until(lambda: items(one, "gossip")[0]["version"] == told(other, "gossip")["version"])
+        (known,) = items(one, "gossip")
+        assert (known["node"], known["status"], known["answers"]) == ("node-b", "alive", True)
+        assert known["entries"] == told(other, "gossip")["entries"]
 
 
-def test_a_node_tells_of_the_others(pair, capsys):
-    one, other = pair
-    first, second = one.status.nodes()
-    assert (first["node"], first["self"]) == ("node-a", True)
-    assert (second["node"], second["status"], second["standing"]) == ("node-b", "alive", "routable")
-    assert second["gossip"] == f"127.0.0.1:{other.address('gossip-door')[1]}"
-    assert ask(one) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["NODE", "STATUS", "VERSION"]
-    assert lines[2].split()[:2] == ["node-b", "alive"]
+class TestEndpoints:
+    def test_they_are_told_with_the_nodes_that_have_them(self, pair):
+        one, other = pair
+        agents = [Agent(node, "web", lambda call: call.respond(200, b"")) for node in (one, one, other)]
+        only = Agent(other, "only-there")
+        until(lambda: one.routes.knows("only-there"))
+        until(lambda: [row["upstreams"] for row in items(one, "endpoints")] == [1, 3])
+        there, web = items(one, "endpoints")
+        assert (there["endpoint"], there["nodes"]) == ("only-there", {"node-b": 1})
+        assert (web["endpoint"], web["nodes"]) == ("web", {"node-a": 2, "node-b": 1})
+        assert items(one, "endpoints?where=here") == [web]
+        assert told(one, "endpoints/web") == web
+        for agent in agents:
+            agent.kill()
+        until(lambda: [row["endpoint"] for row in items(one, "endpoints")] == ["only-there"])
+        assert refusal(one, "endpoints/web") == (404, "unknown_endpoint")
+        del only
+
+    def test_what_becomes_of_requests_is_counted_where_they_entered(self, pair):
+        one, other = pair
+        del one.lines[:]
+        Agent(other, "web", lambda call: call.respond(503 if b"bad" in call.head.target else 200, b""))
+        until(lambda: one.routes.knows("web"))
+        client = Client(one)
+        for target in (b"/good?token=secret", b"/bad", b"/good"):
+            client.get(target, b"web.example")
+        told_of = told(one, "endpoints/web")
+        assert (told_of["requests"], told_of["errors"], told_of["in_flight"]) == (3, 1, 0)
+        assert told_of["requests_per_s"] >= 0.3
+        assert told(other, "endpoints/web")["requests"] == 0
+
+    def test_a_request_in_flight_is_told(self, pair):
+        one, _ = pair
+        agent = Agent(one, "web", lambda call: None)
+        Client(one).send(b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
+        until(lambda: agent.calls)
+        assert told(one, "endpoints/web")["in_flight"] == 1
+        assert told(one, "node")["in_flight"] == 1
+        assert items(one, "upstreams")[0]["in_flight"] == 1
 
 
-@covers("CLUSTER-17")
-def test_a_node_that_has_left_is_told_as_such(pair):
-    one, other = pair
-    other.drain()
-    until(lambda: row(one, "node-b")["status"] == "left", "the leave")
-    assert row(one, "node-b")["standing"] == "not"
+class TestUpstreams:
+    def test_those_of_this_node_are_told(self, pair):
+        one, other = pair
+        [Agent(node, name) for node, name in ((one, "a"), (other, "a"), (one, "b"), (one, "a"))]
+        assert [row["endpoint"] for row in items(one, "upstreams")] == ["a", "b", "a"]
+        first, last = items(one, "upstreams?endpoint=a")
+        assert (first["upstream"], last["upstream"]) == ("node-a-u1", "node-a-u3")
+        assert (first["address"], first["protocol"], first["leaving"]) == ("127.0.0.1", "streaming", False)
+        assert told(one, "upstreams/node-a-u3")["endpoint"] == "a"
+        assert refusal(one, "upstreams/node-a-u4") == (404, "unknown_upstream")
+        assert items(one, "upstreams?endpoint=nobody") == []
 
 
-def test_endpoints_are_told_with_the_nodes_that_have_them(pair, capsys):
-    one, other = pair
-    agents = [Agent(node, "web", lambda call: call.respond(200, b"")) for node in (one, one, other)]
-    until(lambda: one.status.endpoints() == [{"endpoint": "web", "upstreams": 3, "nodes": {"node-a": 2, "node-b": 1}}])
-    assert ask(one, "endpoints") == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["web", "3", "node-a=2", "node-b=1"]
-    assert {row["endpoint"] for row in one.status.upstreams()} == {"web"}
-    assert len(one.status.upstreams()) == 2
-    del agents
+class TestLists:
+    def test_a_page_is_followed_by_the_next(self, pair):
+        one, _ = pair
+        [Agent(one, name) for name in "abcde"]
+        seen, after = [], ""
+        while True:
+            page = told(one, f"endpoints?limit=2{after}")
+            assert page["total"] == 5
+            seen.append([row["endpoint"] for row in page["items"]])
+            if page["next"] is None:
+                break
+            after = f"&after={page['next']}"
+        assert seen == [["a", "b"], ["c", "d"], ["e"]]
+
+    def test_of_upstreams_too_when_one_has_gone(self, pair):
+        one, _ = pair
+        agents = [Agent(one, "web") for _ in range(12)]
+        assert told(one, "upstreams?limit=10")["next"] == "node-a-u10"
+        agents[9].kill()
+        until(lambda: len(items(one, "upstreams")) == 11)
+        page = told(one, "upstreams?limit=10&after=node-a-u10")
+        assert [row["upstream"] for row in page["items"]] == ["node-a-u11", "node-a-u12"]
+
+    def test_a_page_after_the_last_is_empty(self, pair):
+        assert told(pair[0], "endpoints?after=zzz") == {"total": 0, "next": None, "items": []}
+
+    @pytest.mark.parametrize(
+        "query",
+        ["limit=0", "limit=-1", "limit=x", "limit=1e3", f"limit={'9' * 30}", "limit=", "limt=3", "limit=1&limit=2"],
+    )
+    def test_a_query_that_makes_no_sense_is_refused(self, pair, query):
+        assert refusal(pair[0], f"endpoints?{query}") == (400, "bad_query")
+
+    @pytest.mark.parametrize("path", ["upstreams?after=x", "endpoints?where=there", "node?x=1", "nodes/node-a?limit=1"])
+    def test_so_is_one_that_this_page_has_not(self, pair, path):
+        assert refusal(pair[0], path) == (400, "bad_query")
+
+    def test_rows_are_made_a_few_at_a_time(self):
+        made = itertools.count()
+        answer = lists.listing({}, ({"number": next(made)} for _ in range(1000)))
+        assert b'"number": 0' in next(answer.body)
+        assert next(made) == lists.ROWS_AT_ONCE
 
 
-def test_gossip_is_told(pair, capsys):
-    one, _ = pair
-    assert ask(one, "gossip") == 0
-    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert (told["joined"], told["health"], told["links_in"]) == ("yes", "0", "1")
+class TestRecent:
+    def test_the_last_requests_are_told_without_secrets(self, pair):
+        one, _ = pair
+        Agent(one, "web", lambda call: call.respond(200, b"hello"))
+        Agent(one, "shop", lambda call: call.respond(200, b""))
+        client = Client(one)
+        client.get(b"/first?token=secret", b"web.example", b"Authorization: secret\r\n")
+        client.get(b"/second", b"shop.example")
+        newest, oldest = items(one, "requests")
+        assert (newest["path"], newest["endpoint"], newest["upstream"]) == ("/second", "shop", "node-a-u2")
+        assert (oldest["path"], oldest["status"], oldest["bytes_out"]) == ("/first", 200, 5)
+        assert "secret" not in get(one, "requests").text
+        assert items(one, "requests?endpoint=web") == [oldest]
+        assert items(one, "requests?limit=1") == [newest]
+        assert items(one, "errors") == []
 
-
-def test_nothing_is_said_to_be_nothing(pair, capsys):
-    assert ask(pair[0], "upstreams") == 0
-    assert capsys.readouterr().out == "nothing\n"
-
-
-def test_a_page_that_is_none_is_a_wrong_word(pair):
-    with pytest.raises(UsageError, match="unknown page frob: one of node, nodes"):
-        ask(pair[0], "frob")
-
-
-def test_a_node_that_is_not_there_is_named():
-    arguments = parse(command.USAGE, ["--admin=http://127.0.0.1:1"], program="pico status")
-    with pytest.raises(NoStatus, match="no status from http://127.0.0.1:1/status/nodes: connection refused"):
-        gevent.get_hub().threadpool.apply(run_status, (arguments,))
+    def test_the_last_errors_are_told_with_what_is_known_of_them(self, pair):
+        one, _ = pair
+        Client(one).get(b"/", b"nobody.example")
+        sock = connect(one)
+        sock.sendall(b"nonsense\r\n\r\n")
+        assert sock.recv(100)
+        sock.close()
+        malformed, unknown = items(one, "errors")
+        assert (unknown["outcome"], unknown["endpoint"], unknown["status"]) == ("endpoint_not_found", "nobody", 502)
+        assert (malformed["status"], malformed["endpoint"]) == (400, "")
+        assert malformed["reason"]
+        assert items(one, "errors?endpoint=nobody") == [unknown]
+        assert refusal(one, "errors?limit=201") == (400, "bad_query")

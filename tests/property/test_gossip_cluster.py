@@ -34,6 +34,19 @@ def test_what_is_known_of_a_node_is_the_greatest_evidence_in_whatever_order(evid
     assert member is None or member == max(evidence)
 
 
+@covers("GOSSIP-76")
+@given(st.lists(records, min_size=1, max_size=8), st.sets(st.integers(0, 7)))
+def test_forgetting_at_any_moment_brings_nobody_back_and_hides_nobody(evidence, forgets):
+    side = Side("a")
+    for number, record in enumerate(evidence):
+        side.hear("c", Records((("b", record),)))
+        if number in forgets:
+            side.table.forget("b", now=side.now)
+        known = max(evidence[: number + 1])
+        assert side.table.record_of("b") == known
+        assert ("b" in side.table.members()) or known.gone
+
+
 @covers("GOSSIP-35")
 @given(records, records, records)
 def test_records_are_a_lattice_of_which_the_join_is_the_greater(one, two, three):

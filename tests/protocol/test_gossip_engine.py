@@ -899,6 +899,16 @@ class TestSeedsAndAbsent:
         member.pass_time(5)
         assert [said for to, said in member.said() if to == "b"] == []
 
+    @covers("GOSSIP-76")
+    def test_nor_whom_the_operator_wants_forgotten(self) -> None:
+        member = self.absent()
+        assert not member.engine.forget("c", now=member.now)
+        assert member.engine.forget("b", now=member.now)
+        assert member.engine.snapshot().absent == 0 and member.record_of("b") == DEAD
+        member.pass_time(5)
+        assert [said for to, said in member.said() if to == "b"] == []
+        assert not member.engine.forget("b", now=member.now)
+
     def test_nor_where_another_node_is_now(self) -> None:
         member = self.absent()
         member.hear("d", source=at("b"))

@@ -475,6 +475,33 @@ class TestTheDead:
         side.hear("b", delta(b"z", life=NEWER.life))
         assert others(side) == {"b": NEWER} and live(side, "b") == {b"z": b"1"}
 
+    @covers("GOSSIP-76")
+    @pytest.mark.parametrize("gone", [DEAD, LEFT])
+    def test_the_gone_are_forgotten_when_the_operator_wants_it(self, gone: Record) -> None:
+        side = a_with_b()
+        assert not side.table.forget("b", now=0.0) and not side.table.forget("nobody", now=0.0)
+        assert not side.table.forget("a", now=0.0)
+        assert others(side) == {"b": ALIVE}
+        side.hear("c", Records((("b", gone),)))
+        side.table.changes()
+        assert side.table.forget("b", now=0.0) and not side.table.forget("b", now=0.0)
+        assert [change.node_id for change in side.table.changes()] == ["b"]
+        assert others(side) == {} and side.table.snapshot().remembered == 1
+        for evidence in (Records((("b", gone),)), Records((("b", ALIVE),)), delta(b"x")):
+            side.hear("c", evidence)
+            assert others(side) == {}
+        side.hear("b", life=NEWER.life)
+        assert others(side) == {"b": NEWER}
+
+    @covers("GOSSIP-76")
+    def test_who_was_forgotten_by_mistake_contradicts_and_is_back(self) -> None:
+        side = a_with_b()
+        side.hear("c", Records((("b", DEAD),)))
+        assert side.table.forget("b", now=0.0)
+        assert side.hear("b") == [Records((("b", DEAD),))]
+        side.hear("b", Records((("b", ALIVE._replace(inc=1)),)))
+        assert others(side) == {"b": ALIVE._replace(inc=1)}
+
     @covers("GOSSIP-45")
     @pytest.mark.parametrize("gone", [DEAD, LEFT])
     def test_who_is_gone_before_it_was_known_is_only_remembered(self, gone: Record) -> None:

@@ -124,6 +124,7 @@ class GossipEngine:
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
         self._contested = False
+        self._rounds = 0
         self._received = 0
         self._violations: Counter[str] = Counter()
 
@@ -147,6 +148,7 @@ class GossipEngine:
             self.detector.health,
             self.joined,
             len(self._search.absent),
+            self._rounds,
             self._received,
             dict(self._violations),
         )
@@ -283,6 +285,15 @@ class GossipEngine:
         self.detector.probe(node_id, now=now)
         self._settle()
 
+    def forget(self, node_id: str, *, now: float) -> bool:
+        """Speak and think no more of a node that is gone; False when there is none of that name (GOSSIP-76)."""
+        self._advance(now)
+        forgotten = self.table.forget(node_id, now=now)
+        if forgotten:
+            self._search.miss_no_more(node_id)
+        self._settle()
+        return forgotten
+
     # Exchanges.
 
     def open_exchange(self) -> list[bytes]:
@@ -361,6 +372,7 @@ class GossipEngine:
             self._next_round = now + round_s * (0.9 + 0.2 * self._rng.random())
             node_id = self._next_in_ring()
             if node_id is not None:
+                self._rounds += 1
                 self._say(node_id, self._summary())
         if now >= self._next_exchange:
             stretch = 1.0 + max(0.0, log2(max(1, len(self._live)) / LARGE_CLUSTER))

@@ -56,5 +56,6 @@ class GossipSnapshot:
     health: int
     joined: bool
     absent: int
+    rounds: int
     received: int
     violations: dict[str, int]

@@ -559,14 +559,25 @@ class GossipTable:
             if not member.record.gone:
                 continue
             if member.gone_since + self._limits.dead_record_s <= now:  # GOSSIP-44
-                del self._members[node_id]
-                del self._names[bisect_left(self._names, node_id)]
-                self._memory.bury(node_id, member.record, now=now)
-                self._changes.append(Change(node_id, None))
+                self._forget(node_id, member, now=now)
             elif member.replica.applied and member.gone_since + self._limits.dead_state_s <= now:  # GOSSIP-43
                 member.replica = Replica(member.record.life)
                 self._changes.append(Change(node_id, None))
         self._memory.expire(now=now)
+
+    def forget(self, node_id: str, *, now: float) -> bool:
+        """Forget a node that is gone before it is time to; False when there is none of that name (GOSSIP-76)."""
+        member = self._members.get(node_id)
+        if member is None or not member.record.gone:
+            return False
+        self._forget(node_id, member, now=now)
+        return True
+
+    def _forget(self, node_id: str, member: _Member, *, now: float) -> None:
+        del self._members[node_id]
+        del self._names[bisect_left(self._names, node_id)]
+        self._memory.bury(node_id, member.record, now=now)
+        self._changes.append(Change(node_id, None))
 
     def _due(self, member: _Member) -> float:
         if member.replica.applied:

@@ -1,0 +1,7 @@
+"""What a node says of itself and of the cluster to whoever operates it."""
+
+from pico.node.status.endpoints import EndpointPages
+from pico.node.status.nodes import NodePages
+from pico.node.status.pages import Status
+
+__all__ = ["EndpointPages", "NodePages", "Status"]
