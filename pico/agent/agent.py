@@ -35,6 +35,7 @@ from pico.config import AgentConfig, EndpointTarget
 from pico.observability.access_log import AccessLog, cooperative_writer
 from pico.observability.admin import AdminApp, Route
 from pico.observability.hub import HubWatch
+from pico.observability.log_levels import log_routes
 from pico.observability.metrics import AgentMetrics
 from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
@@ -107,7 +108,7 @@ class Agent:
 
     def _routes(self) -> tuple[Route, ...]:
         """What the admin door answers."""
-        return process_routes(self.metrics.render, self.ready)
+        return (*process_routes(self.metrics.render, self.ready), *log_routes())
 
     def ready(self) -> tuple[bool, str]:
         """Whether every endpoint is registered, and if not, which is not."""

@@ -36,6 +36,7 @@ from pico.actors.runtime import GeventActor, install_registry, registered_actors
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig, TlsFiles
 from pico.errors import TransportError
+from pico.node.actions import Actions
 from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
 from pico.node.proxy_door import ClientConnection
@@ -45,6 +46,7 @@ from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
 from pico.observability.admin import Route
 from pico.observability.hub import HubWatch
+from pico.observability.log_levels import log_routes
 from pico.observability.metrics import NodeMetrics
 from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
@@ -86,6 +88,7 @@ class Node:
         self.node_id = node_id
         self.clock = clock if clock is not None else HubClock()
         self.failed = Event()  # set when a part failed for good
+        self.asked = Event()  # set when the node is to drain and end
         self.metrics = NodeMetrics(
             node_id=node_id,
             version=__version__,
@@ -256,7 +259,12 @@ class Node:
 
     def _admin_routes(self) -> tuple[Route, ...]:
         """What the admin door answers; a part of the node that has something to tell adds its own."""
-        return (*process_routes(self.metrics.render, self.ready), *self.status.routes())
+        return (
+            *process_routes(self.metrics.render, self.ready),
+            *log_routes(),
+            *self.status.routes(),
+            *Actions(self.gossip_door, self.upstream_door, self.asked.set).routes(),
+        )
 
     def _serve_client(self, stream: Stream) -> None:
         if self._proxy_tls is None:
@@ -355,10 +363,10 @@ def run_node(config: NodeConfig) -> int:
     install_registry()
     node_id = config.node_id or _made_up_name()
     node = Node(config, node_id=node_id, write_access_log=cooperative_writer(sys.stdout.fileno()), system=system)
-    asked, again = Event(), Event()
+    again = Event()
 
     def on_signal() -> None:
-        (again if asked.is_set() else asked).set()
+        (again if node.asked.is_set() else node.asked).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal_handler(number, on_signal)
@@ -368,7 +376,7 @@ def run_node(config: NodeConfig) -> int:
     _log.info("node %s is ready", node_id)
     notifier.watch(node.clock)
     announcing = gevent.spawn(_announce, node, notifier) if notifier.wanted else None
-    gevent.wait([asked, node.failed], count=1)
+    gevent.wait([node.asked, node.failed], count=1)
     if announcing is not None:
         announcing.kill()
     notifier.stopping("failed" if node.failed.is_set() else "draining")
