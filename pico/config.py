@@ -233,6 +233,7 @@ class NodeConfig:
     admin_tls: TlsFiles | None = None
     upstream_tls: TlsFiles | None = None
     trusted_proxies: tuple[str, ...] = ()  # networks, CIDR
+    proxy_protocol: str = "off"  # doors at which they say who is calling: "off", "proxy", "upstream" or "both"
     balance: str = "least-in-flight"  # or "round-robin"
     access_log: str = "json"  # "json", "keyvalue" or "off"
     log_format: str = "keyvalue"  # or "json"

@@ -71,6 +71,8 @@ HTTPS, door by door. Files in PEM; the certificate first, then its chain:
 
 Behaviour:
   --trusted-proxies=NETWORKS     whose X-Forwarded-* fields are believed, between commas; default: nobody's
+  --proxy-protocol=DOORS         where they say who is calling before all else, by the PROXY protocol: off, proxy,
+                                 upstream or both; default: off
   --balance=HOW                  least-in-flight or round-robin; default: least-in-flight
   --access-log=FORMAT            json, keyvalue or off; default: json
   --log-format=FORMAT            keyvalue or json; default: keyvalue
@@ -130,6 +132,7 @@ FLAGS = (
     Flag("--advertise-upstream", "advertise_upstream", advertised),
     Flag("--advertise-admin", "advertise_admin", advertised),
     Flag("--trusted-proxies", "trusted_proxies", networks),
+    Flag("--proxy-protocol", "proxy_protocol", one_of("off", "proxy", "upstream", "both")),
     Flag("--balance", "balance", one_of("least-in-flight", "round-robin")),
     Flag("--access-log", "access_log", one_of("json", "keyvalue", "off")),
     Flag("--log-format", "log_format", one_of("keyvalue", "json")),
@@ -174,12 +177,19 @@ def config_of(words: Sequence[str]) -> NodeConfig:
     require_longer_silence(config.rpc_limits)
     require_longer_silence(config.peer_limits.rpc_limits, prefix="link-")
     _require_shorter_timeout(config.gossip_timers)
+    _require_balancers(config)
     return dataclasses.replace(
         config,
         proxy_tls=tls_files(arguments, "proxy"),
         upstream_tls=tls_files(arguments, "upstream"),
         admin_tls=tls_files(arguments, "admin"),
     )
+
+
+def _require_balancers(config: NodeConfig) -> None:
+    """Who is calling is asked of nobody but trusted proxies. Raises ``ConfigError``."""
+    if config.proxy_protocol != "off" and not config.trusted_proxies:
+        raise ConfigError("--proxy-protocol", config.proxy_protocol, "off, because --trusted-proxies names nobody")
 
 
 def _require_shorter_timeout(timers: GossipTimers) -> None:

@@ -15,6 +15,7 @@ from pico.actors.proxy_request import ProxyRequest
 from pico.actors.request_services import RequestServices
 from pico.actors.runtime import tell
 from pico.errors import ConnectionLost
+from pico.node.proxy_protocol import NO_PREFACE, Preface
 from pico.protocol.http import Failure, Request, RequestReader, RequestRejected, failure_response
 from pico.transport.parking import Parking
 from pico.transport.stream import Stream
@@ -29,15 +30,19 @@ class ClientConnection:
     """Serves one client connection; ``run`` returns when it is closed."""
 
     def __init__(
-        self, stream: Stream, services: RequestServices, *, scheme: str = "http", tls_version: str = ""
+        self, stream: Stream, services: RequestServices, preface: Preface = NO_PREFACE, *, tls_version: str = ""
     ) -> None:
+        """``tls_version`` says that the client came to this door by TLS; then ``preface.rest`` is not its own."""
         self.host = stream.peer_host
-        self.scheme = scheme
-        self.tls_version = tls_version
+        self.scheme = "https" if tls_version else preface.scheme
+        self.tls_version = tls_version or preface.tls_version
+        self._first_head_until = preface.head_until
         self._own_deadline = inf
         self._stream = stream
         self._services = services
         self._reader = RequestReader(services.http_limits)
+        if preface.rest and not tls_version:
+            self._reader.receive_data(preface.rest)
         self._parking = Parking()
         self._request: ProxyRequest | None = None
         self._wants_body = False
@@ -95,7 +100,7 @@ class ClientConnection:
 
     def _next_request(self) -> Request | None:
         """The next head, or None when there will be none."""
-        self._head_deadline = inf
+        self._head_deadline, self._first_head_until = self._first_head_until, inf
         self._late = False
         while True:
             request = self._reader.next_head()
@@ -114,7 +119,7 @@ class ClientConnection:
     def _next_deadline(self) -> float:
         now, timers = self._services.clock.now(), self._services.timers
         if not self._reader.started:
-            return now + timers.keep_alive_s
+            return min(now + timers.keep_alive_s, self._head_deadline)  # PROXY-14
         self._head_deadline = min(self._head_deadline, now + timers.request_head_s)
         return self._head_deadline
 

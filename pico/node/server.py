@@ -35,11 +35,12 @@ from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, install_registry, registered_actors, tell
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig, TlsFiles
-from pico.errors import TransportError
+from pico.errors import RemoteProtocolError, TransportError
 from pico.node.actions import Actions
 from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
 from pico.node.proxy_door import ClientConnection
+from pico.node.proxy_protocol import NO_PREFACE, Preface, read_preface
 from pico.node.status import EndpointPages, NodePages, Status
 from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
@@ -205,11 +206,15 @@ class Node:
             Child(name="gossip-door", build=self._build_gossip_door),
             Child(
                 name="upstream-door",
-                build=lambda: self._listener("upstream", self._serve_upstream, HANDSHAKES_MAX),
+                build=lambda: self._listener(
+                    "upstream", self._behind_balancers("upstream", self._serve_upstream), HANDSHAKES_MAX
+                ),
             ),
             Child(
                 name="proxy-door",
-                build=lambda: self._listener("proxy", self._serve_client, config.client_connections_max),
+                build=lambda: self._listener(
+                    "proxy", self._behind_balancers("proxy", self._serve_client), config.client_connections_max
+                ),
             ),
             Child(name="admin-door", build=self._build_admin_door),
         ]
@@ -230,7 +235,7 @@ class Node:
         )
 
     def _listener(
-        self, name: str, serve: Callable[[Stream], None], connections_max: int, *, port: int | None = None
+        self, name: str, serve: Callable[[SocketStream], None], connections_max: int, *, port: int | None = None
     ) -> GeventActor:
         listener = Listener(
             getattr(self.config, f"{name}_host"),
@@ -266,18 +271,43 @@ class Node:
             *Actions(self.gossip_door, self.upstream_door, self.asked.set).routes(),
         )
 
-    def _serve_client(self, stream: Stream) -> None:
-        if self._proxy_tls is None:
-            ClientConnection(stream, self.services).run()
-            return
-        secure = self._accept_tls(stream, self._proxy_tls)
-        if secure is not None:
-            ClientConnection(secure, self.services, scheme="https", tls_version=secure.version).run()
+    def _behind_balancers(self, door: str, serve: Callable[..., None]) -> Callable[[SocketStream], None]:
+        """``serve``, told first who is calling where balancers say so; else as it is, at no cost."""
+        if self.config.proxy_protocol not in (door, "both"):
+            return serve
+        timeout_s = self.config.http_timers.request_head_s if door == "proxy" else self.config.handshake_s
+        return partial(self._read_preface, serve, timeout_s)
 
-    def _serve_upstream(self, plain: Stream) -> None:
-        stream = plain if self._upstream_tls is None else self._accept_tls(plain, self._upstream_tls)
-        if stream is not None:
-            self.upstream_door.handle(stream)
+    def _read_preface(self, serve: Callable[..., None], timeout_s: float, stream: SocketStream) -> None:
+        balancer = stream.peer_host
+        if not self.services.trusted_proxies.contains(balancer):  # PROXY-2
+            serve(stream)
+            return
+        try:
+            preface = read_preface(stream, self.clock, timeout_s)
+        except (RemoteProtocolError, TransportError) as error:  # PROXY-13
+            stream.close()
+            self.metrics.proxy_headers.add("refused" if isinstance(error, RemoteProtocolError) else "lost")
+            _log.info("a connection from %s, which was to say who is calling, was closed: %s", balancer, error)
+        else:
+            self.metrics.proxy_headers.add("accepted")
+            serve(stream, preface)
+
+    def _serve_client(self, stream: Stream, preface: Preface = NO_PREFACE) -> None:
+        if self._proxy_tls is None:
+            ClientConnection(stream, self.services, preface).run()
+            return
+        secure = self._accept_tls(stream, self._proxy_tls, preface)
+        if secure is not None:
+            ClientConnection(secure, self.services, preface, tls_version=secure.version).run()
+
+    def _serve_upstream(self, plain: Stream, preface: Preface = NO_PREFACE) -> None:
+        if self._upstream_tls is None:
+            self.upstream_door.handle(plain, preface)
+            return
+        secure = self._accept_tls(plain, self._upstream_tls, preface)
+        if secure is not None:
+            self.upstream_door.handle(secure, preface._replace(rest=b""))
 
     def _cluster(self) -> pykka.ActorRef[Any] | None:
         return self._supervisor.ref("cluster")
@@ -301,9 +331,9 @@ class Node:
     def _contested(self) -> None:
         self.failed.set()
 
-    def _accept_tls(self, stream: Stream, context: SSLContext) -> TlsStream | None:
+    def _accept_tls(self, stream: Stream, context: SSLContext, preface: Preface) -> TlsStream | None:
         try:
-            return accept_tls(stream, context, self.config.http_timers.tls_handshake_s)
+            return accept_tls(stream, context, self.config.http_timers.tls_handshake_s, received=preface.rest)
         except TransportError as error:
             _log.info("the TLS handshake with %s failed: %s", stream.peer_host, error)
             return None
@@ -323,7 +353,7 @@ class Node:
         self.failed.set()
 
 
-def _serve_socket(serve: Callable[[Stream], None], connection: socket.socket, peer: tuple[str, int]) -> None:
+def _serve_socket(serve: Callable[[SocketStream], None], connection: socket.socket, peer: tuple[str, int]) -> None:
     """A handler that raises leaves no socket open; one that returns has closed it or handed it on."""
     stream = SocketStream(connection, peer)
     try:

@@ -31,6 +31,7 @@ from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.config import NodeConfig, websocket_limits
 from pico.errors import ConnectionLost, TransportError
+from pico.node.proxy_protocol import NO_PREFACE, Preface
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import Request, RequestReader, RequestRejected
 from pico.protocol.rpc import BaseEngine, StreamingEngine
@@ -102,11 +103,11 @@ class UpstreamDoor:
         tell(connection.actor_ref, CloseUpstream(reason) if force else DrainUpstream(reason))
         return True
 
-    def handle(self, stream: Stream) -> None:
+    def handle(self, stream: Stream, preface: Preface = NO_PREFACE) -> None:
         """Register the connection or refuse it; runs in the connection's greenlet, which may end afterwards."""
         reader = BlockingReader(stream, self._clock)
         try:
-            registration, request, leftover = self._read_registration(reader)
+            registration, request, leftover = self._read_registration(reader, preface)
             self._check_limits(registration.endpoint_id, stream.peer_host)
         except RegistrationRefused as refused:
             self._refuse(stream, refused.status, refused.code, str(refused), refused.fields)
@@ -130,9 +131,11 @@ class UpstreamDoor:
         for connection in list(self._connections.values()):
             tell(connection.actor_ref, CloseUpstream(reason))
 
-    def _read_registration(self, reader: BlockingReader) -> tuple[Registration, Request, bytes]:
-        until = self._clock.now() + self._config.handshake_s
+    def _read_registration(self, reader: BlockingReader, preface: Preface) -> tuple[Registration, Request, bytes]:
+        until = min(self._clock.now() + self._config.handshake_s, preface.head_until)  # PROXY-14
         heads = RequestReader(self._config.http_limits)
+        if preface.rest:
+            heads.receive_data(preface.rest)
         while (request := heads.next_head()) is None:
             data = reader.receive(max(0.001, until - self._clock.now()))
             if not data:

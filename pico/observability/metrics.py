@@ -181,6 +181,7 @@ class NodeMetrics(_Metrics):
         "forwarded_out",
         "handshakes",
         "parse_rejects",
+        "proxy_headers",
         "retries",
         "upstreams",
     )
@@ -205,6 +206,7 @@ class NodeMetrics(_Metrics):
         self.forwarded_out = 0
         self.parse_rejects = Tally(codes)
         self.handshakes = Tally(HANDSHAKE_RESULTS)
+        self.proxy_headers = Tally(("accepted", "refused", "lost"))
         self.connections = Tally(doors)
         self.connection_failures = Tally(doors)
         self.access_log_dropped: Gauge = _zero
@@ -247,6 +249,7 @@ class NodeMetrics(_Metrics):
         yield from self.cluster.collect()
         yield self.parse_rejects.family("pico_parse_rejects_total", "Requests that were not valid HTTP.", "reason")
         yield self.handshakes.family("pico_upstream_handshakes_total", "Agents at the upstream door.", "result")
+        yield self.proxy_headers.family("pico_proxy_headers_total", "Headers of the PROXY protocol.", "result")
         yield self.connections.family("pico_connections_total", "Connections accepted.", "listener")
         yield self.connection_failures.family(
             "pico_connection_failures_total", "Connections ended by an error of our own.", "listener"

@@ -157,6 +157,8 @@ def _scratch_of(hub: Any) -> memoryview:
 class SocketStream:
     """A stream on a connected socket, which it takes over: the object that was given is detached.
 
+    ``peer_host`` and ``peer_port`` may be set by who knows better, because a balancer has said who its client is.
+
     One watcher for reading lives as long as the connection and is touched only to pause; one for writing exists only
     once something could not be sent. There are no buffers of its own.
     """

@@ -85,14 +85,16 @@ def _refuse_password(key: str) -> str:
     raise ConfigError("key", key, "a key without a passphrase")
 
 
-def accept_tls(stream: Stream, context: ssl.SSLContext, timeout_s: float, *, clock: Clock | None = None) -> TlsStream:
-    """The server's side of the handshake, in the calling greenlet.
+def accept_tls(
+    stream: Stream, context: ssl.SSLContext, timeout_s: float, *, clock: Clock | None = None, received: bytes = b""
+) -> TlsStream:
+    """The server's side of the handshake, in the calling greenlet; ``received`` is what was read of it already.
 
     Raises ``TransportTimeout`` or ``ConnectionLost``; the stream is closed then, and a client that spoke plain HTTP
     was told so.
     """
     try:
-        return _handshake(stream, context, timeout_s, clock, server_side=True)
+        return _handshake(stream, context, timeout_s, clock, server_side=True, received=received)
     except ssl.SSLError as error:
         if error.reason == "HTTP_REQUEST":
             stream.write(PLAIN_HTTP_ANSWER)
@@ -134,11 +136,13 @@ def _handshake(
     *,
     server_side: bool = False,
     server_name: str | None = None,
+    received: bytes = b"",
 ) -> TlsStream:
     """Shake hands, or raise and leave the stream ready to be closed (``ssl.SSLError``) or aborted."""
     clock = clock if clock is not None else HubClock()
     deadline = clock.now() + timeout_s
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    incoming.write(received)
     session = context.wrap_bio(incoming, outgoing, server_side, server_name)
     reader = BlockingReader(stream, clock)
     try:

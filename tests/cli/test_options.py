@@ -18,8 +18,9 @@ BESIDE = {
     "--heartbeat": ["--silence=1h"],
     "--link-heartbeat": ["--link-silence=1h"],
     "--gossip-probe-timeout": ["--gossip-probe=1h"],
+    "--proxy-protocol": ["--trusted-proxies=10.0.0.0/8"],
 }
-"""What makes a large value of an option possible."""
+"""What makes a value of an option possible."""
 
 WITHOUT_A_FIELD = {"--help", "--version", "--server", "--endpoint"}
 
@@ -67,7 +68,7 @@ def check_default(flag: Flag, text: str, defaults: object) -> None:
 
 @pytest.mark.parametrize("flag", node_options.FLAGS, ids=lambda flag: flag.option)
 def test_an_option_sets_its_field_and_no_other(flag: Flag) -> None:
-    samples = ["7", "7s", "4KiB", "round-robin", "off", "json", "debug", "10.0.0.0/8", "somewhere", __file__]
+    samples = ["7", "7s", "4KiB", "round-robin", "both", "off", "json", "debug", "10.0.0.0/8", "somewhere", __file__]
     text = next(sample for sample in samples if is_good(flag, sample))
     beside = BESIDE.get(flag.option, [])
     config = node_options.config_of([f"{flag.option}={text}", *beside])

@@ -121,7 +121,15 @@ def echo(call: Call) -> None:
 class Agent:
     """Registers an endpoint with a node and hands each request to ``handler``, in a greenlet."""
 
-    def __init__(self, node: Node, endpoint: str, handler: Callable[[Call], None] = echo, *, streaming: bool = True):
+    def __init__(
+        self,
+        node: Node,
+        endpoint: str,
+        handler: Callable[[Call], None] = echo,
+        *,
+        streaming: bool = True,
+        before: bytes = b"",
+    ):
         self.handler = handler
         self.node = node
         node.testers.append(self)
@@ -130,7 +138,7 @@ class Agent:
         self.calls: list[Call] = []
         self._greenlets: list[gevent.Greenlet] = []
         sock = connect(node, "upstream-door")
-        sock.sendall(handshake(endpoint, streaming=streaming))
+        sock.sendall(before + handshake(endpoint, streaming=streaming))
         head, leftover = read_head(sock)
         assert head.startswith(b"HTTP/1.1 101"), head
         raw = plain_socket(sock)

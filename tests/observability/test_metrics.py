@@ -132,6 +132,7 @@ def test_what_a_node_tells() -> None:
         "pico_retries",
         "pico_parse_rejects",
         "pico_upstream_handshakes",
+        "pico_proxy_headers",
         "pico_connections",
         "pico_connection_failures",
         "pico_access_log_dropped",
