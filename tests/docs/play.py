@@ -64,9 +64,9 @@ class Shell:
 
     MARK = "--- typed, and ended with"
 
-    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+    def __init__(self, directory: Path, environment: dict[str, str], within: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            ["bash", "--norc", "--noprofile"],
+            [*within, "bash", "--norc", "--noprofile"],
             cwd=directory,
             env=environment,
             stdin=subprocess.PIPE,
@@ -143,7 +143,7 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._environment = _checkout(directory)
-        self._shell = Shell(directory, self._environment)
+        self._shells: dict[str, Shell] = {}
         self._terminals: dict[str, Terminal] = {}
 
     def play(self, step: Step) -> None:
@@ -159,41 +159,50 @@ class Machine:
         elif step.terminal:
             self._run_on(step)
         elif step.until:
-            self._type_until(step.commands)
+            self._type_until(self._shell(step.machine), step.commands)
         else:
-            self._type(step.commands)
+            self._type(self._shell(step.machine), step.commands)
 
     def said(self) -> str:
         """What stands in all terminals."""
         return "".join(f"--- terminal {name}\n{one.said}\n" for name, one in self._terminals.items())
+
+    def _shell(self, machine: str) -> Shell:
+        if machine not in self._shells:
+            self._shells[machine] = Shell(self._directory, self._environment, _on(machine))
+        return self._shells[machine]
 
     def _run_on(self, step: Step) -> None:
         if step.terminal in self._terminals:
             raise Wrong(f"something runs in terminal {step.terminal} already")
         *before, last = step.commands
         command = "\n".join([*(one.text for one in before), last.text])
-        within = ["ip", "netns", "exec", step.machine] if step.machine else []
-        terminal = Terminal(step.terminal, command, self._directory, self._environment, within)
+        terminal = Terminal(step.terminal, command, self._directory, self._environment, _on(step.machine))
         self._terminals[step.terminal] = terminal
         terminal.until(last.output or ())
 
-    def _type(self, commands: Sequence[Command]) -> None:
+    def _type(self, shell: Shell, commands: Sequence[Command]) -> None:
         for command, following in itertools.zip_longest(commands, commands[1:]):
-            said, code = self._shell.type(command.text)
+            said, code = shell.type(command.text)
             if code and not (following and following.text == "echo $?"):
                 raise Wrong(f"$ {command.text}\nended with {code} and said\n{said}")
             if command.output is not None and not matches(said, command.output):
                 raise Wrong(f"$ {command.text}\nsaid\n{said}\nand not\n" + "\n".join(command.output))
 
-    def _type_until(self, commands: Sequence[Command]) -> None:
+    def _type_until(self, shell: Shell, commands: Sequence[Command]) -> None:
         deadline = time.monotonic() + SHOWN_S
         while True:
             try:
-                return self._type(commands)
+                return self._type(shell, commands)
             except Wrong:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(POLL_S)
+
+
+def _on(machine: str) -> list[str]:
+    """What stands before a command that is to run on that machine."""
+    return ["ip", "netns", "exec", machine] if machine else []
 
 
 def _checkout(directory: Path) -> dict[str, str]:

@@ -1,0 +1,260 @@
+"""What the documentation takes from the code: ``python -m docs.generate`` writes it, ``--check`` only compares.
+
+Responsible for: which table of the code becomes which picture or part of a page. Refuses to know: how it is drawn, and
+everything that the tables do not say.
+
+A part of a page stands between the comments ``<!-- generated: NAME -->`` and ``<!-- end of what is generated -->``.
+What is around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+from docs.drawing import Arrow, Column, Message, columns, sequence, states
+from pico.cli import agent_options, node_options
+from pico.cli import pico as commands
+from pico.protocol.cluster import Condition, Standing, standing_of, status_of
+from pico.protocol.gossip.values import Rank, Record
+from pico.protocol.http.failures import Failure
+from pico.protocol.rpc.messages import MessageType
+from pico.protocol.rpc.states import HALF, HalfState, Input
+from pico.protocol.tunnel.states import LINK, LinkState
+
+__all__ = ["PARTS", "PICTURES", "main", "parts_of", "stale"]
+
+DOCS = Path(__file__).parent
+PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end of what is generated -->)", re.DOTALL)
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def link() -> str:
+    """The life of an agent's wish to have one endpoint registered."""
+    places = {
+        LinkState.WAITING: (0, 1),
+        LinkState.DIALLING: (1, 0),
+        LinkState.GIVEN_UP: (2, 0),
+        LinkState.OPEN: (2, 1),
+        LinkState.DRAINING: (1, 2),
+        LinkState.CLOSED: (2, 2),
+    }
+    return states(
+        {state.value: place for state, place in places.items()},
+        [Arrow(a.value, b.value, cause.value) for a, row in LINK.items() for cause, b in row.items()],
+        start=LinkState.WAITING.value,
+        ends=[state.value for state in LinkState if not LINK[state]],
+        title="The states of a link",
+    )
+
+
+def half() -> str:
+    """One direction of a stream."""
+    arrows = [Arrow(a.name, b.name, cause.name) for a, row in HALF.items() for cause, b in row.items()]
+    for state, row in HALF.items():
+        ending = [cause.name for cause, after in row.items() if not (cause is Input.INFORMATIONAL or not HALF[after])]
+        arrows += [Arrow(state.name, HalfState.ENDED.name, f"{cause} with END") for cause in ending]
+    return states(
+        {HalfState.HEAD.name: (0, 0.4), HalfState.BODY.name: (1.4, 0.4), HalfState.ENDED.name: (0.7, 1.4)},
+        arrows,
+        start=HalfState.HEAD.name,
+        ends=[state.name for state in HalfState if not HALF[state]],
+        title="The states of one half of a stream",
+    )
+
+
+CHANGES: dict[str, Callable[[Record, bool], tuple[Record, bool]]] = {
+    "it answers": lambda record, verified: (record, True),
+    "no answer": lambda record, verified: (_ranked(record, Rank.SUSPECT), verified),
+    "it contradicts": lambda record, verified: (_ranked(record, Rank.ALIVE), verified),
+    "no answer for long": lambda record, verified: (_ranked(record, Rank.DEAD), verified),
+    "it says goodbye": lambda record, verified: (record._replace(left=True), verified),
+}
+"""What can happen to a node in the eyes of another one."""
+
+
+def _ranked(record: Record, rank: Rank) -> Record:
+    """One step: nobody is declared dead who was not suspected, and the dead contradict nobody."""
+    steps = {(Rank.ALIVE, Rank.SUSPECT), (Rank.SUSPECT, Rank.ALIVE), (Rank.SUSPECT, Rank.DEAD)}
+    return record._replace(rank=rank) if (record.rank, rank) in steps else record
+
+
+def node() -> str:
+    """Under which word a node is shown, and what moves it to another; found by asking ``status_of`` for each."""
+    places = {"hearsay": (0, 0.75), "alive": (1.2, 0), "left": (2.4, 0), "suspect": (1.2, 1.5), "dead": (2.4, 1.5)}
+    arrows: dict[Arrow, None] = {}
+    for rank, left, verified in itertools.product(Rank, (False, True), (False, True)):
+        before = Record(life=1, left=left, rank=rank)
+        if before.gone:
+            continue
+        for change, happen in CHANGES.items():
+            after, seen = happen(before, verified)
+            source, target = status_of(before, verified=verified), status_of(after, verified=seen)
+            if source is not target:
+                arrows[Arrow(source.value, target.value, change)] = None
+    return states(places, arrows, start="hearsay", ends=["dead", "left"], title="The words under which a node is shown")
+
+
+HEAD, DATA, WINDOW = (kind.name for kind in (MessageType.HEAD, MessageType.DATA, MessageType.WINDOW))
+
+
+def request() -> str:
+    """One request that enters at one node and is served through another."""
+    client, entry, owner, agent, service = lanes = ["client", "entry node", "node with tunnel", "agent", "service"]
+    return sequence(
+        lanes,
+        [
+            Message(client, entry, "POST /x\nHost: web.example"),
+            Message(entry, owner, f"{HEAD}, first bytes\n(peer link)"),
+            Message(owner, agent, f"{HEAD}, first bytes\n(tunnel)"),
+            Message(agent, service, "POST /x\n(keep-alive)"),
+            Message(client, entry, "body"),
+            Message(entry, owner, DATA),
+            Message(owner, agent, DATA),
+            Message(agent, service, "body"),
+            Message(agent, owner, f"{WINDOW}: bytes taken"),
+            Message(owner, entry, f"{WINDOW}: passed on"),
+            Message(service, agent, "200, body"),
+            Message(agent, owner, f"{HEAD}, {DATA}, END"),
+            Message(owner, entry, f"{HEAD}, {DATA}, END"),
+            Message(entry, client, "200, body"),
+        ],
+        title="One request, hop by hop",
+    )
+
+
+WHO = {
+    "client": [
+        Failure.BAD_REQUEST,
+        Failure.BODY_INCOMPLETE,
+        Failure.ENDPOINT_MISSING,
+        Failure.INVALID_ENDPOINT,
+        Failure.METHOD_NOT_ALLOWED,
+        Failure.HEADER_TIMEOUT,
+        Failure.BODY_TIMEOUT,
+        Failure.BODY_TOO_LARGE,
+        Failure.TARGET_TOO_LONG,
+        Failure.EXPECTATION_FAILED,
+        Failure.FIELDS_TOO_LARGE,
+        Failure.NOT_IMPLEMENTED,
+        Failure.VERSION_NOT_SUPPORTED,
+        Failure.CLIENT_CLOSED,
+        Failure.CLIENT_STALLED,
+    ],
+    "node": [Failure.INTERNAL, Failure.DRAINING, Failure.LOOP_DETECTED],
+    "agent, tunnel": [Failure.ENDPOINT_NOT_FOUND, Failure.TUNNEL_LOST, Failure.RESPONSE_TOO_LARGE, Failure.OVERLOADED],
+    "service": [
+        Failure.SERVICE_UNREACHABLE,
+        Failure.SERVICE_MALFORMED,
+        Failure.SERVICE_CLOSED,
+        Failure.SERVICE_TIMEOUT,
+        Failure.RESPONSE_TIMEOUT,
+    ],
+}
+"""The part to look at first."""
+
+
+def failures() -> str:
+    """Which part to look at, by code."""
+    return columns(
+        [Column(who, tuple(f"{one.status} {one.code}" for one in several)) for who, several in WHO.items()],
+        title="Where a request fails, by status and code",
+    )
+
+
+PICTURES: dict[str, Callable[[], str]] = {
+    "link": link,
+    "half": half,
+    "node": node,
+    "request": request,
+    "failures": failures,
+}
+
+
+# -- parts of pages ----------------------------------------------------------------------------------------------------
+
+
+def failure_table() -> str:
+    """The table of failures, one row for each, by status."""
+    rows = ["| status | `x-pico-error` | what the client reads | look first at |", "| --- | --- | --- | --- |"]
+    for failure in sorted(Failure, key=lambda one: one.status):
+        who = next(who for who, several in WHO.items() if failure in several)
+        again = f" `Retry-After: {failure.retry_after_s}`" if failure.retry_after_s else ""
+        code = f"[`{failure.code}`](troubleshooting.md#{failure.status}-{failure.code})"
+        said = failure.message if failure.status != 499 else f"nothing: it is in the log only. {failure.message}"
+        rows.append(f"| {failure.status} | {code} | {said}{again} | {who} |")
+    return "\n".join(rows)
+
+
+def standings() -> str:
+    """How readily requests are given to a node, for each condition that it can be in."""
+    rows = ["| the node | requests are given to it |", "| --- | --- |"]
+    said = {
+        Standing.ROUTABLE: "yes",
+        Standing.LAST_RESORT: "only when no other node has the endpoint",
+        Standing.NOT: "no",
+    }
+    cases = {
+        "answers": (Condition(verified=True), False),
+        "answers and says that it drains": (Condition(verified=True), True),
+        "is suspected": (Condition(verified=True, suspect=True), False),
+        "did not answer this node's own probe, or its link broke": (Condition(verified=True, lowered=True), False),
+        "is known from others only": (Condition(), False),
+        "is dead or has left": (Condition(verified=True, gone=True), False),
+    }
+    for what, (condition, draining) in cases.items():
+        rows.append(f"| {what} | {said[standing_of(condition, draining=draining)]} |")
+    return "\n".join(rows)
+
+
+def usages() -> str:
+    """The usage text of every program and of every command."""
+    texts = {"pico-node": node_options.USAGE, "pico-agent": agent_options.USAGE, "pico": commands.USAGE}
+    for name, command in commands.COMMANDS.items():
+        texts[f"pico {name}"] = import_module(command.module).USAGE
+    return "\n\n".join(f"## `{program}`\n\n```text\n{text.strip()}\n```" for program, text in texts.items())
+
+
+PARTS: dict[str, Callable[[], str]] = {"failures": failure_table, "standings": standings, "usages": usages}
+
+
+# -- writing and comparing ---------------------------------------------------------------------------------------------
+
+
+def parts_of(text: str) -> str:
+    """The text of a page with every generated part made anew."""
+    return PART.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[3]}", text)
+
+
+def wanted() -> Iterator[tuple[Path, str]]:
+    """Every file that is generated, or has a generated part, with what is to stand in it."""
+    for name, draw in PICTURES.items():
+        yield DOCS / "pictures" / f"{name}.svg", draw()
+    for page in sorted(DOCS.glob("*.md")):
+        yield page, parts_of(page.read_text())
+
+
+def stale() -> list[str]:
+    """The files that are not as they would be generated now."""
+    return [path.name for path, text in wanted() if not path.is_file() or path.read_text() != text]
+
+
+def main(words: list[str]) -> int:
+    """Write what is stale; with ``--check`` only name it, and 1 if there is any."""
+    if words == ["--check"]:
+        print(*stale(), sep="\n")
+        return int(bool(stale()))
+    (DOCS / "pictures").mkdir(exist_ok=True)
+    for path, text in wanted():
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

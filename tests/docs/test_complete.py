@@ -1,0 +1,84 @@
+"""What an operator can meet stands in the documentation: codes, alerts, lines of the log, options."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from pico.cli import agent_options, node_options
+from pico.cli import pico as commands
+from pico.protocol.http.failures import Failure
+from tests.docs.pages import ROOT, anchors_of, pages
+
+TROUBLE = ROOT / "docs" / "troubleshooting.md"
+ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
+SERIOUS = ("warning", "error", "exception", "critical")
+COMMAND_LINE = ROOT / "pico" / "cli"
+
+
+def complaints() -> Iterator[tuple[str, str]]:
+    """Every warning and error that a node or an agent writes, with ``...`` for what is filled in, and where."""
+    for path in sorted((ROOT / "pico").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Attribute)
+                and call.func.attr in SERIOUS
+                and ast.unparse(call.func.value) == "_log"
+            ):
+                first = call.args[0]
+                assert isinstance(first, ast.Constant), f"{path}:{call.lineno}: a line that cannot be looked for"
+                yield re.sub(r"%[-0-9.]*[a-z]", "...", str(first.value)), f"{path.name}:{call.lineno}"
+
+
+COMPLAINTS = dict(complaints())
+
+
+@pytest.mark.parametrize("line", COMPLAINTS)
+def test_a_warning_or_an_error_is_explained(line: str) -> None:
+    assert f"`{line}`" in TROUBLE.read_text(), f"{COMPLAINTS[line]}: explain it in {TROUBLE.name}"
+
+
+def test_only_lines_that_are_written_are_explained() -> None:
+    explained = TROUBLE.read_text().partition("## By line in the log")[2]
+    cells = [row.split("|")[1] for row in explained.splitlines() if row.startswith("| `")]
+    lines = {line for cell in cells for line in re.findall(r"`([^`]+)`", cell)}
+    assert not lines - set(COMPLAINTS)
+    assert len(lines) > 10
+
+
+@pytest.mark.parametrize("failure", Failure, ids=lambda failure: failure.code)
+def test_a_status_code_has_its_section(failure: Failure) -> None:
+    assert f"{failure.status}-{failure.code}" in anchors_of(TROUBLE)
+
+
+def test_an_alert_has_its_section() -> None:
+    names = re.findall(r"^ *- alert: (\w+)$", ALERTS.read_text(), re.MULTILINE) if ALERTS.exists() else []
+    assert not {kebab(name) for name in names} - anchors_of(TROUBLE)
+
+
+def kebab(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def options() -> set[str]:
+    """Every option of every program."""
+    texts = [node_options.USAGE, agent_options.USAGE, commands.USAGE]
+    texts += [import_module(command.module).USAGE for command in commands.COMMANDS.values()]
+    return set(re.findall(r"--[a-z][a-z0-9-]*", "\n".join(texts)))
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if "spec" not in page.parts], ids=lambda page: page.name)
+def test_an_option_that_is_named_exists(page: Path) -> None:
+    """As a word of its own between backquotes; longer pieces of code may be of other programs."""
+    named = set(re.findall(r"`(--[a-z][a-z0-9-]*)(?:=[^`]*)?`", page.read_text()))
+    assert not named - options()
+
+
+def test_the_names_of_alerts_become_anchors() -> None:
+    assert kebab("PicoNodeDown") == "pico-node-down"
