@@ -18,10 +18,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from pico.actors.questions import Questions
 from pico.actors.routes import Routes, Upstream
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import UNKNOWN_LENGTH, RequestHead, ResponseHead
-from pico.protocol.routing import address_of, may_try_again
+from pico.protocol.routing import address_of, is_question, may_try_again
 from pico.protocol.rpc import (
     CreditReceived,
     DataReceived,
@@ -54,6 +55,8 @@ class Forwarding:
         self.routes = routes
         self.metrics = metrics
         self.attempts_max = attempts_max
+        self.questions: Questions | None = None
+        """Who answers what peers ask about this node; set by its composition."""
         self.relays = 0
         """Requests in flight that came from peers: a node that drains waits for them."""
         self._links: dict[AcceptedLink, None] = {}
@@ -100,8 +103,12 @@ class AcceptedLink:
         self.multiplexer = build(self)
 
     def stream_opened(self, event: StreamOpened) -> None:
-        """A request has been forwarded to this node."""
-        Relay.begin(self._forwarding, self.multiplexer, event)
+        """A request has been forwarded to this node; or the node itself is meant, which is rare."""
+        questions = self._forwarding.questions
+        if questions is not None and is_question(event.head):
+            questions.begin(self.multiplexer, event)
+        else:
+            Relay.begin(self._forwarding, self.multiplexer, event)
 
     def goaway_received(self, reason: str) -> None:
         """Nothing is opened from this side anyway."""

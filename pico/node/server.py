@@ -30,6 +30,7 @@ from pico import __version__
 from pico.actors.endpoint_pool import Endpoints
 from pico.actors.listener import Listener
 from pico.actors.messages import DrainCluster, LeaveCluster, StopAccepting
+from pico.actors.questions import Questions
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, install_registry, registered_actors, tell
@@ -41,7 +42,7 @@ from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
 from pico.node.proxy_door import ClientConnection
 from pico.node.proxy_protocol import NO_PREFACE, Preface, read_preface
-from pico.node.status import EndpointPages, NodePages, Status
+from pico.node.status import Elsewhere, EndpointPages, NodePages, Status
 from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
@@ -134,7 +135,9 @@ class Node:
             ),
             EndpointPages(node_id, self.clock, self.routes, self.upstream_door, self.services.recent),
             self.services.recent,
+            Elsewhere(self.gossip_door),
         )
+        self.gossip_door.forwarding.questions = Questions(self.clock, AdminApp(self.status.routes_here()).read)
         self._proxy_tls = _context(config.proxy_tls)
         self._upstream_tls = _context(config.upstream_tls)
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)

@@ -16,12 +16,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from pico.errors import PicoError
 from pico.observability.admin_guard import objection
 
-__all__ = ["JSON_TYPE", "AdminApp", "Answer", "Refused", "Request", "Route", "Stream", "acts", "json_answer", "reads"]
+__all__ = [
+    "JSON_TYPE",
+    "AdminApp",
+    "Answer",
+    "Handler",
+    "Refused",
+    "Request",
+    "Route",
+    "Stream",
+    "acts",
+    "json_answer",
+    "reads",
+]
 
 BODY_BYTES_MAX: Final = 16 * 1024
 """Of the body of an action."""
@@ -199,6 +211,19 @@ class AdminApp:
         except Refused as refused:
             answer = _error(refused)
         return self._begin(answer, environ["REQUEST_METHOD"], start_response, close=has_body)
+
+    def read(self, target: str) -> Answer:
+        """What a GET of that path and query is answered, by whatever way it came here."""
+        path, _, query = target.partition("?")
+        try:
+            handlers, names = self._at(unquote(path))
+            if "GET" not in handlers:
+                raise Refused(405, "method_not_allowed", "this is not to be read")
+            answer = _handled(handlers["GET"], Request("GET", unquote(path), names, _query_of(query)))
+        except Refused as refused:
+            return _error(refused)
+        assert isinstance(answer, Answer), "what has no end is not asked for in this way"
+        return answer
 
     def _find(self, environ: Mapping[str, Any]) -> tuple[Handler, Request]:
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")

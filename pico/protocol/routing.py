@@ -1,8 +1,8 @@
 """Which upstream or peer a request goes to, and whether it may go to another one afterwards.
 
 Responsible for: the choice among the upstreams of one endpoint, the choice among the peers that have it, the line that
-tells a peer which endpoint is meant, and the rule about trying again. Refuses to know: what an upstream or a peer is
-beyond how much it has in flight and whether it takes more, and how the others are told.
+tells a peer which endpoint is meant, or that the node itself is, and the rule about trying again. Refuses to know: what
+an upstream or a peer is beyond how much it has in flight and whether it takes more, and how the others are told.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pico.protocol.rpc import ResetCode
 __all__ = [
     "BALANCERS",
     "DETOURS_MAX",
+    "QUESTION_BYTES_MAX",
     "Balancer",
     "LeastInFlight",
     "PeerChoice",
@@ -26,7 +27,10 @@ __all__ = [
     "address_of",
     "addressed",
     "choose_peer",
+    "is_question",
     "may_try_again",
+    "question",
+    "question_of",
 ]
 
 DETOURS_MAX: Final = 16
@@ -200,6 +204,33 @@ def address_of(head: RequestHead) -> tuple[str, RequestHead] | None:
         return None
     block = head.field_block[match.end() :]
     return match[1].decode("ascii"), RequestHead(head.method, head.target, block, head.body_length, head.upgrade)
+
+
+# Questions about a node itself.
+
+QUESTION_BYTES_MAX: Final = 1024
+_QUESTION_LINE: Final = b"x-pico-status: 1\r\n"
+_QUESTION = re.compile(rb"/status/[!-~]*").fullmatch
+
+
+def question(target: str) -> RequestHead | None:
+    """The head with which a node asks a peer for what its admin door says there; None for what cannot be asked."""
+    head = RequestHead(b"GET", target.encode("utf-8", "surrogatepass"), _QUESTION_LINE, 0, b"")
+    return None if question_of(head) is None else head
+
+
+def is_question(head: RequestHead) -> bool:
+    """Whether a head from a peer means the node itself, not an endpoint; if it is a valid one, is another matter."""
+    return head.field_block.startswith(b"x-pico-status:")
+
+
+def question_of(head: RequestHead) -> str | None:
+    """The target of a question; None for one that breaks a rule (ROUTING-21)."""
+    if head.method != b"GET" or head.field_block != _QUESTION_LINE or head.body_length or head.upgrade:
+        return None
+    if len(head.target) > QUESTION_BYTES_MAX or not _QUESTION(head.target):
+        return None
+    return head.target.decode("ascii")
 
 
 # Trying again.

@@ -224,3 +224,50 @@ class TestRecent:
         assert malformed["reason"]
         assert items(one, "errors?endpoint=nobody") == [unknown]
         assert refusal(one, "errors?limit=201") == (400, "bad_query")
+
+
+class TestElsewhere:
+    def test_another_node_tells_the_same_as_at_its_own_door(self, pair):
+        one, other = pair
+        Agent(other, "web")
+        for path in ("upstreams", "nodes/node-a", "endpoints?limit=1", "upstreams/node-b-u1"):
+            here = told(other, path)
+            there = told(one, path + ("&" if "?" in path else "?") + "node=node-b")
+            assert without_time(there) == without_time(here), path
+        assert told(one, "node?node=node-a")["node"] == "node-a"
+        assert told(one, "node?node=node-b")["node"] == "node-b"
+
+    def test_its_refusals_are_its_own(self, pair):
+        one, _ = pair
+        assert refusal(one, "upstreams/node-b-u1?node=node-b") == (404, "unknown_upstream")
+        assert refusal(one, "nodes?limit=0&node=node-b") == (400, "bad_query")
+
+    @covers("ROUTING-22")
+    def test_it_is_not_asked_further(self, pair):
+        one, other = pair
+        answer = other.gossip_door.forwarding.questions._answer("/status/node?node=node-a")
+        assert answer.status == 400
+        del one
+
+    def test_why_a_node_does_not_answer_is_said(self, pair):
+        one, other = pair
+        assert refusal(one, "node?node=node-c") == (404, "unknown_node")
+        assert refusal(one, f"endpoints?node=node-b&after={'x' * 1100}") == (400, "node_too_long")
+        other.gossip_door.forwarding.questions = None
+        assert refusal(one, "node?node=node-b") == (502, "node_too_old")
+        draining = gevent.spawn(other.drain)
+        until(lambda: row(one, "node-b")["status"] == "left", "the leave")
+        answer = get(one, "node?node=node-b")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "node_unreachable")
+        assert answer.json()["error"]["message"] == "node-b: it is left"
+        draining.get()
+
+
+def without_time(said):
+    """Without what differs from one moment to the next."""
+    if isinstance(said, list):
+        return [without_time(one) for one in said]
+    if isinstance(said, dict):
+        moving = ("since_s", "up_s", "bytes_sent", "bytes_received", "round_trip_s")
+        return {name: without_time(value) for name, value in said.items() if name not in moving}
+    return said

@@ -13,7 +13,16 @@ from pico.config import GossipLimits
 from pico.protocol.cluster import ClusterView, Condition, Standing, endpoint_key
 from pico.protocol.gossip.state import OwnState
 from pico.protocol.http.values import RequestHead
-from pico.protocol.routing import LeastInFlight, PeerChoice, RoundRobin, address_of, addressed, choose_peer
+from pico.protocol.routing import (
+    LeastInFlight,
+    PeerChoice,
+    RoundRobin,
+    address_of,
+    addressed,
+    choose_peer,
+    question,
+    question_of,
+)
 from tests.rules import covers
 
 
@@ -129,3 +138,11 @@ def test_a_choice_costs_the_same_with_one_and_with_ten_thousand_endpoints_on_the
 def test_whatever_the_block_the_address_comes_back(endpoint_id, block):
     head = RequestHead(b"GET", b"/", block, 0, b"")
     assert address_of(addressed(head, endpoint_id)) == (endpoint_id, head)
+
+
+@covers("ROUTING-21")
+@given(st.text(max_size=40))
+def test_whatever_is_asked_comes_back_or_is_not_asked(rest):
+    head = question(f"/status/{rest}")
+    assert (head is None) is (not all("!" <= letter <= "~" for letter in rest))
+    assert head is None or question_of(head) == f"/status/{rest}"

@@ -17,7 +17,10 @@ from pico.protocol.routing import (
     address_of,
     addressed,
     choose_peer,
+    is_question,
     may_try_again,
+    question,
+    question_of,
 )
 from pico.protocol.rpc import ResetCode
 from tests.rules import covers
@@ -160,3 +163,14 @@ def test_the_line_that_names_the_endpoint_is_written_first_and_taken_out_again()
 )
 def test_a_head_without_that_line_in_front_is_addressed_to_nobody(block):
     assert address_of(RequestHead(b"GET", b"/", block, 0, b"")) is None
+
+
+@covers("ROUTING-21")
+def test_a_question_is_told_from_a_request_and_comes_back():
+    head = question("/status/nodes?limit=3")
+    assert head is not None and is_question(head)
+    assert question_of(head) == "/status/nodes?limit=3"
+    assert not is_question(addressed(head, "web"))
+    for target in ("/", "/metrics", "/status/\n", "/status/ x", "/status/" + "x" * 1017):
+        assert question(target) is None, target
+    assert question("/status/" + "x" * 1016) is not None

@@ -36,7 +36,7 @@ class NodePages:
         endpoints: Callable[[], int],
         ready: Callable[[], tuple[bool, str]],
     ) -> None:
-        self._node_id = node_id
+        self.node_id = node_id
         self._clock = clock
         self._metrics = metrics
         self._gossip_door = gossip_door
@@ -59,12 +59,12 @@ class NodePages:
         """Every node that is known, this one among them (CLUSTER-17), in order."""
         cluster = self._gossip_door.actor
         others = cluster.engine.table.members() if cluster is not None else ()
-        return sorted([*others, self._node_id])
+        return sorted([*others, self.node_id])
 
     def row(self, node_id: str) -> Row | None:
         """One of them; None for one that is not known."""
         cluster = self._gossip_door.actor
-        if node_id == self._node_id:
+        if node_id == self.node_id:
             return self._own_row(cluster)
         record = cluster.engine.table.member(node_id) if cluster is not None else None
         return None if cluster is None or record is None else self._row(cluster, node_id, record)
@@ -76,8 +76,8 @@ class NodePages:
             return {}
         snapshot, standing, exchanges = cluster.engine.snapshot(), cluster.standing(), self._metrics.cluster.exchanges
         return {
-            "node": self._node_id,
-            **_state(cluster, self._node_id),
+            "node": self.node_id,
+            **_state(cluster, self.node_id),
             "inc": snapshot.record.inc,
             "joined": snapshot.joined,
             "health": snapshot.health,
@@ -114,7 +114,7 @@ class NodePages:
     def _own_row(self, cluster: Cluster | None) -> Row:
         record = cluster.engine.table.record if cluster is not None else Record(0)
         return {
-            "node": self._node_id,
+            "node": self.node_id,
             "status": NodeStatus.ALIVE.value,
             "self": True,
             "since_s": self._for(self._began_at),

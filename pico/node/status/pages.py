@@ -7,13 +7,16 @@ changes anything.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
+from pico.node.status.elsewhere import Elsewhere
 from pico.node.status.endpoints import EndpointPages
 from pico.node.status.lists import Row, listing, no_such, page_of
 from pico.node.status.nodes import NodePages
 from pico.node.upstream_door import UpstreamDoor
-from pico.observability.admin import Answer, Refused, Request, Route, json_answer, reads
+from pico.observability.admin import Answer, Handler, Refused, Request, Route, Stream, json_answer, reads
 from pico.observability.recent import ERRORS_MAX, REQUESTS_MAX, Recent
 
 __all__ = ["Status"]
@@ -24,13 +27,26 @@ RECENT_DEFAULT: Final = 100
 class Status:
     """One per node."""
 
-    def __init__(self, nodes: NodePages, endpoints: EndpointPages, recent: Recent) -> None:
+    def __init__(self, nodes: NodePages, endpoints: EndpointPages, recent: Recent, elsewhere: Elsewhere) -> None:
         self.nodes = nodes
         self.endpoints = endpoints
         self.recent = recent
+        self._elsewhere = elsewhere
 
     def routes(self) -> tuple[Route, ...]:
-        """What of it is told at the admin door."""
+        """What is told at the admin door: of this node, or of the one that ``node`` names in the query."""
+        return tuple(reads(route.path, partial(self._here_or_there, route.handle)) for route in self.routes_here())
+
+    def _here_or_there(self, page: Handler, request: Request) -> Answer | Stream:
+        node_id = request.query.get("node")
+        if node_id is None:
+            return page(request)
+        if node_id == self.nodes.node_id:
+            return page(replace(request, query={k: v for k, v in request.query.items() if k != "node"}))
+        return self._elsewhere.tell(node_id, request)
+
+    def routes_here(self) -> tuple[Route, ...]:
+        """What this node tells of itself, to other nodes, too."""
         return tuple(
             reads(f"/status/{path}", page)
             for path, page in (
