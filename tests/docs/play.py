@@ -43,7 +43,7 @@ def isolation() -> list[str]:
 
 def why_not() -> str:
     """Why no command can be run here; empty when they can."""
-    for program in ("unshare", "ip", "bash", "curl", "make"):
+    for program in ("unshare", "ip", "bash", "curl", "make", "openssl", "pgrep"):
         if shutil.which(program) is None:
             return f"the commands of the pages need the program {program}"
     tried = subprocess.run([*isolation(), "ip", "link", "set", "lo", "up"], capture_output=True, text=True)

@@ -33,7 +33,7 @@ def complaints() -> Iterator[tuple[str, str]]:
             ):
                 first = call.args[0]
                 assert isinstance(first, ast.Constant), f"{path}:{call.lineno}: a line that cannot be looked for"
-                yield re.sub(r"%[-0-9.]*[a-z]", "...", str(first.value)), f"{path.name}:{call.lineno}"
+                yield re.sub(r"(?:%[-0-9.]*[a-z])+", "...", str(first.value)), f"{path.name}:{call.lineno}"
 
 
 COMPLAINTS = dict(complaints())
