@@ -98,6 +98,10 @@ cluster-bench: install ## a cluster of real processes: how fast it heals; ARGS=-
 bench: install ## requests a second, latency and CPU for each request
 	@$(BIN)/pico bench $(ARGS)
 
+.PHONY: reference
+reference: install ## docs/configuration.md and the JSON Schemas, made of the table of settings
+	@$(BIN)/python -m pico.cli.schema docs
+
 .PHONY: clean
 clean: ## all that was made here, .venv too
 	rm -rf .venv build dist mutants .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov

@@ -17,8 +17,9 @@ from importlib import import_module
 from pathlib import Path
 
 from docs.drawing import Arrow, Column, Message, columns, sequence, states
-from pico.cli import agent_options, node_options
 from pico.cli import pico as commands
+from pico.cli.agent_options import AGENT
+from pico.cli.node_options import NODE
 from pico.protocol.cluster import Condition, Standing, standing_of, status_of
 from pico.protocol.gossip.values import Rank, Record
 from pico.protocol.http.failures import Failure
@@ -215,7 +216,7 @@ def standings() -> str:
 
 def usages() -> str:
     """The usage text of every program and of every command."""
-    texts = {"pico-node": node_options.USAGE, "pico-agent": agent_options.USAGE, "pico": commands.USAGE}
+    texts = {"pico-node": NODE.usage, "pico-agent": AGENT.usage, "pico": commands.USAGE}
     for name, command in commands.COMMANDS.items():
         texts[f"pico {name}"] = import_module(command.module).USAGE
     return "\n\n".join(f"## `{program}`\n\n```text\n{text.strip()}\n```" for program, text in texts.items())

@@ -225,6 +225,7 @@ class NodeConfig:
     cluster_name: str = "pico"
     join: tuple[tuple[str, int], ...] = ()  # gossip ports of other nodes, names or addresses
     cluster_key_file: str = ""  # empty: what nodes say to each other is not encrypted
+    cluster_key: str = field(default="", repr=False)  # what would stand in that file
     advertise_gossip: str = ""  # host, or host:port, under which other nodes reach this one; empty: found out
     advertise_proxy: str = ""
     advertise_upstream: str = ""

@@ -1,6 +1,6 @@
 """The admin door as a part of a process: it is started, stopped and restarted like the others.
 
-Responsible for: its port. Refuses to know: what it answers (``pico.observability.admin``).
+Responsible for: its port, and the certificate there. Refuses to know: what it answers (``pico.observability.admin``).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pico.actors.runtime import GeventActor
 from pico.config import TlsFiles
 from pico.observability.admin import AdminApp
 from pico.observability.admin_server import AdminServer
+from pico.transport.tls import server_context
 
-__all__ = ["AdminDoor"]
+__all__ = ["AdminDoor", "admin_context"]
 
 _log = logging.getLogger("pico.admin")
 
@@ -34,7 +35,7 @@ class AdminDoor(GeventActor):
         app: AdminApp,
         *,
         option: str = "--admin-port",
-        tls: TlsFiles | None = None,
+        tls: SSLContext | None = None,
         inherited: Any = None,
     ) -> None:
         """``inherited`` is a socket that listens already: then ``host`` and ``port`` are not looked at."""
@@ -48,12 +49,18 @@ class AdminDoor(GeventActor):
 
     def on_start(self) -> None:
         """Bind and serve."""
-        context = _server_context(self._tls) if self._tls is not None else None
         listening = self._inherited or listening_socket(*self.address, option=self._option)
         self.address = readable(listening.getsockname())
-        self._server = AdminServer(_cooperative(listening), self._app, context)
+        self._server = AdminServer(_cooperative(listening), self._app, self._tls)
         self._server.start()
         _log.info("%s listens on %s", self._option, shown(*self.address))
+
+    def renew(self, tls: SSLContext) -> None:
+        """From now on who connects gets this certificate, at a door that had one before."""
+        assert self._tls is not None, "a door begins with TLS or has none"
+        self._tls = tls
+        if self._server is not None:
+            self._server.renew(tls)
 
     def on_receive(self, message: Any) -> Any:
         """Answer."""
@@ -65,7 +72,9 @@ class AdminDoor(GeventActor):
             self._server.stop(timeout=0)
 
 
-def _server_context(files: TlsFiles) -> SSLContext:
+def admin_context(files: TlsFiles) -> SSLContext:
+    """For an admin door; raises ``ConfigError`` that names the file at fault."""
+    server_context(files)  # finds what is wrong with them
     # gevent's own, so that a handshake waits in its greenlet only, in an unpatched program, too.
     context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)

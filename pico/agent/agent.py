@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from ssl import SSLContext
 from typing import Any, Final
 
 import gevent
@@ -29,6 +28,7 @@ from pico.actors.supervisor import Child, Restart, Supervisor
 from pico.agent.dialling import Server, server_of
 from pico.agent.forwarding import Forwarder
 from pico.agent.link import LinkActor
+from pico.agent.materials import AgentMaterials
 from pico.agent.messages import StopLink
 from pico.agent.service import Service
 from pico.config import AgentConfig, EndpointTarget
@@ -44,7 +44,6 @@ from pico.transport.clock import Clock, HubClock
 from pico.transport.deadlines import Deadlines
 from pico.transport.notify import Notifier
 from pico.transport.parking import sleep
-from pico.transport.tls import client_context
 
 __all__ = ["Agent", "run_agent"]
 
@@ -83,7 +82,7 @@ class Agent:
         self._rng = rng if rng is not None else random.SystemRandom()
         self._deadlines = Deadlines(self.clock)
         self._servers: tuple[Server, ...] = tuple(server_of(url) for url in config.servers)
-        self._tls = client_context(config.ca_file) if any(server.tls for server in self._servers) else None
+        self._materials = AgentMaterials.read(config)
         self._services: list[Service] = []
         self._links: dict[str, LinkActor] = {}
         self._supervisors = [self._supervised(target) for target in config.endpoints]
@@ -136,7 +135,7 @@ class Agent:
 
     def _supervised(self, target: EndpointTarget) -> Supervisor:
         """A link that is started anew when it fails; what befalls one is not the trouble of the others."""
-        tls: SSLContext | None = client_context(self.config.service_ca_file) if target.tls else None
+        tls = self._materials.service_tls if target.tls else None
         service = Service(target, self.config, self.clock, self._deadlines, self.metrics, tls)
         self._services.append(service)
         forwarder = Forwarder(service, self.config, self.clock, self.metrics, self.access_log)
@@ -155,7 +154,7 @@ class Agent:
             self.clock,
             self._rng,
             self.metrics,
-            self._tls,
+            self._materials.server_tls,
             gave_up=self._gave_up,
             ended=self._link_ended,
         )

@@ -6,6 +6,7 @@ Refuses to know: the options, and what an agent does.
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -17,22 +18,27 @@ def main() -> int:
 
     monkey.patch_all()
 
-    from pico.cli.agent_options import PROGRAM
     from pico.cli.command_line import guarded
 
-    return guarded(PROGRAM, _run)
+    return guarded("pico-agent", _run)
 
 
 def _run() -> int:
-    from pico.cli.agent_options import config_of
+    from pico.cli.agent_options import AGENT
+    from pico.cli.sources import read_settings
 
-    config = config_of(sys.argv[1:])
+    reading = read_settings(AGENT, sys.argv[1:], os.environ)
+    config = reading.config
 
     # Only now the rest: a wrong word on the command line is answered without loading it.
+    import logging
+
     from pico.agent.agent import run_agent
     from pico.observability.logs import configure
 
     configure(config.log_format, config.log_level, sys.stderr)
+    for warning in reading.warnings:
+        logging.getLogger("pico.config").warning("%s", warning)
     return run_agent(config)
 
 

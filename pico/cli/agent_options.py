@@ -1,134 +1,182 @@
-"""The options of an agent, and the configuration that they make.
+"""What can be set of an agent.
 
-Responsible for: the usage text of ``pico-agent`` and which option sets which field. Refuses to know: what an agent
-does.
+Responsible for: the rows of the table, and which values do not go together. Refuses to know: where a value comes from,
+and what an agent does with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Callable
+from typing import Final
 
-from pico.cli.command_line import parse
-from pico.cli.flags import Flag, configured, require_longer_silence
-from pico.cli.values import (
-    bind_host,
-    count,
-    duration,
-    field_value,
-    host_port,
-    host_port_of_url,
-    one_of,
-    port,
-    readable_file,
-    server_url,
+from pico.cli.kinds import (
+    COUNT,
+    DURATION,
+    DURATION_OR_ZERO,
+    ENDPOINTS,
+    FIELD_VALUE,
+    FILE,
+    HOST,
+    PORT,
+    SERVERS,
+    choice,
+    size,
 )
-from pico.config import AgentConfig, EndpointTarget
-from pico.errors import ConfigError, RemoteProtocolError
-from pico.protocol.http.endpoint import endpoint_id
+from pico.cli.relations import require_more
+from pico.cli.settings import Change, Program, Section, Setting
+from pico.config import AgentConfig
+from pico.errors import ConfigError
 
-__all__ = ["FLAGS", "PROGRAM", "USAGE", "config_of", "target"]
+__all__ = ["AGENT"]
 
-PROGRAM = "pico-agent"
+RELOAD = Change.RELOAD
 
-USAGE = """\
-pico-agent: makes a service reachable under an endpoint ID, through a tunnel that it opens to a node.
+PLACES: Final = Section(
+    "Where from and where to",
+    "",
+    (
+        Setting(
+            "servers", "servers", SERVERS,
+            "upstream door of a node, http://HOST:PORT or https://HOST:PORT; given several times, the next is tried "
+            "when one fails", option="server",
+        ),
+        Setting(
+            "endpoints", "endpoints", ENDPOINTS,
+            "an endpoint ID and the service behind it: web=3000, web=localhost:3000, web=http://10.0.0.7:3000 or "
+            "web=https://intranet.example; several times, if need be", RELOAD, option="endpoint",
+        ),
+        Setting(
+            "host_header", "host_header", FIELD_VALUE, "what the service reads as Host", RELOAD,
+            none="what the client sent",
+        ),
+        Setting(
+            "ca_file", "ca_file", FILE, "authorities for https servers, in PEM", RELOAD, none="those of the system"
+        ),
+        Setting(
+            "service_ca_file", "service_ca_file", FILE, "authorities for https services, in PEM", RELOAD,
+            none="those of the system",
+        ),
+    ),
+)  # fmt: skip
 
-Usage:
-  pico-agent (--server=URL)... (--endpoint=TARGET)... [options]
+BEHAVIOUR: Final = Section(
+    "Behaviour",
+    "A duration is 500ms, 10s, 5m or 1h",
+    (
+        Setting("access_log", "access_log", choice("json", "keyvalue", "off"), "json, keyvalue or off", RELOAD),
+        Setting("log_format", "log_format", choice("keyvalue", "json"), "keyvalue or json", RELOAD),
+        Setting(
+            "log_level", "log_level", choice("debug", "info", "warning", "error"), "debug, info, warning or error",
+            RELOAD,
+        ),
+        Setting("admin_port", "admin_port", PORT, "for /livez, /readyz and /metrics; 0: none"),
+        Setting("admin_host", "admin_host", HOST, none="every address"),
+        Setting(
+            "grace_period", "link_timers.grace_period_s", DURATION_OR_ZERO,
+            "for requests in flight when the agent stops",
+        ),
+        Setting("connect_timeout", "connect_s", DURATION, "to the service", RELOAD),
+        Setting(
+            "response_head_timeout", "response_head_s", DURATION,
+            "from the whole request to the head of its response", RELOAD,
+        ),
+        Setting("response_idle_timeout", "response_idle_s", DURATION, "no byte of a response body", RELOAD),
+        Setting("idle_connections_max", "idle_connections_max", COUNT, "kept open to one service", RELOAD),
+        Setting("idle_connection_timeout", "idle_connection_s", DURATION, "how long", RELOAD),
+        Setting("dial_timeout", "link_timers.dial_s", DURATION, "to a server, with TLS and the handshake"),
+        Setting("backoff_max", "link_timers.backoff_max_s", DURATION, "the longest wait before another try"),
+        Setting(
+            "heartbeat", "rpc_limits.heartbeat_s", DURATION,
+            "quiet time after which a tunnel is asked for a sign of life", RELOAD,
+        ),
+        Setting(
+            "silence", "rpc_limits.silence_s", DURATION, "quiet time after which a tunnel is given up", RELOAD
+        ),
+    ),
+)  # fmt: skip
 
-  -h, --help                     print this text
-  --version                      print the version
+RARE_LINKS: Final = Section(
+    "Tunnels, rarely changed",
+    "Tunnels that are open keep what they began with",
+    (
+        Setting("backoff_first", "link_timers.backoff_first_s", DURATION, "the first wait before another try"),
+        Setting("stable_after", "link_timers.stable_s", DURATION, "a tunnel that lived so long starts the waits anew"),
+        Setting(
+            "retry_after_max", "link_timers.retry_after_max_s", DURATION_OR_ZERO,
+            "the longest Retry-After that is obeyed",
+        ),
+        Setting(
+            "linger_timeout", "link_timers.linger_s", DURATION_OR_ZERO,
+            "from the goodbye to the earliest close, for requests that cross it",
+        ),
+        Setting("draining_max", "link_timers.draining_max", COUNT, "old tunnels that finish what they have"),
+        Setting(
+            "tunnel_streams_max", "rpc_limits.streams_max", COUNT, "requests in one tunnel at one time", RELOAD
+        ),
+        Setting(
+            "tunnel_control_bytes_max", "rpc_limits.control_bytes_max", size(lowest=1024),
+            "answers queued towards a node that does not read", RELOAD,
+        ),
+        Setting(
+            "tunnel_fragments_max", "websocket_limits.fragments_max", COUNT, "frames of one WebSocket message", RELOAD
+        ),
+        Setting(
+            "base_body_bytes_max", "rpc_limits.base_body_bytes_max", size(lowest=0, highest=1024**3),
+            "one body, for nodes that speak the base protocol only", RELOAD,
+        ),
+        Setting(
+            "base_streams_max", "rpc_limits.base_streams_max", COUNT, "requests in a tunnel to such a node", RELOAD
+        ),
+    ),
+    rare=True,
+)  # fmt: skip
 
-Where from and where to:
-  --server=URL                   upstream door of a node, http://HOST:PORT or https://HOST:PORT; given several times,
-                                 the next is tried when one fails
-  --endpoint=TARGET              an endpoint ID and the service behind it: web=3000, web=localhost:3000,
-                                 web=http://10.0.0.7:3000 or web=https://intranet.example; several times, if need be
-  --host-header=HOST             what the service reads as Host; default: what the client sent
-  --ca-file=FILE                 authorities for https servers, in PEM; default: those of the system
-  --service-ca-file=FILE         authorities for https services, in PEM; default: those of the system
+RARE_RESPONSES: Final = Section(
+    "Responses, rarely changed",
+    "",
+    (
+        Setting(
+            "head_bytes_max", "http_limits.head_bytes_max", size(lowest=1024, highest=64 * 1024), "one response head",
+            RELOAD,
+        ),
+        Setting("fields_max", "http_limits.fields_max", COUNT, "fields of one response", RELOAD),
+        Setting(
+            "field_line_bytes_max", "http_limits.field_line_bytes_max", size(lowest=256, highest=64 * 1024),
+            "one field with its name", RELOAD,
+        ),
+        Setting(
+            "chunk_line_bytes_max", "http_limits.chunk_line_bytes_max", size(lowest=32, highest=64 * 1024),
+            "size and extension of one chunk", RELOAD,
+        ),
+        Setting(
+            "trailer_bytes_max", "http_limits.trailer_bytes_max", size(lowest=0, highest=16 * 1024),
+            "fields after a body", RELOAD,
+        ),
+        Setting(
+            "informational_max", "http_limits.informational_max", COUNT, "1xx responses before the final one", RELOAD
+        ),
+    ),
+    rare=True,
+)  # fmt: skip
 
-Behaviour. A duration is 500ms, 10s, 5m or 1h:
-  --access-log=FORMAT            json, keyvalue or off; default: off
-  --log-format=FORMAT            keyvalue or json; default: keyvalue
-  --log-level=LEVEL              debug, info, warning or error; default: info
-  --admin-port=PORT              for /livez, /readyz and /metrics; default: none
-  --admin-host=HOST              default: 127.0.0.1
-  --grace-period=DURATION        for requests in flight when the agent stops; default: 30s
-  --connect-timeout=DURATION         to the service; default: 5s
-  --response-head-timeout=DURATION   from the whole request to the head of its response; default: 1m
-  --response-idle-timeout=DURATION   no byte of a response body; default: 5m
-  --idle-connections-max=COUNT       kept open to one service; default: 64
-  --idle-connection-timeout=DURATION how long; default: 30s
-  --dial-timeout=DURATION            to a server, with TLS and the handshake; default: 10s
-  --backoff-max=DURATION             the longest wait before another try; default: 15s
-  --heartbeat=DURATION               quiet time after which a tunnel is asked for a sign of life; default: 2s
-  --silence=DURATION                 quiet time after which a tunnel is given up; default: 6s
-"""
 
-_or_zero = partial(duration, zero=True)
+def _check(config: AgentConfig, named: Callable[[str], str]) -> None:
+    limits, timers = config.rpc_limits, config.link_timers
+    require_more("silence", limits.silence_s, "heartbeat", limits.heartbeat_s, named)
+    require_more("backoff_max", timers.backoff_max_s, "backoff_first", timers.backoff_first_s, named, equal=True)
+    seen = set()
+    for target in config.endpoints:
+        if target.endpoint_id in seen:
+            expected = "each endpoint ID once; a second agent may register it too"
+            raise ConfigError(named("endpoints"), target.endpoint_id, expected)
+        seen.add(target.endpoint_id)
 
-FLAGS = (
-    Flag("--host-header", "host_header", field_value),
-    Flag("--ca-file", "ca_file", readable_file),
-    Flag("--service-ca-file", "service_ca_file", readable_file),
-    Flag("--access-log", "access_log", one_of("json", "keyvalue", "off")),
-    Flag("--log-format", "log_format", one_of("keyvalue", "json")),
-    Flag("--log-level", "log_level", one_of("debug", "info", "warning", "error")),
-    Flag("--admin-port", "admin_port", port),
-    Flag("--admin-host", "admin_host", bind_host),
-    Flag("--grace-period", "link_timers.grace_period_s", _or_zero),
-    Flag("--connect-timeout", "connect_s", duration),
-    Flag("--response-head-timeout", "response_head_s", duration),
-    Flag("--response-idle-timeout", "response_idle_s", duration),
-    Flag("--idle-connections-max", "idle_connections_max", count),
-    Flag("--idle-connection-timeout", "idle_connection_s", duration),
-    Flag("--dial-timeout", "link_timers.dial_s", duration),
-    Flag("--backoff-max", "link_timers.backoff_max_s", duration),
-    Flag("--heartbeat", "rpc_limits.heartbeat_s", duration),
-    Flag("--silence", "rpc_limits.silence_s", duration),
+
+AGENT: Final = Program(
+    name="pico-agent",
+    intro="makes a service reachable under an endpoint ID, through a tunnel that it opens to a node.",
+    defaults=AgentConfig(servers=(), endpoints=()),
+    sections=(PLACES, BEHAVIOUR, RARE_LINKS, RARE_RESPONSES),
+    check=_check,
+    required=("servers", "endpoints"),
 )
-
-
-def config_of(words: Sequence[str]) -> AgentConfig:
-    """The configuration that a command line asks for. Raises ``UsageError`` and ``ConfigError``."""
-    arguments = parse(USAGE, words, program=PROGRAM)
-    servers, endpoints = arguments["--server"], arguments["--endpoint"]
-    assert isinstance(servers, list) and isinstance(endpoints, list)  # both repeat in the usage text
-    required = AgentConfig(
-        servers=tuple(server_url("--server", text) for text in servers), endpoints=_distinct(map(target, endpoints))
-    )
-    config = configured(required, FLAGS, arguments)
-    require_longer_silence(config.rpc_limits)
-    return config
-
-
-def target(text: str) -> EndpointTarget:
-    """What one ``--endpoint`` says: an ID, and where its service is. Raises ``ConfigError``."""
-    option = "--endpoint"
-    name, equals, where = text.partition("=")
-    if not equals or not where:
-        raise ConfigError(option, text, "an endpoint ID and a service, such as web=localhost:3000")
-    try:
-        checked = endpoint_id(name)
-    except RemoteProtocolError as error:
-        raise ConfigError(option, text, f"an endpoint ID before the equals sign ({error})") from error
-    tls = False
-    if "://" in where:
-        (host, number), tls = host_port_of_url(option, where)
-    elif ":" in where:
-        host, number = host_port(option, where)
-    else:
-        host, number = "localhost", port(option, where, lowest=1)
-    return EndpointTarget(endpoint_id=checked, host=host, port=number, tls=tls)
-
-
-def _distinct(targets: Iterable[EndpointTarget]) -> tuple[EndpointTarget, ...]:
-    distinct: dict[str, EndpointTarget] = {}
-    for one in targets:
-        if distinct.setdefault(one.endpoint_id, one) is not one:
-            raise ConfigError(
-                "--endpoint", one.endpoint_id, "each endpoint ID once; a second agent may register it too"
-            )
-    return tuple(distinct.values())

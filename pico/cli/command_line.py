@@ -41,8 +41,12 @@ class _Option:
     required: bool
 
 
-def parse(usage: str, words: Sequence[str], *, program: str, commands: bool = False) -> Arguments:
+def parse(
+    usage: str, words: Sequence[str], *, program: str, commands: bool = False, brief: str | None = None
+) -> Arguments:
     """Fit ``words`` to the ``usage`` text. ``--help`` and ``--version`` print and raise ``SystemExit(0)``.
+
+    With a ``brief`` text ``--help`` prints that one, and ``--help-all`` the whole.
 
     A ``program`` of two words is a command of the first: the usage text names both. With ``commands`` the first word
     that is no option ends the options: the words after it belong to the command.
@@ -50,8 +54,8 @@ def parse(usage: str, words: Sequence[str], *, program: str, commands: bool = Fa
     """
     options = _options_of(usage)
     seen, plain = _check(options, words, commands=commands)
-    if "--help" in seen:
-        print(usage.strip(), flush=True)
+    if "--help" in seen or (brief is not None and "--help-all" in seen):
+        print((usage if brief is None or "--help-all" in seen else brief).strip(), flush=True)
         raise SystemExit(OK)
     if "--version" in seen:
         print(f"{program} {__version__}", flush=True)

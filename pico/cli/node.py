@@ -6,6 +6,7 @@ Refuses to know: the options, and what a node does.
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -18,21 +19,26 @@ def main() -> int:
     monkey.patch_all()
 
     from pico.cli.command_line import guarded
-    from pico.cli.node_options import PROGRAM
 
-    return guarded(PROGRAM, _run)
+    return guarded("pico-node", _run)
 
 
 def _run() -> int:
-    from pico.cli.node_options import config_of
+    from pico.cli.node_options import NODE
+    from pico.cli.sources import read_settings
 
-    config = config_of(sys.argv[1:])
+    reading = read_settings(NODE, sys.argv[1:], os.environ)
+    config = reading.config
 
     # Only now the rest: a wrong word on the command line is answered without loading it.
+    import logging
+
     from pico.node.server import run_node
     from pico.observability.logs import configure
 
     configure(config.log_format, config.log_level, sys.stderr)
+    for warning in reading.warnings:
+        logging.getLogger("pico.config").warning("%s", warning)
     return run_node(config)
 
 

@@ -1,199 +1,381 @@
-"""The options of a node, and the configuration that they make.
+"""What can be set of a node.
 
-Responsible for: the usage text of ``pico-node`` and which option sets which field. Refuses to know: what a node does.
+Responsible for: the rows of the table, and which values do not go together. Refuses to know: where a value comes from,
+and what a node does with it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable
+from typing import Final
 
-from pico.cli.command_line import parse
-from pico.cli.flags import Flag, configured, require_longer_silence, tls_files
-from pico.cli.values import (
-    addresses,
-    advertised,
-    bind_host,
-    count,
-    duration,
-    name,
-    networks,
-    one_of,
-    port,
-    readable_file,
+from pico.cli.kinds import (
+    ADDRESSES,
+    ADVERTISED,
+    COUNT,
+    COUNT_OR_ZERO,
+    DURATION,
+    DURATION_OR_ZERO,
+    FACTOR,
+    FILE,
+    HOST,
+    NAME,
+    NETWORKS,
+    NUMBER,
+    PORT,
+    TEXT,
+    choice,
     size,
 )
-from pico.config import GossipTimers, NodeConfig
+from pico.cli.relations import require_both_files, require_less, require_more
+from pico.cli.settings import Change, Program, Section, Setting
+from pico.config import NodeConfig
 from pico.errors import ConfigError
 
-__all__ = ["FLAGS", "PROGRAM", "USAGE", "config_of"]
+__all__ = ["NODE"]
 
-PROGRAM = "pico-node"
+RELOAD, REPLACE = Change.RELOAD, Change.REPLACE
 
-USAGE = """\
-pico-node: one node of Pico. Agents connect to its upstream door, clients to its proxy door.
-
-Usage:
-  pico-node [options]
-
-  -h, --help                     print this text
-  --version                      print the version
-
-Doors. A host is an address or a name to listen on, empty for every address; port 0 takes any free port:
-  --proxy-host=HOST              for clients; default: every address
-  --proxy-port=PORT              default: 8000
-  --admin-host=HOST              for operators and probes; default: 127.0.0.1
-  --admin-port=PORT              default: 8001
-  --upstream-host=HOST           for agents; default: every address
-  --upstream-port=PORT           default: 8002
-  --gossip-host=HOST             for other nodes; default: every address
-  --gossip-port=PORT             UDP and TCP; default: 8003
-
-The cluster. Any number of nodes that know one of the others behave as one server:
-  --join=ADDRESSES               gossip ports of other nodes, host or host:port, between commas; default: none
-  --node-id=NAME                 of this node, the same after a restart; default: none, one is made of the
-                                 host's name and chance
-  --cluster-name=NAME            nodes of another cluster are not listened to; default: pico
-  --cluster-key-file=FILE        keys with which nodes encrypt what they say to each other; default: none
-  --advertise-gossip=ADDRESS     where other nodes reach this one, host or host:port; default: none, it is found out
-  --advertise-proxy=ADDRESS      where clients reach it, for status; default: none, the host of the gossip port
-  --advertise-upstream=ADDRESS   where agents reach it; default: none, likewise
-  --advertise-admin=ADDRESS      where operators reach it; default: none, likewise
-
-HTTPS, door by door. Files in PEM; the certificate first, then its chain:
-  --proxy-tls-cert=FILE          certificate of the proxy door
-  --proxy-tls-key=FILE           its key
-  --upstream-tls-cert=FILE       certificate of the upstream door: agents then connect with https://
-  --upstream-tls-key=FILE        its key
-  --admin-tls-cert=FILE          certificate of the admin door
-  --admin-tls-key=FILE           its key
-
-Behaviour:
-  --trusted-proxies=NETWORKS     whose X-Forwarded-* fields are believed, between commas; default: nobody's
-  --proxy-protocol=DOORS         where they say who is calling before all else, by the PROXY protocol: off, proxy,
-                                 upstream or both; default: off
-  --balance=HOW                  least-in-flight or round-robin; default: least-in-flight
-  --access-log=FORMAT            json, keyvalue or off; default: json
-  --log-format=FORMAT            keyvalue or json; default: keyvalue
-  --log-level=LEVEL              debug, info, warning or error; default: info
-  --attempts-max=COUNT           upstreams tried for one request; default: 3
-  --endpoint-wait=DURATION       how long a request waits for an endpoint that has just left; 0: not; default: 2s
-  --drain-delay=DURATION         from the failing readiness to the closing of the proxy door; default: 1s
-  --grace-period=DURATION        for requests in flight when the node stops; default: 30s
-
-Limits. A size is a number of bytes or 64KiB, 10MiB, 1GiB:
-  --body-bytes-max=SIZE          one request body; 0: no limit; default: 0
-  --head-bytes-max=SIZE          one request head; default: 64KiB
-  --fields-max=COUNT             fields of one request; default: 128
-  --client-connections-max=COUNT        default: 10000
-  --upstreams-max=COUNT                 default: 10000
-  --upstreams-per-endpoint-max=COUNT    default: 256
-  --upstreams-per-address-max=COUNT     default: 4096
-  --requests-per-endpoint-max=COUNT     in flight at one time; default: 10000
-
-Timers. A duration is 500ms, 10s, 5m or 1h:
-  --tls-handshake-timeout=DURATION   default: 10s
-  --handshake-timeout=DURATION       an agent's, from its first byte to the accepted upgrade; default: 10s
-  --request-head-timeout=DURATION    from the first byte of a head to its last; default: 20s
-  --keep-alive-timeout=DURATION      between requests; default: 75s
-  --body-idle-timeout=DURATION       no byte of a request body; default: 30s
-  --response-head-timeout=DURATION   from the whole request to the head of its response; default: 1m
-  --response-idle-timeout=DURATION   no byte of a response body; default: 5m
-  --write-stall-timeout=DURATION     a client that takes no byte; default: 1m
-  --upgrade-idle-timeout=DURATION    no byte in either direction after an upgrade; default: 1h
-  --request-total-timeout=DURATION   a whole request; 0: no limit; default: 0
-  --heartbeat=DURATION               quiet time after which a tunnel is asked for a sign of life; default: 5s
-  --silence=DURATION                 quiet time after which a tunnel is given up; default: 15s
-  --link-heartbeat=DURATION          the same for the link to another node; default: 1s
-  --link-silence=DURATION            default: 2500ms
-  --gossip-probe=DURATION            from one probe of another node to the next; default: 500ms
-  --gossip-probe-timeout=DURATION    for its answer, after which others are asked to help; default: 200ms
-  --gossip-round=DURATION            from one comparison with another node to the next; default: 200ms
-"""
-
-_or_zero = partial(duration, zero=True)
-
-FLAGS = (
-    Flag("--proxy-host", "proxy_host", bind_host),
-    Flag("--proxy-port", "proxy_port", port),
-    Flag("--admin-host", "admin_host", bind_host),
-    Flag("--admin-port", "admin_port", port),
-    Flag("--upstream-host", "upstream_host", bind_host),
-    Flag("--upstream-port", "upstream_port", port),
-    Flag("--gossip-host", "gossip_host", bind_host),
-    Flag("--gossip-port", "gossip_port", port),
-    Flag("--join", "join", addresses),
-    Flag("--node-id", "node_id", name),
-    Flag("--cluster-name", "cluster_name", name),
-    Flag("--cluster-key-file", "cluster_key_file", readable_file),
-    Flag("--advertise-gossip", "advertise_gossip", advertised),
-    Flag("--advertise-proxy", "advertise_proxy", advertised),
-    Flag("--advertise-upstream", "advertise_upstream", advertised),
-    Flag("--advertise-admin", "advertise_admin", advertised),
-    Flag("--trusted-proxies", "trusted_proxies", networks),
-    Flag("--proxy-protocol", "proxy_protocol", one_of("off", "proxy", "upstream", "both")),
-    Flag("--balance", "balance", one_of("least-in-flight", "round-robin")),
-    Flag("--access-log", "access_log", one_of("json", "keyvalue", "off")),
-    Flag("--log-format", "log_format", one_of("keyvalue", "json")),
-    Flag("--log-level", "log_level", one_of("debug", "info", "warning", "error")),
-    Flag("--attempts-max", "attempts_max", count),
-    Flag("--endpoint-wait", "endpoint_wait_s", _or_zero),
-    Flag("--drain-delay", "drain_delay_s", _or_zero),
-    Flag("--grace-period", "grace_period_s", _or_zero),
-    Flag("--body-bytes-max", "http_limits.body_bytes_max", partial(size, lowest=0)),
-    # More than this fits into no tunnel: spec/rpc.md, head_bytes_max.
-    Flag("--head-bytes-max", "http_limits.head_bytes_max", partial(size, lowest=1024, highest=64 * 1024)),
-    Flag("--fields-max", "http_limits.fields_max", count),
-    Flag("--client-connections-max", "client_connections_max", count),
-    Flag("--upstreams-max", "upstreams_max", count),
-    Flag("--upstreams-per-endpoint-max", "upstreams_per_endpoint_max", count),
-    Flag("--upstreams-per-address-max", "upstreams_per_address_max", count),
-    Flag("--requests-per-endpoint-max", "requests_per_endpoint_max", count),
-    Flag("--tls-handshake-timeout", "http_timers.tls_handshake_s", duration),
-    Flag("--handshake-timeout", "handshake_s", duration),
-    Flag("--request-head-timeout", "http_timers.request_head_s", duration),
-    Flag("--keep-alive-timeout", "http_timers.keep_alive_s", duration),
-    Flag("--body-idle-timeout", "http_timers.body_idle_s", duration),
-    Flag("--response-head-timeout", "http_timers.response_head_s", duration),
-    Flag("--response-idle-timeout", "http_timers.response_idle_s", duration),
-    Flag("--write-stall-timeout", "http_timers.write_stall_s", duration),
-    Flag("--upgrade-idle-timeout", "http_timers.upgrade_idle_s", duration),
-    Flag("--request-total-timeout", "http_timers.request_total_s", _or_zero),
-    Flag("--heartbeat", "rpc_limits.heartbeat_s", duration),
-    Flag("--silence", "rpc_limits.silence_s", duration),
-    Flag("--link-heartbeat", "peer_limits.rpc_limits.heartbeat_s", duration),
-    Flag("--link-silence", "peer_limits.rpc_limits.silence_s", duration),
-    Flag("--gossip-probe", "gossip_timers.probe_s", duration),
-    Flag("--gossip-probe-timeout", "gossip_timers.probe_timeout_s", duration),
-    Flag("--gossip-round", "gossip_timers.round_s", duration),
+DOORS: Final = Section(
+    "Doors",
+    "A host is an address or a name to listen on, empty for every address; port 0 takes any free port",
+    (
+        Setting("proxy_host", "proxy_host", HOST, "for clients", none="every address"),
+        Setting("proxy_port", "proxy_port", PORT),
+        Setting("admin_host", "admin_host", HOST, "for operators and probes", none="every address"),
+        Setting("admin_port", "admin_port", PORT),
+        Setting("upstream_host", "upstream_host", HOST, "for agents", none="every address"),
+        Setting("upstream_port", "upstream_port", PORT),
+        Setting("gossip_host", "gossip_host", HOST, "for other nodes", none="every address"),
+        Setting("gossip_port", "gossip_port", PORT, "UDP and TCP"),
+    ),
 )
 
+CLUSTER: Final = Section(
+    "The cluster",
+    "Any number of nodes that know one of the others behave as one server",
+    (
+        Setting(
+            "join", "join", ADDRESSES, "gossip ports of other nodes, host or host:port, between commas", RELOAD
+        ),
+        Setting(
+            "node_id", "node_id", NAME, "of this node, the same after a restart",
+            none="one is made of the host's name and chance",
+        ),
+        Setting("cluster_name", "cluster_name", NAME, "nodes of another cluster are not listened to"),
+        Setting(
+            "cluster_key_file", "cluster_key_file", FILE,
+            "keys with which nodes encrypt what they say to each other", REPLACE,
+        ),
+        Setting(
+            "cluster_key", "cluster_key", TEXT, "what would stand in that file", REPLACE, option="-", secret=True
+        ),
+        Setting(
+            "advertise_gossip", "advertise_gossip", ADVERTISED,
+            "where other nodes reach this one, host or host:port", none="it is found out",
+        ),
+        Setting(
+            "advertise_proxy", "advertise_proxy", ADVERTISED, "where clients reach it, for status",
+            none="the host of the gossip port",
+        ),
+        Setting(
+            "advertise_upstream", "advertise_upstream", ADVERTISED, "where agents reach it", none="likewise"
+        ),
+        Setting("advertise_admin", "advertise_admin", ADVERTISED, "where operators reach it", none="likewise"),
+    ),
+)  # fmt: skip
 
-def config_of(words: Sequence[str]) -> NodeConfig:
-    """The configuration that a command line asks for. Raises ``UsageError`` and ``ConfigError``."""
-    arguments = parse(USAGE, words, program=PROGRAM)
-    config = configured(NodeConfig(), FLAGS, arguments)
-    require_longer_silence(config.rpc_limits)
-    require_longer_silence(config.peer_limits.rpc_limits, prefix="link-")
-    _require_shorter_timeout(config.gossip_timers)
-    _require_balancers(config)
-    return dataclasses.replace(
-        config,
-        proxy_tls=tls_files(arguments, "proxy"),
-        upstream_tls=tls_files(arguments, "upstream"),
-        admin_tls=tls_files(arguments, "admin"),
+HTTPS: Final = Section(
+    "HTTPS, door by door",
+    "Files in PEM; the certificate first, then its chain",
+    (
+        Setting("proxy_tls_cert", "proxy_tls.certificate", FILE, "certificate of the proxy door", REPLACE),
+        Setting("proxy_tls_key", "proxy_tls.key", FILE, "its key", REPLACE),
+        Setting(
+            "upstream_tls_cert", "upstream_tls.certificate", FILE,
+            "certificate of the upstream door: agents then connect with https://", REPLACE,
+        ),
+        Setting("upstream_tls_key", "upstream_tls.key", FILE, "its key", REPLACE),
+        Setting("admin_tls_cert", "admin_tls.certificate", FILE, "certificate of the admin door", REPLACE),
+        Setting("admin_tls_key", "admin_tls.key", FILE, "its key", REPLACE),
+    ),
+)  # fmt: skip
+
+BEHAVIOUR: Final = Section(
+    "Behaviour",
+    "",
+    (
+        Setting(
+            "trusted_proxies", "trusted_proxies", NETWORKS,
+            "whose X-Forwarded-* fields are believed, between commas", RELOAD, none="nobody's",
+        ),
+        Setting(
+            "proxy_protocol", "proxy_protocol", choice("off", "proxy", "upstream", "both"),
+            "where they say who is calling before all else, by the PROXY protocol: off, proxy, upstream or both",
+        ),
+        Setting("balance", "balance", choice("least-in-flight", "round-robin"), "least-in-flight or round-robin"),
+        Setting("access_log", "access_log", choice("json", "keyvalue", "off"), "json, keyvalue or off", RELOAD),
+        Setting("log_format", "log_format", choice("keyvalue", "json"), "keyvalue or json", RELOAD),
+        Setting(
+            "log_level", "log_level", choice("debug", "info", "warning", "error"), "debug, info, warning or error",
+            RELOAD,
+        ),
+        Setting("attempts_max", "attempts_max", COUNT, "upstreams tried for one request", RELOAD),
+        Setting(
+            "endpoint_wait", "endpoint_wait_s", DURATION_OR_ZERO,
+            "how long a request waits for an endpoint that has just left; 0: not", RELOAD,
+        ),
+        Setting(
+            "drain_delay", "drain_delay_s", DURATION_OR_ZERO,
+            "from the failing readiness to the closing of the proxy door", RELOAD,
+        ),
+        Setting(
+            "grace_period", "grace_period_s", DURATION_OR_ZERO, "for requests in flight when the node stops", RELOAD
+        ),
+    ),
+)  # fmt: skip
+
+LIMITS: Final = Section(
+    "Limits",
+    "A size is a number of bytes or 64KiB, 10MiB, 1GiB",
+    (
+        Setting(
+            "body_bytes_max", "http_limits.body_bytes_max", size(lowest=0), "one request body; 0: no limit", RELOAD
+        ),
+        Setting(
+            # More than this fits into no tunnel: spec/rpc.md, head_bytes_max.
+            "head_bytes_max", "http_limits.head_bytes_max", size(lowest=1024, highest=64 * 1024), "one request head",
+            RELOAD,
+        ),
+        Setting("fields_max", "http_limits.fields_max", COUNT, "fields of one request", RELOAD),
+        Setting("client_connections_max", "client_connections_max", COUNT, "", RELOAD),
+        Setting("upstreams_max", "upstreams_max", COUNT, "", RELOAD),
+        Setting("upstreams_per_endpoint_max", "upstreams_per_endpoint_max", COUNT, "", RELOAD),
+        Setting("upstreams_per_address_max", "upstreams_per_address_max", COUNT, "", RELOAD),
+        Setting(
+            "requests_per_endpoint_max", "requests_per_endpoint_max", COUNT, "in flight at one time", RELOAD
+        ),
+    ),
+)  # fmt: skip
+
+TIMERS: Final = Section(
+    "Timers",
+    "A duration is 500ms, 10s, 5m or 1h",
+    (
+        Setting("tls_handshake_timeout", "http_timers.tls_handshake_s", DURATION, "", RELOAD),
+        Setting(
+            "handshake_timeout", "handshake_s", DURATION, "an agent's, from its first byte to the accepted upgrade",
+            RELOAD,
+        ),
+        Setting(
+            "request_head_timeout", "http_timers.request_head_s", DURATION,
+            "from the first byte of a head to its last", RELOAD,
+        ),
+        Setting("keep_alive_timeout", "http_timers.keep_alive_s", DURATION, "between requests", RELOAD),
+        Setting("body_idle_timeout", "http_timers.body_idle_s", DURATION, "no byte of a request body", RELOAD),
+        Setting(
+            "response_head_timeout", "http_timers.response_head_s", DURATION,
+            "from the whole request to the head of its response", RELOAD,
+        ),
+        Setting(
+            "response_idle_timeout", "http_timers.response_idle_s", DURATION, "no byte of a response body", RELOAD
+        ),
+        Setting("write_stall_timeout", "http_timers.write_stall_s", DURATION, "a client that takes no byte", RELOAD),
+        Setting(
+            "upgrade_idle_timeout", "http_timers.upgrade_idle_s", DURATION,
+            "no byte in either direction after an upgrade", RELOAD,
+        ),
+        Setting(
+            "request_total_timeout", "http_timers.request_total_s", DURATION_OR_ZERO, "a whole request; 0: no limit",
+            RELOAD,
+        ),
+        Setting(
+            "heartbeat", "rpc_limits.heartbeat_s", DURATION,
+            "quiet time after which a tunnel is asked for a sign of life", RELOAD,
+        ),
+        Setting(
+            "silence", "rpc_limits.silence_s", DURATION, "quiet time after which a tunnel is given up", RELOAD
+        ),
+        Setting(
+            "link_heartbeat", "peer_limits.rpc_limits.heartbeat_s", DURATION, "the same for the link to another node"
+        ),
+        Setting("link_silence", "peer_limits.rpc_limits.silence_s", DURATION),
+        Setting(
+            "gossip_probe", "gossip_timers.probe_s", DURATION, "from one probe of another node to the next"
+        ),
+        Setting(
+            "gossip_probe_timeout", "gossip_timers.probe_timeout_s", DURATION,
+            "for its answer, after which others are asked to help",
+        ),
+        Setting(
+            "gossip_round", "gossip_timers.round_s", DURATION, "from one comparison with another node to the next"
+        ),
+    ),
+)  # fmt: skip
+
+RARE_REQUESTS: Final = Section(
+    "Requests, rarely changed",
+    "",
+    (
+        Setting(
+            "request_line_bytes_max", "http_limits.request_line_bytes_max", size(lowest=8 * 1024, highest=64 * 1024),
+            "method, target and version", RELOAD,
+        ),
+        Setting(
+            "field_line_bytes_max", "http_limits.field_line_bytes_max", size(lowest=256, highest=64 * 1024),
+            "one field with its name", RELOAD,
+        ),
+        Setting(
+            "chunk_line_bytes_max", "http_limits.chunk_line_bytes_max", size(lowest=32, highest=64 * 1024),
+            "size and extension of one chunk", RELOAD,
+        ),
+        Setting(
+            "trailer_bytes_max", "http_limits.trailer_bytes_max", size(lowest=0, highest=16 * 1024),
+            "fields after a body", RELOAD,
+        ),
+        Setting(
+            "discard_bytes_max", "http_limits.discard_bytes_max", size(lowest=0),
+            "unread body that is drained to keep a connection", RELOAD,
+        ),
+        Setting(
+            "body_rate_min", "http_timers.body_rate_bytes_min", size(lowest=0),
+            "of a request body, a second, averaged, after the time below", RELOAD,
+        ),
+        Setting("body_rate_grace", "http_timers.body_rate_grace_s", DURATION, "", RELOAD),
+        Setting(
+            "linger_timeout", "http_timers.linger_s", DURATION_OR_ZERO,
+            "for a client to read the answer to a request that was refused", RELOAD,
+        ),
+    ),
+    rare=True,
+)  # fmt: skip
+
+RARE_TUNNELS: Final = Section(
+    "Tunnels and links, rarely changed",
+    "Tunnels that are open keep what they began with",
+    (
+        Setting(
+            "tunnel_streams_max", "rpc_limits.streams_max", COUNT, "requests in one tunnel at one time", RELOAD
+        ),
+        Setting(
+            "tunnel_control_bytes_max", "rpc_limits.control_bytes_max", size(lowest=1024),
+            "answers queued towards an agent that does not read", RELOAD,
+        ),
+        Setting(
+            "tunnel_fragments_max", "websocket_limits.fragments_max", COUNT, "frames of one WebSocket message", RELOAD
+        ),
+        Setting(
+            "tunnel_close_timeout", "websocket_limits.close_s", DURATION, "from our close frame to the agent's", RELOAD
+        ),
+        Setting(
+            "base_body_bytes_max", "rpc_limits.base_body_bytes_max", size(lowest=0, highest=1024**3),
+            "one body, for agents that speak the base protocol only", RELOAD,
+        ),
+        Setting(
+            "base_streams_max", "rpc_limits.base_streams_max", COUNT, "requests in a tunnel of such an agent", RELOAD
+        ),
+        Setting(
+            "link_streams_max", "peer_limits.rpc_limits.streams_max", COUNT,
+            "requests forwarded to one node at one time",
+        ),
+        Setting(
+            "link_dial_timeout", "peer_limits.dial_s", DURATION, "what a dead node costs a request at most"
+        ),
+        Setting(
+            "link_redial_max", "peer_limits.redial_max_s", DURATION, "the longest wait between two dials"
+        ),
+    ),
+    rare=True,
+)  # fmt: skip
+
+RARE_GOSSIP: Final = Section(
+    "Gossip, rarely changed",
+    "All nodes of a cluster should agree; spec/gossip.md has the meaning of each",
+    (
+        Setting(
+            "gossip_packet_bytes_max", "gossip_limits.packet_bytes_max", size(lowest=1024, highest=65507),
+            "one UDP packet",
+        ),
+        Setting("gossip_nodes_max", "gossip_limits.nodes_max", COUNT, "other nodes in the table"),
+        Setting("gossip_dead_state", "gossip_limits.dead_state_s", DURATION, "what a dead node had is kept so long"),
+        Setting("gossip_dead_record", "gossip_limits.dead_record_s", DURATION, "that it was there, so long"),
+        Setting("gossip_memory", "gossip_limits.memory_s", DURATION, "that it must not come back, so long"),
+        Setting(
+            "gossip_suspicion_factor", "gossip_timers.suspicion_factor", NUMBER,
+            "the shortest suspicion, in probes, for ten nodes",
+        ),
+        Setting(
+            "gossip_suspicion_stretch", "gossip_timers.suspicion_stretch", FACTOR,
+            "the longest suspicion, in terms of the shortest",
+        ),
+        Setting(
+            "gossip_probe_helpers", "gossip_timers.probe_helpers", COUNT_OR_ZERO,
+            "nodes that are asked to try when one does not answer",
+        ),
+        Setting(
+            "gossip_pause", "gossip_timers.pause_s", DURATION, "a node that did not run for so long blames nobody"
+        ),
+        Setting(
+            "gossip_quiet_round", "gossip_timers.quiet_round_s", DURATION,
+            "from one comparison to the next while nothing changes",
+        ),
+        Setting("gossip_exchange", "gossip_timers.exchange_s", DURATION, "from one whole exchange to the next"),
+        Setting("gossip_exchange_timeout", "gossip_timers.exchange_timeout_s", DURATION),
+        Setting("gossip_packets_rate", "gossip_timers.packets_rate", FACTOR, "of pushes, a second"),
+        Setting(
+            "gossip_reconnect", "gossip_timers.reconnect_s", DURATION,
+            "from one try to reach an absent node to the next",
+        ),
+        Setting(
+            "gossip_seed_max", "gossip_timers.seed_max_s", DURATION,
+            "the longest wait between two tries to reach a node of --join",
+        ),
+        Setting(
+            "gossip_resolve", "gossip_timers.resolve_s", DURATION, "from one look at the names of --join to the next"
+        ),
+        Setting(
+            "gossip_connections_max", "peer_limits.connections_max", COUNT, "accepted at the gossip port"
+        ),
+        Setting("gossip_exchanges_max", "peer_limits.exchanges_max", COUNT, "begun by this node, at one time"),
+        Setting("gossip_exchanges_served_max", "peer_limits.exchanges_served_max", COUNT, "begun by others"),
+        Setting(
+            "gossip_exchange_bytes_max", "peer_limits.exchange_bytes_max", size(lowest=1024**2),
+            "held for all exchanges together",
+        ),
+        Setting("gossip_inbox_max", "peer_limits.inbox_max", COUNT, "packets received and not looked at"),
+    ),
+    rare=True,
+)  # fmt: skip
+
+
+def _check(config: NodeConfig, named: Callable[[str], str]) -> None:
+    for door in ("proxy", "upstream", "admin"):
+        require_both_files(getattr(config, f"{door}_tls"), f"{door}_tls_cert", f"{door}_tls_key", named)
+    tunnel, link, gossip = config.rpc_limits, config.peer_limits.rpc_limits, config.gossip_timers
+    limits = config.gossip_limits
+    # A tunnel or link is given up only after it was asked for a sign of life.
+    require_more("silence", tunnel.silence_s, "heartbeat", tunnel.heartbeat_s, named)
+    require_more("link_silence", link.silence_s, "link_heartbeat", link.heartbeat_s, named)
+    # Whoever does not answer in time leaves some of the round for others to try.
+    require_less("gossip_probe_timeout", gossip.probe_timeout_s, "gossip_probe", gossip.probe_s, named)
+    require_more(
+        "gossip_dead_record", limits.dead_record_s, "gossip_dead_state", limits.dead_state_s, named, equal=True
     )
-
-
-def _require_balancers(config: NodeConfig) -> None:
-    """Who is calling is asked of nobody but trusted proxies. Raises ``ConfigError``."""
+    require_more("gossip_quiet_round", gossip.quiet_round_s, "gossip_round", gossip.round_s, named, equal=True)
+    # Who is calling is asked of nobody but trusted proxies.
     if config.proxy_protocol != "off" and not config.trusted_proxies:
-        raise ConfigError("--proxy-protocol", config.proxy_protocol, "off, because --trusted-proxies names nobody")
+        expected = f"off, because {named('trusted_proxies')} names nobody"
+        raise ConfigError(named("proxy_protocol"), config.proxy_protocol, expected)
+    if config.cluster_key and config.cluster_key_file:
+        raise ConfigError(named("cluster_key"), "...", f"one of the two, and {named('cluster_key_file')} is set, too")
 
 
-def _require_shorter_timeout(timers: GossipTimers) -> None:
-    """Whoever does not answer in time leaves some of the round for others to try. Raises ``ConfigError``."""
-    if timers.probe_timeout_s >= timers.probe_s:
-        text = f"{timers.probe_timeout_s:g}s"
-        raise ConfigError("--gossip-probe-timeout", text, f"less than --gossip-probe, {timers.probe_s:g}s")
+NODE: Final = Program(
+    name="pico-node",
+    intro="one node of Pico. Agents connect to its upstream door, clients to its proxy door.",
+    defaults=NodeConfig(),
+    sections=(
+        DOORS, CLUSTER, HTTPS, BEHAVIOUR, LIMITS, TIMERS, RARE_REQUESTS, RARE_TUNNELS, RARE_GOSSIP
+    ),
+    check=_check,
+)  # fmt: skip

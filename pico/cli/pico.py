@@ -27,6 +27,7 @@ Usage:
 Commands:
   demo      three nodes, an agent and a sample service on this machine, with requests through all of them
   status    what a node says of itself and of the cluster
+  config    is a file good, what counts and who said so, what may stand in a file
   bench     what a request costs, next to nginx and to the thinnest relay there can be
   version   the version
 
@@ -40,11 +41,14 @@ class Command(NamedTuple):
 
     module: str
     function: str
+    commands: bool = False
+    """It has commands of its own."""
 
 
 COMMANDS = {
     "demo": Command("pico.cli.demo", "run_demo"),
     "status": Command("pico.cli.status", "run_status"),
+    "config": Command("pico.cli.config_command", "run_config", commands=True),
     "bench": Command("pico.cli.bench", "run_bench"),
 }
 
@@ -75,7 +79,7 @@ def _run_command(name: str, words: Sequence[str]) -> int:
     command = COMMANDS[name]
     module = import_module(command.module)
     run: Callable[[Arguments], int] = getattr(module, command.function)
-    return run(parse(module.USAGE, words, program=f"{PROGRAM} {name}"))
+    return run(parse(module.USAGE, words, program=f"{PROGRAM} {name}", commands=command.commands))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ the option, the text and what was expected.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,21 +22,24 @@ from pico.protocol.gossip.values import NAME_BYTES_MAX, valid_name
 __all__ = [
     "HostPort",
     "Reader",
-    "addresses",
+    "address",
     "advertised",
     "bind_host",
     "count",
     "duration",
+    "duration_text",
     "field_value",
     "host_port",
     "host_port_of_url",
     "name",
-    "networks",
+    "network",
+    "number",
     "one_of",
     "port",
     "readable_file",
     "server_url",
     "size",
+    "size_text",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -67,10 +71,17 @@ def port(field: str, text: str, *, lowest: int = 0) -> int:
     return int(text)
 
 
-def count(field: str, text: str) -> int:
-    if not _NUMBER.fullmatch(text) or int(text) < 1:
-        raise ConfigError(field, text, "a whole number, 1 or more")
+def count(field: str, text: str, *, lowest: int = 1) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) < lowest:
+        raise ConfigError(field, text, f"a whole number, {lowest} or more")
     return int(text)
+
+
+def number(field: str, text: str, *, lowest: float = 0.0) -> float:
+    match = _QUANTITY.fullmatch(text)
+    if not match or match[2] or float(match[1]) <= 0 or float(match[1]) < lowest:
+        raise ConfigError(field, text, f"a number, {lowest:g} or more" if lowest else "a number greater than 0")
+    return float(match[1])
 
 
 def bind_host(field: str, text: str) -> str:
@@ -86,12 +97,9 @@ def host_port(field: str, text: str) -> HostPort:
     return HostPort(_host(field, host), port(field, number, lowest=1))
 
 
-def addresses(field: str, text: str) -> tuple[HostPort, ...]:
-    """Hosts with or without a port, between commas; the default port is that of gossip."""
-    parts = [part for part in re.split(r"[,\s]+", text) if part]
-    if not parts:
-        raise ConfigError(field, text, "host or host:port, several between commas")
-    return tuple(_host_or_host_port(field, part, GOSSIP_PORT) for part in parts)
+def address(field: str, text: str) -> HostPort:
+    """A host with or without a port; the default port is that of gossip."""
+    return _host_or_host_port(field, text, GOSSIP_PORT)
 
 
 def advertised(field: str, text: str) -> str:
@@ -136,12 +144,21 @@ def duration(field: str, text: str, *, zero: bool = False) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def duration_text(seconds: float) -> str:
+    """As ``duration`` reads it, in the largest unit of which it is a whole number."""
+    for unit in ("h", "m", "s"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{int(seconds // _SECONDS[unit])}{unit}"
+    return f"{seconds * 1000:.6f}".rstrip("0").rstrip(".") + "ms" if seconds else "0"
+
+
 def size(field: str, text: str, *, lowest: int = 1, highest: int = 1024**5) -> int:
     """Bytes, from ``512``, ``64KiB``, ``1.5MiB`` or ``1GiB``."""
     match = _QUANTITY.fullmatch(text)
-    if match and match[2] in _BYTES and lowest <= (number := float(match[1]) * _BYTES[match[2]]) <= highest:
-        return int(number)
-    bounds = f", {_in_bytes(lowest)} to {_in_bytes(highest)}" if highest < 1024**5 else ""
+    found = float(match[1]) * _BYTES.get(match[2], math.nan) if match else math.nan
+    if lowest <= found <= highest and found.is_integer():
+        return int(found)
+    bounds = f", {size_text(lowest)} to {size_text(highest)}" if highest < 1024**5 else ""
     raise ConfigError(field, text, f"a size such as 512, 64KiB or 10MiB{bounds}")
 
 
@@ -154,15 +171,12 @@ def one_of(*choices: str) -> Reader[str]:
     return read
 
 
-def networks(field: str, text: str) -> tuple[str, ...]:
-    """Networks or addresses, between commas: ``10.0.0.0/8,::1``."""
-    found = []
-    for part in filter(None, re.split(r"[,\s]+", text)):
-        try:
-            found.append(str(ipaddress.ip_network(part)))
-        except ValueError as error:
-            raise ConfigError(field, part, "a network such as 10.0.0.0/8 or an address") from error
-    return tuple(found)
+def network(field: str, text: str) -> str:
+    """A network or an address: ``10.0.0.0/8``, ``::1``."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ConfigError(field, text, "a network such as 10.0.0.0/8 or an address") from error
 
 
 def readable_file(field: str, text: str) -> str:
@@ -213,7 +227,8 @@ def _split_url(field: str, text: str, expected: str) -> SplitResult:
     return parts
 
 
-def _in_bytes(number: int) -> str:
+def size_text(number: int) -> str:
+    """As ``size`` reads it, in the largest unit of which it is a whole number."""
     for unit in ("GiB", "MiB", "KiB"):
         if number and number % _BYTES[unit] == 0:
             return f"{number // _BYTES[unit]}{unit}"

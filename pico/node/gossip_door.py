@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -37,7 +36,7 @@ from pico.protocol.gossip import PacketCodec, first_life
 from pico.protocol.gossip.engine import GossipEngine
 from pico.protocol.gossip.values import Address
 from pico.protocol.rpc import StreamingEngine
-from pico.protocol.seal import ClearSeal, KeyRing, KeySeal, Seal, parse_key_file
+from pico.protocol.seal import ClearSeal, KeyRing, KeySeal, Seal
 from pico.transport.channel import ChannelCodec, shake_hands
 from pico.transport.clock import Clock
 from pico.transport.datagrams import Datagrams
@@ -71,6 +70,7 @@ class GossipDoor:
         cluster: Callable[[], pykka.ActorRef[Any] | None],
         door_address: Callable[[str], Address | None],
         contested: Callable[[], None],
+        keys: KeyRing | None = None,
         system: System | None = None,
     ) -> None:
         self._config = config
@@ -83,7 +83,7 @@ class GossipDoor:
         self._door_address = door_address
         self._contested = contested
         self._rng = Random(self._system.random_bytes(16))
-        self._keys = _read_keys(config.cluster_key_file)
+        self._keys = keys
         self._bind_host, self._port = self._system.inherited.address("gossip") or (
             config.gossip_host,
             config.gossip_port,
@@ -346,15 +346,6 @@ def _is_free_for_streams(host: str, port: int) -> bool:
     except CannotListen:
         return False
     return True
-
-
-def _read_keys(path: str) -> KeyRing | None:
-    if not path:
-        return None
-    try:
-        return parse_key_file(Path(path).read_text())
-    except ConfigError as error:
-        raise ConfigError("--cluster-key-file", f"{path}: {error.value}", error.expected) from error
 
 
 def _is_everywhere(host: str) -> bool:

@@ -35,11 +35,12 @@ from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, install_registry, registered_actors, tell
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
-from pico.config import NodeConfig, TlsFiles
+from pico.config import NodeConfig
 from pico.errors import RemoteProtocolError, TransportError
 from pico.node.actions import Actions
 from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
+from pico.node.materials import NodeMaterials
 from pico.node.proxy_door import ClientConnection
 from pico.node.proxy_protocol import NO_PREFACE, Preface, read_preface
 from pico.node.status import Elsewhere, EndpointPages, NodePages, Status
@@ -57,7 +58,7 @@ from pico.transport.inherited import Inherited
 from pico.transport.notify import Notifier
 from pico.transport.parking import sleep
 from pico.transport.stream import SocketStream, Stream
-from pico.transport.tls import TlsStream, accept_tls, server_context
+from pico.transport.tls import TlsStream, accept_tls
 
 __all__ = ["Node", "run_node"]
 
@@ -87,6 +88,7 @@ class Node:
         system = system or System()
         self._inherited = system.inherited
         self.config = config
+        self._materials = NodeMaterials.read(config)
         self.node_id = node_id
         self.clock = clock if clock is not None else HubClock()
         self.failed = Event()  # set when a part failed for good
@@ -121,6 +123,7 @@ class Node:
             cluster=self._cluster,
             door_address=self._door_address,
             contested=self._contested,
+            keys=self._materials.cluster_keys,
             system=system,
         )
         self.status = Status(
@@ -138,8 +141,6 @@ class Node:
             Elsewhere(self.gossip_door),
         )
         self.gossip_door.forwarding.questions = Questions(self.clock, AdminApp(self.status.routes_here()).read)
-        self._proxy_tls = _context(config.proxy_tls)
-        self._upstream_tls = _context(config.upstream_tls)
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
         self._supervisor = Supervisor(
             in_order(self._children()),
@@ -259,7 +260,7 @@ class Node:
             self.config.admin_host,
             self.config.admin_port,
             AdminApp(self._admin_routes()),
-            tls=self.config.admin_tls,
+            tls=self._materials.admin_tls,
             inherited=self._inherited.stream("admin"),
         )
         self._listening["admin-door"] = door
@@ -297,18 +298,20 @@ class Node:
             serve(stream, preface)
 
     def _serve_client(self, stream: Stream, preface: Preface = NO_PREFACE) -> None:
-        if self._proxy_tls is None:
+        tls = self._materials.proxy_tls
+        if tls is None:
             ClientConnection(stream, self.services, preface).run()
             return
-        secure = self._accept_tls(stream, self._proxy_tls, preface)
+        secure = self._accept_tls(stream, tls, preface)
         if secure is not None:
             ClientConnection(secure, self.services, preface, tls_version=secure.version).run()
 
     def _serve_upstream(self, plain: Stream, preface: Preface = NO_PREFACE) -> None:
-        if self._upstream_tls is None:
+        tls = self._materials.upstream_tls
+        if tls is None:
             self.upstream_door.handle(plain, preface)
             return
-        secure = self._accept_tls(plain, self._upstream_tls, preface)
+        secure = self._accept_tls(plain, tls, preface)
         if secure is not None:
             self.upstream_door.handle(secure, preface._replace(rest=b""))
 
@@ -370,10 +373,6 @@ def _made_up_name() -> str:
     """From the name of the host and chance: unique, and readable in a list of nodes."""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().split(".")[0].lower())[:50]
     return f"{host or 'node'}-{secrets.token_hex(3)}"
-
-
-def _context(files: TlsFiles | None) -> SSLContext | None:
-    return None if files is None else server_context(files)
 
 
 def _announce(node: Node, notifier: Notifier) -> None:

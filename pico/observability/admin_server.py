@@ -59,6 +59,10 @@ class AdminServer(WSGIServer):
             **({} if context is None else {"ssl_context": context}),
         )
 
+    def renew(self, context: SSLContext) -> None:
+        """Shake hands with this certificate from now on."""
+        self.wrap_socket = context.wrap_socket
+
     def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
         """Make the TLS handshake in the connection's greenlet, in time."""
         with closing(self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args)) as wrapped:

@@ -165,8 +165,8 @@ def test_every_program_tells_its_version_and_its_usage(module: str) -> None:
 @pytest.mark.parametrize(
     "words,complaint",
     [
-        ([], "pico: name a command: demo, status, bench, version (see pico --help)"),
-        (["frob"], "pico: unknown command frob: one of demo, status, bench, version (see pico --help)"),
+        ([], "pico: name a command: demo, status, config, bench, version (see pico --help)"),
+        (["frob"], "pico: unknown command frob: one of demo, status, config, bench, version (see pico --help)"),
         (["version", "x"], "pico: version takes no arguments (see pico --help)"),
         (["demo", "--onc"], "pico demo: unknown option --onc; write --once in full (see pico demo --help)"),
         (["bench", "x"], "pico bench: unexpected argument 'x' (see pico bench --help)"),

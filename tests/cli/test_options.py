@@ -1,125 +1,196 @@
-"""The options of node and agent: every one is told in the usage text, sets its field, and has the default it claims."""
+"""The tables of settings: every row is told in the usage text, has a field of its own, and sets that and no other."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pico.cli import agent_options, node_options
+from pico.cli.agent_options import AGENT
 from pico.cli.command_line import UsageError
-from pico.cli.flags import Flag
+from pico.cli.kinds import FILE, target
+from pico.cli.node_options import NODE
+from pico.cli.settings import Program, Setting, field_of
+from pico.cli.sources import read_settings
 from pico.config import AgentConfig, EndpointTarget, NodeConfig, TlsFiles
 from pico.errors import ConfigError
 
-AGENT = ["--server=http://node:8002", "--endpoint=web=3000"]
+AGENT_WORDS = ["--server=http://node:8002", "--endpoint=web=3000"]
 BESIDE = {
-    "--heartbeat": ["--silence=1h"],
-    "--link-heartbeat": ["--link-silence=1h"],
-    "--gossip-probe-timeout": ["--gossip-probe=1h"],
-    "--proxy-protocol": ["--trusted-proxies=10.0.0.0/8"],
+    "heartbeat": ["--silence=1h"],
+    "link_heartbeat": ["--link-silence=1h"],
+    "gossip_probe_timeout": ["--gossip-probe=1h"],
+    "gossip_round": ["--gossip-quiet-round=1h"],
+    "proxy_protocol": ["--trusted-proxies=10.0.0.0/8"],
+    "gossip_dead_record": ["--gossip-dead-state=1s"],
+    **{f"{door}_tls_cert": [f"--{door}-tls-key={__file__}"] for door in ("proxy", "upstream", "admin")},
+    **{f"{door}_tls_key": [f"--{door}-tls-cert={__file__}"] for door in ("proxy", "upstream", "admin")},
 }
-"""What makes a value of an option possible."""
+"""What makes a sample of a setting possible."""
 
-WITHOUT_A_FIELD = {"--help", "--version", "--server", "--endpoint"}
+ROWS = [
+    pytest.param(program, row, id=f"{program.name} {row.key}")
+    for program in (NODE, AGENT)
+    for row in program.settings.values()
+]
 
-
-def told(usage: str) -> dict[str, str]:
-    """Each option of a usage text with its description on one line."""
-    body = usage.partition("Usage:")[2]
-    parts = re.split(r"^  (?:-h, )?(--[a-z-]+)", body, flags=re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
-
-
-def field_of(config: object, path: str) -> object:
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
-
-
-@pytest.mark.parametrize("options", [node_options, agent_options])
-def test_every_flag_is_told_and_everything_told_is_a_flag(options: object) -> None:
-    flags = {flag.option for flag in options.FLAGS}  # type: ignore[attr-defined]
-    tls = {option for option in told(options.USAGE) if re.search("-tls-(cert|key)$", option)}  # type: ignore[attr-defined]
-    assert set(told(options.USAGE)) == flags | tls | (WITHOUT_A_FIELD & set(told(options.USAGE)))  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("flag", node_options.FLAGS, ids=lambda flag: flag.option)
-def test_a_default_of_the_node_is_the_one_it_tells(flag: Flag) -> None:
-    check_default(flag, told(node_options.USAGE)[flag.option], NodeConfig())
-
-
-@pytest.mark.parametrize("flag", agent_options.FLAGS, ids=lambda flag: flag.option)
-def test_a_default_of_the_agent_is_the_one_it_tells(flag: Flag) -> None:
-    check_default(flag, told(agent_options.USAGE)[flag.option], AgentConfig(servers=(), endpoints=()))
+NOT_TO_BE_SET = {
+    # Protocol, the same for everyone: spec/rpc.md, spec/gossip.md, spec/channel.md.
+    "rpc_limits.head_bytes_max", "rpc_limits.trailer_bytes_max", "rpc_limits.data_bytes_max", "rpc_limits.window_bytes",
+    "rpc_limits.reason_bytes_max", "websocket_limits.message_bytes_max", "http_limits.method_bytes_max",
+    "gossip_limits.state_bytes_max", "peer_limits.channel_limits",
+    # Of the other side: a node reads requests, an agent responses.
+    "node http_limits.informational_max", "agent http_limits.request_line_bytes_max",
+    "agent http_limits.body_bytes_max",
+    "agent http_limits.discard_bytes_max", "agent websocket_limits.close_s",
+    # Details of an algorithm, which its proofs and its measured bounds were made with: spec/gossip.md.
+    "gossip_limits.tombstones_max", "gossip_limits.answer_packets_max", "gossip_limits.lives_max",
+    "gossip_limits.memory_nodes_max", "gossip_timers.probe_rate", "gossip_timers.suspicion_confirmations",
+    "gossip_timers.health_max", "gossip_timers.busy_s", "gossip_timers.exchange_pause_s", "gossip_timers.push_delay_s",
+    "gossip_timers.push_repeats_s", "gossip_timers.push_all_max", "gossip_timers.push_fanout",
+    "gossip_timers.push_window", "gossip_timers.seed_first_s", "gossip_timers.linger_s", "peer_limits.redial_first_s",
+    "peer_limits.link_stable_s", "peer_limits.rpc_limits.control_bytes_max",
+    "peer_limits.rpc_limits.base_body_bytes_max",
+    "peer_limits.rpc_limits.base_streams_max", "peer_limits.rpc_limits.head_bytes_max",
+    "peer_limits.rpc_limits.trailer_bytes_max", "peer_limits.rpc_limits.data_bytes_max",
+    "peer_limits.rpc_limits.window_bytes", "peer_limits.rpc_limits.reason_bytes_max", "link_timers.backoff_factor",
+    "link_timers.abort_s",
+}  # fmt: skip
 
 
-def check_default(flag: Flag, text: str, defaults: object) -> None:
-    claimed = re.search(r"default: (.+?)(?: \w+(?:\. A|:|, door).*)?$", text)
-    assert claimed, f"{flag.option} tells no default"
-    value = field_of(defaults, flag.field)
-    if claimed[1].startswith(("every address", "nobody", "what the client", "those of the system", "none")):
-        assert not value
-    else:
-        word = claimed[1].split()[0]
-        assert flag.read(flag.option, word) == value
+def node(*words: str) -> NodeConfig:
+    return read_settings(NODE, words, {}).config
 
 
-@pytest.mark.parametrize("flag", node_options.FLAGS, ids=lambda flag: flag.option)
-def test_an_option_sets_its_field_and_no_other(flag: Flag) -> None:
-    samples = ["7", "7s", "4KiB", "round-robin", "both", "off", "json", "debug", "10.0.0.0/8", "somewhere", __file__]
-    text = next(sample for sample in samples if is_good(flag, sample))
-    beside = BESIDE.get(flag.option, [])
-    config = node_options.config_of([f"{flag.option}={text}", *beside])
-    assert field_of(config, flag.field) == flag.read(flag.option, text)
-    set_here = {flag.option, *(word.partition("=")[0] for word in beside)}
-    others = {other.field for other in node_options.FLAGS if other.option not in set_here}
-    assert [name for name in others if field_of(config, name) != field_of(NodeConfig(), name)] == []
+def agent(*words: str) -> AgentConfig:
+    return read_settings(AGENT, words, {}).config
 
 
-def is_good(flag: Flag, text: str) -> bool:
+def fields_of(config: object, prefix: str = "") -> set[str]:
+    """Every field that is no part, by its path."""
+    paths = set()
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            paths |= fields_of(value, f"{prefix}{field.name}.")
+        else:
+            paths.add(prefix + field.name)
+    return paths
+
+
+@pytest.mark.parametrize("program,kind", [(NODE, "node"), (AGENT, "agent")])
+def test_every_field_can_be_set_or_has_its_reason(program: Program[Any], kind: str) -> None:
+    settable = {row.field for row in program.settings.values()}
+    settable |= {path.partition(".")[0] for path in settable if "_tls." in path}
+    left = {
+        path
+        for path in fields_of(program.defaults) - settable
+        if not {path, f"{kind} {path}", path.rpartition(".")[0]} & NOT_TO_BE_SET
+    }
+    assert left == set()
+    assert len({row.field for row in program.settings.values()}) == len(program.settings), "a field has two names"
+
+
+@pytest.mark.parametrize("program", [NODE, AGENT])
+def test_help_tells_what_is_used_every_day_and_help_all_the_rest(
+    program: Program[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = {}
+    for word in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            read_settings(program, [word], {})
+        printed[word] = set(re.findall(r"^  (--[a-z-]+)=", capsys.readouterr().out, re.MULTILINE)) - {"--config"}
+    usual = {row.flag for section in program.sections if not section.rare for row in section.settings}
+    assert printed["--help"] == usual - {""}
+    assert printed["--help-all"] == {row.flag for row in program.settings.values()} - {""}
+    assert max(map(len, program.usage.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("program,row", [case for case in ROWS if case.values[1].flag])
+def test_an_option_sets_its_field_and_no_other(program: Program[Any], row: Setting) -> None:
+    text = sample(program, row)
+    beside = [] if program is NODE else [word for word in AGENT_WORDS if not word.startswith(f"{row.flag}=")]
+    beside += BESIDE.get(row.key, [])
+    config = read_settings(program, [f"{row.flag}={text}", *beside], {}).config
+    value = row.read("", text)
+    assert field_of(config, row.field) == ((value,) if row.kind.many else value)
+    set_here = {row.flag, *(word.partition("=")[0] for word in beside)}
+    others = [other for other in program.settings.values() if other.flag not in set_here]
+    assert [one.key for one in others if field_of(config, one.field) != program.default(one)] == []
+
+
+def sample(program: Program[Any], row: Setting) -> str:
+    """Something that is not the default."""
+    if row.kind is FILE:
+        return __file__
+    return next(word for word in (row.kind.sample, "24KiB", "8KiB", "keyvalue") if differs(program, row, word))
+
+
+def differs(program: Program[Any], row: Setting, text: str) -> bool:
     try:
-        return flag.read(flag.option, text) != field_of(NodeConfig(), flag.field)
+        return bool(row.read("", text) != program.default(row))
     except ConfigError:
         return False
 
 
+@pytest.mark.parametrize("program,row", ROWS)
+def test_a_default_is_told_as_it_could_be_set(program: Program[Any], row: Setting) -> None:
+    default = program.default(row)
+    if row.written(default):
+        assert row.read(row.key, program.default_text(row)) == default
+    else:
+        assert program.default_text(row) == row.none
+
+
+@pytest.mark.parametrize("program", [NODE, AGENT])
+def test_every_section_is_told_and_no_key_comes_twice(program: Program[Any]) -> None:
+    keys = [row.key for section in program.sections for row in section.settings]
+    assert len(keys) == len(set(keys))
+    assert all(f"{section.title}" in program.usage for section in program.sections)
+
+
 def test_a_node_needs_no_argument() -> None:
-    assert node_options.config_of([]) == NodeConfig()
-    assert node_options.config_of(["--gossip-port", "8003"]) == NodeConfig()
+    assert node() == NodeConfig()
+    assert node("--gossip-port", "8003") == NodeConfig()
 
 
 def test_a_door_has_its_own_certificate(tmp_path: Path) -> None:
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     certificate.write_text("c")
     key.write_text("k")
-    config = node_options.config_of([f"--proxy-tls-cert={certificate}", f"--proxy-tls-key={key}"])
+    config = node(f"--proxy-tls-cert={certificate}", f"--proxy-tls-key={key}")
     assert config.proxy_tls == TlsFiles(certificate=str(certificate), key=str(key))
     assert (config.upstream_tls, config.admin_tls) == (None, None)
     with pytest.raises(ConfigError, match="--admin-tls-key: '' is not usable: .* because --admin-tls-cert is given"):
-        node_options.config_of([f"--admin-tls-cert={certificate}"])
+        node(f"--admin-tls-cert={certificate}")
     with pytest.raises(ConfigError, match="--upstream-tls-cert: ''"):
-        node_options.config_of([f"--upstream-tls-key={key}"])
+        node(f"--upstream-tls-key={key}")
 
 
 def test_a_tunnel_is_asked_before_it_is_given_up() -> None:
     with pytest.raises(ConfigError, match="--silence: '5s' is not usable: expected more than --heartbeat, 5s"):
-        node_options.config_of(["--silence=5s"])
+        node("--silence=5s")
     with pytest.raises(ConfigError, match="--heartbeat, 20s"):
-        agent_options.config_of([*AGENT, "--heartbeat=20s"])
+        agent(*AGENT_WORDS, "--heartbeat=20s")
 
 
 def test_what_would_never_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="--link-silence: '1s' is not usable: expected more than --link-heartbeat"):
-        node_options.config_of(["--link-silence=1s"])
-    with pytest.raises(ConfigError, match="--gossip-probe-timeout: '0.2s' is not usable: expected less than"):
-        node_options.config_of(["--gossip-probe=100ms"])
+        node("--link-silence=1s")
+    with pytest.raises(ConfigError, match="--gossip-probe-timeout: '200ms' is not usable: expected less than"):
+        node("--gossip-probe=100ms")
+    with pytest.raises(ConfigError, match="--gossip-dead-record: '10s' is not usable: expected at least"):
+        node("--gossip-dead-record=10s")
+    with pytest.raises(ConfigError, match="--backoff-max: '50ms'"):
+        agent(*AGENT_WORDS, "--backoff-max=50ms")
 
 
 def test_an_agent_with_several_servers_and_endpoints() -> None:
     words = ["--server", "http://a:1", "--server=https://b", "--endpoint", "Web=3000", "--endpoint=api=https://api"]
-    config = agent_options.config_of([*words, "--host-header=internal", "--admin-port=9001", "--connect-timeout=1s"])
+    config = agent(*words, "--host-header=internal", "--admin-port=9001", "--connect-timeout=1s")
     assert config == AgentConfig(
         servers=("http://a:1", "https://b"),
         endpoints=(
@@ -133,7 +204,7 @@ def test_an_agent_with_several_servers_and_endpoints() -> None:
 
 
 @pytest.mark.parametrize(
-    "text,target",
+    "text,expected",
     [
         ("web=3000", EndpointTarget(endpoint_id="web", host="localhost", port=3000)),
         ("web=10.0.0.7:80", EndpointTarget(endpoint_id="web", host="10.0.0.7", port=80)),
@@ -142,8 +213,9 @@ def test_an_agent_with_several_servers_and_endpoints() -> None:
         ("web=https://box", EndpointTarget(endpoint_id="web", host="box", port=443, tls=True)),
     ],
 )
-def test_an_endpoint_and_its_service(text: str, target: EndpointTarget) -> None:
-    assert agent_options.target(text) == target
+def test_an_endpoint_and_its_service(text: str, expected: EndpointTarget) -> None:
+    assert target("--endpoint", text) == expected
+    assert target("--endpoint", AGENT.settings["endpoints"].kind.write(expected)) == expected
 
 
 @pytest.mark.parametrize(
@@ -164,17 +236,17 @@ def test_an_endpoint_and_its_service(text: str, target: EndpointTarget) -> None:
 )
 def test_an_endpoint_that_is_none(text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        agent_options.target(text)
+        target("--endpoint", text)
     assert caught.value.field == "--endpoint"
     assert expected in str(caught.value)
 
 
 def test_an_endpoint_is_registered_once() -> None:
-    with pytest.raises(ConfigError, match="each endpoint ID once"):
-        agent_options.config_of([*AGENT, "--endpoint=WEB=3001"])
+    with pytest.raises(ConfigError, match="--endpoint: 'web' is not usable: expected each endpoint ID once"):
+        agent(*AGENT_WORDS, "--endpoint=WEB=3001")
 
 
 @pytest.mark.parametrize("missing", [0, 1])
 def test_an_agent_needs_a_server_and_an_endpoint(missing: int) -> None:
     with pytest.raises(UsageError, match=r"--(server|endpoint) is missing"):
-        agent_options.config_of(AGENT[1 - missing : 2 - missing])
+        agent(*AGENT_WORDS[1 - missing : 2 - missing])

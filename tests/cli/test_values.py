@@ -38,8 +38,13 @@ GOOD: list[tuple[Reader[object], str, object]] = [
     (values.size, "64KiB", 65536),
     (values.size, "1.5MiB", 1572864),
     (values.size, "2GiB", 2147483648),
-    (values.networks, "10.0.0.0/8, ::1,192.0.2.1", ("10.0.0.0/8", "::1/128", "192.0.2.1/32")),
-    (values.networks, "", ()),
+    (values.size, "0.5KiB", 512),
+    (values.number, "2.5", 2.5),
+    (values.address, "node", HostPort("node", 8003)),
+    (values.address, "[::1]:9", HostPort("::1", 9)),
+    (values.network, "10.0.0.0/8", "10.0.0.0/8"),
+    (values.network, "::1", "::1/128"),
+    (values.network, "192.0.2.1", "192.0.2.1/32"),
     (values.one_of("a", "b"), "b", "b"),
     (values.field_value, "web.internal:8080", "web.internal:8080"),
 ]
@@ -84,8 +89,13 @@ BAD: list[tuple[Reader[object], str, str]] = [
     (values.size, "-1", "a size such as"),
     (values.size, "0", "a size such as"),
     (values.size, "inf", "a size such as"),
-    (values.networks, "10.0.0.1/8", "a network such as"),
-    (values.networks, "10.0.0.0/8,here", "a network such as"),
+    (values.size, "1.5", "a size such as"),
+    (values.size, "0.1KiB", "a size such as"),
+    (values.number, "0", "greater than 0"),
+    (values.number, "1s", "a number"),
+    (values.network, "10.0.0.1/8", "a network such as"),
+    (values.network, "here", "a network such as"),
+    (values.address, "a b", "a host name or an address"),
     (values.one_of("a", "b"), "c", "one of a, b"),
     (values.field_value, "two words", "a host name"),
     (values.field_value, "a\r\nX: y", "a host name"),
@@ -123,7 +133,9 @@ def test_a_bad_value_is_refused_with_the_option_the_text_and_what_was_expected(
         values.host_port_of_url,
         values.duration,
         values.size,
-        values.networks,
+        values.network,
+        values.number,
+        values.address,
         values.field_value,
     ],
 )
@@ -150,3 +162,20 @@ def test_a_file_that_can_be_read(tmp_path: Path) -> None:
     file = tmp_path / "cert.pem"
     file.write_text("x")
     assert values.readable_file("--option", str(file)) == str(file)
+
+
+@given(st.integers(1, 30 * 24 * 3600 * 1000))
+def test_a_duration_is_written_as_it_is_read(milliseconds: int) -> None:
+    seconds = values.duration("--option", f"{milliseconds}ms")
+    assert values.duration("--option", values.duration_text(seconds)) == pytest.approx(seconds, rel=1e-9)
+
+
+def test_a_duration_is_written_in_its_largest_unit() -> None:
+    assert [values.duration_text(seconds) for seconds in (0, 0.005, 2.5, 10, 75, 60, 86_400)] == [
+        "0", "5ms", "2500ms", "10s", "75s", "1m", "24h"
+    ]  # fmt: skip
+
+
+@given(st.integers(1, 10**12 - 1))
+def test_a_size_is_written_as_it_is_read(size: int) -> None:
+    assert values.size("--option", values.size_text(size)) == size

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pico.cli import agent_options, node_options
 from pico.cli import pico as commands
+from pico.cli.agent_options import AGENT
+from pico.cli.node_options import NODE
 from pico.protocol.http.failures import Failure
 from tests.docs.pages import ROOT, anchors_of, pages
 
@@ -68,7 +69,7 @@ def kebab(name: str) -> str:
 
 def options() -> set[str]:
     """Every option of every program."""
-    texts = [node_options.USAGE, agent_options.USAGE, commands.USAGE]
+    texts = [NODE.usage, AGENT.usage, commands.USAGE]
     texts += [import_module(command.module).USAGE for command in commands.COMMANDS.values()]
     return set(re.findall(r"--[a-z][a-z0-9-]*", "\n".join(texts)))
 

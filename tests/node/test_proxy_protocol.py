@@ -211,8 +211,10 @@ def test_limits_for_each_address_count_the_agent_and_not_the_balancer() -> None:
 
 
 def test_nobody_is_asked_when_nobody_is_trusted() -> None:
-    from pico.cli.node_options import config_of
+    from pico.cli.node_options import NODE
+    from pico.cli.sources import read_settings
 
-    assert config_of(["--proxy-protocol=proxy", "--trusted-proxies=10.0.0.0/8"]).proxy_protocol == "proxy"
+    words = ["--proxy-protocol=proxy", "--trusted-proxies=10.0.0.0/8"]
+    assert read_settings(NODE, words, {}).config.proxy_protocol == "proxy"
     with pytest.raises(ConfigError, match="--proxy-protocol.*--trusted-proxies"):
-        config_of(["--proxy-protocol=proxy"])
+        read_settings(NODE, ["--proxy-protocol=proxy"], {})

@@ -1,0 +1,201 @@
+"""Where values come from: the command line before the environment before the file before the default.
+
+Responsible for: collecting what each source says of each setting, choosing, and remembering who said it. Refuses to
+know: which settings there are (a ``Program`` says), and how a file is written (``pico.cli.config_file``).
+
+What a later source says is read even when it does not count, so that a file is good or bad whoever starts with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from pico.cli.command_line import Arguments, UsageError, parse
+from pico.cli.settings import MASK, PREFIX, Program, Setting, with_field
+from pico.errors import ConfigError, PicoError
+
+__all__ = ["Given", "Reading", "Text", "Value", "check_file", "read_settings"]
+
+Config = TypeVar("Config")
+Layer = Mapping[str, "Given"]
+
+CONFIG_FLAG: Final = "--config"
+CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
+DEFAULT: Final = "default"
+
+# What Kubernetes puts into the environment of every container for a Service: of one that is called pico-proxy, even
+# PICO_PROXY_PORT=tcp://10.96.0.1:8000.
+_OF_A_SERVICE: Final = re.compile(r".*_SERVICE_(HOST|PORT)(_\w+)?|.*_PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?")
+_ADDRESS_OF_A_SERVICE: Final = re.compile(r"(tcp|udp|sctp)://")
+
+
+class Text(NamedTuple):
+    """One value as it was written, and what a complaint about it begins with."""
+
+    text: str
+    where: str
+
+
+class Given(NamedTuple):
+    """What one source says of one setting. ``split``: a list may stand in one text, between commas."""
+
+    texts: tuple[Text, ...]
+    where: str
+    source: str
+    split: bool = True
+
+
+class Value(NamedTuple):
+    """What counts for one setting, and who said so: flag, environment, FILE:LINE or default."""
+
+    setting: Setting
+    value: Any
+    source: str
+
+    @property
+    def shown(self) -> str:
+        """The value for people."""
+        text = self.setting.written(self.value)
+        return MASK if self.setting.secret and text else text
+
+
+@dataclass(frozen=True)
+class Reading(Generic[Config]):
+    """All that counts for one program."""
+
+    config: Config
+    values: tuple[Value, ...]
+    warnings: tuple[str, ...]
+
+
+def read_settings(program: Program[Config], words: Sequence[str], environment: Mapping[str, str]) -> Reading[Config]:
+    """What a command line, the environment and the file that one of them names say together.
+
+    Raises ``UsageError`` and ``ConfigError`` for the first thing that is wrong. ``--help`` and ``--version`` print and
+    raise ``SystemExit(0)``.
+    """
+    arguments = parse(program.usage, words, program=program.name, brief=program.usage_brief)
+    layers = [_from_arguments(program, arguments), _from_environment(program, environment)]
+    named = CONFIG_FLAG if arguments[CONFIG_FLAG] is not None else CONFIG_VARIABLE
+    path = arguments[CONFIG_FLAG] if named == CONFIG_FLAG else environment.get(CONFIG_VARIABLE)
+    faults: list[PicoError] = []
+    if path or named == CONFIG_FLAG:
+        layers.append(_from_file(program, str(path), environment, named, faults))
+    config, values = _resolved(program, layers, faults)
+    if faults:
+        raise faults[0]
+    for key in program.required:
+        if not next(value.value for value in values if value.setting.key == key):
+            raise UsageError(f"{program.settings[key].flag} is missing")
+    return Reading(config, values, tuple(_warnings(program, environment)))
+
+
+def check_file(program: Program[Any], path: str, environment: Mapping[str, str]) -> tuple[Any, list[PicoError]]:
+    """The configuration that a file makes of the defaults, and everything that is wrong with it."""
+    faults: list[PicoError] = []
+    layer = _from_file(program, path, environment, "FILE", faults)
+    config, _ = _resolved(program, [layer], faults)
+    return config, faults
+
+
+def _from_arguments(program: Program[Any], arguments: Arguments) -> Layer:
+    given: dict[str, Given] = {}
+    for setting in program.settings.values():
+        said = arguments[setting.flag] if setting.flag else None
+        if said is None or said == []:
+            continue
+        texts = said if isinstance(said, list) else [str(said)]
+        given[setting.key] = Given(tuple(Text(text, setting.flag) for text in texts), setting.flag, "flag")
+    return given
+
+
+def _from_environment(program: Program[Any], environment: Mapping[str, str]) -> Layer:
+    """An empty variable says nothing, as if it were not there."""
+    given = {}
+    for setting in program.settings.values():
+        text = environment.get(setting.variable)
+        if text and not _is_of_a_service(setting, text):
+            given[setting.key] = Given((Text(text, setting.variable),), setting.variable, "environment")
+    return given
+
+
+def _is_of_a_service(setting: Setting, text: str) -> bool:
+    return setting.key.endswith("_port") and bool(_ADDRESS_OF_A_SERVICE.match(text))
+
+
+def _from_file(
+    program: Program[Any], path: str, environment: Mapping[str, str], named: str, faults: list[PicoError]
+) -> Layer:
+    from pico.cli.config_file import read_file  # with PyYAML, which nobody pays for who has no file
+
+    layer = read_file(path, program, environment, named=named)
+    faults += layer.faults
+    return layer.given
+
+
+def _resolved(
+    program: Program[Config], layers: Sequence[Layer], faults: list[PicoError]
+) -> tuple[Config, tuple[Value, ...]]:
+    config, values, names = program.defaults, [], {}
+    for setting in program.settings.values():
+        value, source = program.default(setting), DEFAULT
+        for layer in reversed(layers):
+            given = layer.get(setting.key)
+            if given is not None:
+                try:
+                    value, source = _read(setting, given), given.source
+                    names[setting.key] = given.where
+                except ConfigError as error:
+                    faults.append(error)
+        if source != DEFAULT:
+            config = with_field(config, setting.field, value)
+        values.append(Value(setting, value, source))
+    if not faults:
+        try:
+            program.check(config, lambda key: names.get(key) or program.settings[key].flag or key)
+        except ConfigError as error:
+            faults.append(error)
+    return config, tuple(values)
+
+
+def _read(setting: Setting, given: Given) -> Any:
+    if not setting.kind.many:
+        (only,) = given.texts
+        return setting.read(only.where, only.text)
+    parts = [
+        Text(part, where)
+        for text, where in given.texts
+        for part in (re.split(r"[,\s]+", text) if given.split else [text])
+        if part or not given.split
+    ]
+    return tuple(setting.read(where, part) for part, where in parts)
+
+
+def _warnings(program: Program[Any], environment: Mapping[str, str]) -> list[str]:
+    """Of variables that look as if they should set something; others may have set them, so nothing fails."""
+    warnings = []
+    for setting in program.settings.values():
+        text = environment.get(setting.variable, "")
+        if _is_of_a_service(setting, text):
+            warnings.append(f"{setting.variable} is not a port but what Kubernetes says of a Service; it is not read")
+    unknown = [name for name in environment if name.startswith(PREFIX) and not _OF_A_SERVICE.fullmatch(name)]
+    if unknown:
+        known = _known_variables()
+        for name in sorted(set(unknown) - known):
+            near = difflib.get_close_matches(name, sorted(known), 1)
+            hint = f"; the nearest name is {near[0]}" if near else ""
+            warnings.append(f"{name} in the environment sets nothing{hint}")
+    return warnings
+
+
+def _known_variables() -> set[str]:
+    """Of all programs, because they may share an environment."""
+    from pico.cli.agent_options import AGENT
+    from pico.cli.node_options import NODE
+
+    programs: tuple[Program[Any], ...] = (NODE, AGENT)
+    return {CONFIG_VARIABLE, *(one.variable for program in programs for one in program.settings.values())}

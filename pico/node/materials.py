@@ -1,0 +1,65 @@
+"""What a node reads from files that its configuration names: certificates and the keys of the cluster.
+
+Responsible for: reading all of it before any of it is used, so that one bad file changes nothing. Refuses to know: when
+it is read, and what is done with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import SSLContext
+from typing import TypeVar
+
+from gevent.ssl import SSLContext as CooperativeContext
+
+from pico.actors.admin_door import admin_context
+from pico.config import NodeConfig, TlsFiles
+from pico.errors import ConfigError
+from pico.protocol.seal import KeyRing, parse_key_file
+from pico.transport.tls import server_context
+
+__all__ = ["NodeMaterials"]
+
+Context = TypeVar("Context")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMaterials:
+    """Nothing where nothing is configured."""
+
+    proxy_tls: SSLContext | None
+    upstream_tls: SSLContext | None
+    admin_tls: CooperativeContext | None
+    cluster_keys: KeyRing | None
+
+    @classmethod
+    def read(cls, config: NodeConfig) -> NodeMaterials:
+        """Raises ``ConfigError``, which names the setting and the file at fault."""
+        return cls(
+            proxy_tls=_context("proxy", config.proxy_tls, server_context),
+            upstream_tls=_context("upstream", config.upstream_tls, server_context),
+            admin_tls=_context("admin", config.admin_tls, admin_context),
+            cluster_keys=_keys(config),
+        )
+
+
+def _context(door: str, files: TlsFiles | None, build: Callable[[TlsFiles], Context]) -> Context | None:
+    try:
+        return None if files is None else build(files)
+    except ConfigError as error:
+        raise ConfigError(f"{door}_tls: {error.field}", error.value, error.expected) from error
+
+
+def _keys(config: NodeConfig) -> KeyRing | None:
+    path = config.cluster_key_file
+    try:
+        if path:
+            return parse_key_file(Path(path).read_text())
+        return parse_key_file(config.cluster_key) if config.cluster_key else None
+    except ConfigError as error:
+        what = f"{path}: {error.value}" if path else error.value
+        raise ConfigError("cluster_key_file" if path else "cluster_key", what, error.expected) from error
+    except (OSError, UnicodeError) as error:
+        raise ConfigError("cluster_key_file", path, f"a readable file ({error})") from error
