@@ -40,17 +40,21 @@ from pico.errors import RemoteProtocolError, TransportError
 from pico.node.actions import Actions
 from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
+from pico.node.live import Live
 from pico.node.materials import NodeMaterials
+from pico.node.page import page_routes
 from pico.node.proxy_door import ClientConnection
 from pico.node.proxy_protocol import NO_PREFACE, Preface, read_preface
+from pico.node.report import Report
 from pico.node.status import Elsewhere, EndpointPages, NodePages, Status
 from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
 from pico.observability.admin import Route
+from pico.observability.history import History
 from pico.observability.hub import HubWatch
 from pico.observability.log_levels import log_routes
-from pico.observability.metrics import NodeMetrics
+from pico.observability.metrics import DURATION_BOUNDS_S, NodeMetrics
 from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
@@ -141,6 +145,8 @@ class Node:
             Elsewhere(self.gossip_door),
         )
         self.gossip_door.forwarding.questions = Questions(self.clock, AdminApp(self.status.routes_here()).read)
+        self.history = History(self.clock, self.metrics.totals, DURATION_BOUNDS_S)
+        self.live = Live(Report(self.status, self.history, self.clock, system.time_of_day), self.clock)
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
         self._supervisor = Supervisor(
             in_order(self._children()),
@@ -157,6 +163,7 @@ class Node:
         self._supervisor.started.get()
         self.gossip_door.start()
         self._hub_watch.start()
+        self.history.start()
 
     def address(self, door: str) -> tuple[str, int]:
         """Where ``proxy-door``, ``upstream-door``, ``admin-door`` or ``gossip-door`` listens."""
@@ -194,6 +201,7 @@ class Node:
     def stop(self) -> None:
         """Close everything, in reverse order; blocks until it is done."""
         self._hub_watch.stop()
+        self.history.stop()
         self.gossip_door.stop()
         self.upstream_door.close("the node is going away")
         for connection in tuple(self.services.connections):
@@ -273,6 +281,8 @@ class Node:
             *log_routes(),
             *self.status.routes(),
             *Actions(self.gossip_door, self.upstream_door, self.asked.set).routes(),
+            *self.live.routes(),
+            *page_routes(),
         )
 
     def _behind_balancers(self, door: str, serve: Callable[..., None]) -> Callable[[SocketStream], None]:

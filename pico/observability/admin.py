@@ -267,7 +267,7 @@ class AdminApp:
             "X-Content-Type-Options": "nosniff",
             **dict(answer.fields),
         }
-        if isinstance(body, bytes):
+        if isinstance(body, bytes) and getattr(answer, "status", 200) != 304:
             fields["Content-Length"] = str(len(body))
         if close:
             fields["Connection"] = "close"  # the body is nobody's, so what follows it is not looked for

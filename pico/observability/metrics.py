@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from pico.observability.cluster_metrics import ClusterMetrics
+from pico.observability.history import Totals
 from pico.observability.tally import ANY_REASON, Tally
 
 __all__ = [
@@ -73,6 +74,10 @@ class Histogram:
         """Count one duration."""
         self._counts[bisect_left(DURATION_BOUNDS_S, seconds)] += 1
         self._sum_s += seconds
+
+    def counts(self) -> list[int]:
+        """How many so far, bucket by bucket; the last one is of what exceeded every bound."""
+        return list(self._counts)
 
     def family(self, name: str, documentation: str) -> Metric:
         """What Prometheus gets: counts add up from bound to bound."""
@@ -228,6 +233,18 @@ class NodeMetrics(_Metrics):
         self.bytes_in += bytes_in
         self.bytes_out += bytes_out
         self.requests_in_flight -= 1
+
+    def totals(self) -> Totals:
+        """What ``History`` samples."""
+        requests = self._requests.items()
+        return Totals(
+            requests=sum(count for _, count in requests),
+            errors=sum(count for (_, status), count in requests if status >= 500),
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            in_flight=self.requests_in_flight,
+            durations=self._request_s.counts(),
+        )
 
     def _first_of_its_kind(self, method: bytes, status: int) -> None:
         key = (method if method in _METHODS else b"", status if 100 <= status <= 599 else 0)
