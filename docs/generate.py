@@ -218,7 +218,7 @@ def usages() -> str:
     """The usage text of every program and of every command."""
     texts = {"pico-node": NODE.usage, "pico-agent": AGENT.usage, "pico": commands.USAGE}
     for name, command in commands.COMMANDS.items():
-        texts[f"pico {name}"] = import_module(command.module).USAGE
+        texts[f"pico {name}"] = getattr(import_module(command.module), command.usage)
     return "\n\n".join(f"## `{program}`\n\n```text\n{text.strip()}\n```" for program, text in texts.items())
 
 

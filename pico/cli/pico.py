@@ -25,11 +25,15 @@ Usage:
   pico [--help | --version] [<command> [<arguments>...]]
 
 Commands:
-  demo      three nodes, an agent and a sample service on this machine, with requests through all of them
-  status    what a node says of itself and of the cluster
-  config    is a file good, what counts and who said so, what may stand in a file
-  bench     what a request costs, next to nginx and to the thinnest relay there can be
-  version   the version
+  demo        three nodes, an agent and a sample service on this machine, with requests through all of them
+  status      what a node says of itself and of the cluster
+  drain       have a node finish what is in flight, and end
+  disconnect  have the agent of an upstream move to a new tunnel
+  forget      have a node forget another one that is dead or has left
+  log-level   how much a node or an agent writes to its log
+  config      is a file good, what counts and who said so, what may stand in a file
+  bench       what a request costs, next to nginx and to the thinnest relay there can be
+  version     the version
 
   -h, --help     print this text; pico COMMAND --help prints that of the command
   --version      print the version
@@ -37,17 +41,22 @@ Commands:
 
 
 class Command(NamedTuple):
-    """Where a command is: a module with a ``USAGE`` text, and the function in it that takes the arguments."""
+    """Where a command is: a module, the function in it that takes the arguments, the name of its usage text."""
 
     module: str
     function: str
     commands: bool = False
     """It has commands of its own."""
+    usage: str = "USAGE"
 
 
 COMMANDS = {
     "demo": Command("pico.cli.demo", "run_demo"),
     "status": Command("pico.cli.status", "run_status"),
+    "drain": Command("pico.cli.actions", "run_drain", usage="DRAIN_USAGE"),
+    "disconnect": Command("pico.cli.actions", "run_disconnect", usage="DISCONNECT_USAGE"),
+    "forget": Command("pico.cli.actions", "run_forget", usage="FORGET_USAGE"),
+    "log-level": Command("pico.cli.actions", "run_log_level", usage="LOG_LEVEL_USAGE"),
     "config": Command("pico.cli.config_command", "run_config", commands=True),
     "bench": Command("pico.cli.bench", "run_bench"),
 }
@@ -79,7 +88,7 @@ def _run_command(name: str, words: Sequence[str]) -> int:
     command = COMMANDS[name]
     module = import_module(command.module)
     run: Callable[[Arguments], int] = getattr(module, command.function)
-    return run(parse(module.USAGE, words, program=f"{PROGRAM} {name}", commands=command.commands))
+    return run(parse(getattr(module, command.usage), words, program=f"{PROGRAM} {name}", commands=command.commands))
 
 
 if __name__ == "__main__":

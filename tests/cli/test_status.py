@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 
 import gevent
 import pytest
 
 from pico.cli import status as command
+from pico.cli.admin_client import NoStatus
 from pico.cli.command_line import UsageError, parse
-from pico.cli.status import NoStatus, run_status
-from tests.node.harness import Agent, running_node, until
+from pico.cli.status import PAGES, run_status
+from tests.node.harness import Agent, Client, running_node, until
 
 
-def ask(node, *words: str) -> int:
+def run(*words: str) -> int:
     """The command as a person types it, in a thread, since the node runs on this one."""
-    host, port = node.address("admin-door")
-    arguments = parse(command.USAGE, [*words, f"--admin=http://{host}:{port}"], program="pico status")
+    arguments = parse(command.USAGE, words, program="pico status")
     code: int = gevent.get_hub().threadpool.apply(run_status, (arguments,))
     return code
+
+
+def url(node) -> str:
+    host, port = node.address("admin-door")
+    return f"http://{host}:{port}"
 
 
 @pytest.fixture
@@ -27,37 +33,128 @@ def node():
         yield node
 
 
-def test_a_node_tells_of_itself(node, capsys):
-    assert ask(node, "node", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+@pytest.fixture
+def shown(node, capsys):
+    """What is shown for some words, as lines."""
+
+    def show(*words: str) -> list[str]:
+        assert run(*words, f"--admin={url(node)}") == 0
+        return capsys.readouterr().out.splitlines()
+
+    return show
+
+
+def test_a_node_tells_of_itself(shown):
+    told = json.loads("\n".join(shown("node", "--json")))
     assert (told["node"], told["ready"], told["upstreams"]) == ("node-a", True, 0)
+    lines = dict(line.split(maxsplit=1) for line in shown("node"))
+    assert (lines["node"], lines["ready"], lines["reason"]) == ("node-a", "yes", "-")
 
 
-def test_nodes_are_a_table(node, capsys):
-    assert ask(node) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:2] == ["NODE", "STATUS"]
-    assert lines[1].split()[:2] == ["node-a", "alive"]
+def test_nodes_are_a_table(shown):
+    title, row = shown()
+    assert title.split()[:3] == ["NODE", "STATUS", "SINCE"]
+    assert row.split()[:2] == ["node-a", "alive"]
+    assert re.fullmatch(r"\d+s", row.split()[2])
 
 
-def test_endpoints_are_told_with_the_nodes_that_have_them(node, capsys):
+def test_endpoints_are_told_with_the_nodes_that_have_them(node, shown):
     Agent(node, "web")
-    until(lambda: node.routes.knows("web"))
-    assert ask(node, "endpoints") == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["web", "1", "node-a=1"]
+    Agent(node, "shop")
+    Client(node).get(b"/", b"shop.example")
+    _, shop, web = shown("endpoints")
+    assert web.split()[:4] == ["web", "1", "node-a=1", "0"]
+    assert shop.split()[4:] == ["1", "0.1/s", "0", "0.0/s"]
+    assert "requests        1" in shown("endpoint", "shop")
+    assert [line.split()[0] for line in shown("endpoints", "--limit=1")] == ["ENDPOINT", "shop", "..."]
+    assert shown("endpoints", "--limit=1")[2] == "... 1 of 2: --limit=N shows more"
 
 
-def test_nothing_is_said_to_be_nothing(node, capsys):
-    assert ask(node, "upstreams") == 0
-    assert capsys.readouterr().out == "nothing\n"
+def test_upstreams_are_told(node, shown):
+    for name in ("web", "shop"):
+        Agent(node, name)
+    assert [line.split()[:2] for line in shown("upstreams")[1:]] == [["node-a-u1", "web"], ["node-a-u2", "shop"]]
+    assert [line.split()[0] for line in shown("upstreams", "--endpoint=shop")[1:]] == ["node-a-u2"]
+    assert "endpoint        web" in shown("upstream", "node-a-u1")
 
 
-def test_a_page_that_is_none_is_a_wrong_word(node):
-    with pytest.raises(UsageError, match="unknown page frob: one of node, nodes"):
-        ask(node, "frob")
+def test_what_somebody_else_chose_is_not_obeyed_by_the_terminal(node, shown):
+    agent = Agent(node, "web", lambda call: call.reset(10, message="\x1b[31mred\x9b\u202e"))
+    Client(node).get(b"/path%1b?secret=1", b"web.example")
+    _, line = shown("errors")
+    assert "\x1b" not in line and "\x9b" not in line and "?[31mred" in line
+    assert "/path%1b " in line and "secret" not in line
+    assert [row.split()[1] for row in shown("requests")[1:]] == ["web"]
+    del agent
 
 
-def test_a_node_that_is_not_there_is_named():
-    arguments = parse(command.USAGE, ["--admin=http://127.0.0.1:1"], program="pico status")
-    with pytest.raises(NoStatus, match="no status from http://127.0.0.1:1/status/nodes: connection refused"):
-        gevent.get_hub().threadpool.apply(run_status, (arguments,))
+def test_gossip_is_told_with_what_is_known_of_the_others(node, shown):
+    with running_node("node-b", join=(node.address("gossip-door"),)) as other:
+        until(lambda: node.status.nodes.names() == ["node-a", "node-b"])
+        lines = shown("gossip")
+        assert ["node", "node-a"] in [line.split() for line in lines]
+        assert lines[-2].split()[:2] == ["NODE", "STATUS"] and lines[-1].split()[0] == "node-b"
+        until(lambda: node.status.nodes.row("node-b")["link"] == "open")
+        assert shown("node", "--node=node-b")[0].split() == ["node", "node-b"]
+        assert shown("node", "node-b")[1].split() == ["status", "alive"]
+        del other
+
+
+def test_nothing_is_said_to_be_nothing(shown):
+    assert shown("upstreams") == ["nothing"]
+    assert shown("upstreams", "--json")[0] == "{"
+
+
+@pytest.mark.parametrize("what", [what for what, page in PAGES.items() if not page.takes_id and what != "actors"])
+def test_every_page_is_there(shown, what):
+    assert shown(what)
+    json.loads("\n".join(shown(what, "--json")))
+
+
+@pytest.mark.parametrize(
+    "words,why",
+    [
+        (("frob",), "unknown page frob: one of node, nodes"),
+        (("nodes", "node-a"), "nodes takes no ID"),
+        (("endpoint",), "endpoint needs an ID"),
+        (("endpoint", "../node"), "'../node' is not an ID"),
+        (("endpoint", ".."), "'..' is not an ID"),
+        (("gossip", "--limit=3"), "gossip takes no --limit"),
+        (("nodes", "--endpoint=x"), "nodes takes no --endpoint"),
+    ],
+)
+def test_a_wrong_word_is_named(node, words, why):
+    with pytest.raises(UsageError, match=why):
+        run(*words, f"--admin={url(node)}")
+
+
+@pytest.mark.parametrize(
+    "words,why",
+    [
+        (("endpoint", "nobody"), r"nobody: there is no such endpoint here \(404 unknown_endpoint\)"),
+        (("nodes", "--limit=x"), r"limit: 'x' is not usable: expected a number from 1 to 100000 \(400 bad_query\)"),
+        (("nodes", "--node=node-z"), r"node-z: there is no such node here"),
+    ],
+)
+def test_what_the_node_refuses_is_one_sentence(node, words, why):
+    with pytest.raises(NoStatus, match=why):
+        run(*words, f"--admin={url(node)}")
+
+
+@pytest.mark.parametrize(
+    "admin,why",
+    [
+        ("http://127.0.0.1:1", "no status from http://127.0.0.1:1/status/nodes: connection refused"),
+        ("http://nowhere.invalid:1", "the name leads nowhere"),
+        ("nonsense", "no status from nonsense/status/nodes: Invalid URL"),
+        ("ftp://127.0.0.1", "no status from ftp://127.0.0.1/status/nodes: No connection adapters"),
+    ],
+)
+def test_a_node_that_is_not_there_is_one_sentence(admin, why):
+    with pytest.raises(NoStatus, match=why):
+        run(f"--admin={admin}")
+
+
+def test_what_answers_is_not_a_node(node):
+    with pytest.raises(NoStatus, match="400 endpoint_missing"):
+        run(f"--admin=http://127.0.0.1:{node.address('proxy-door')[1]}")

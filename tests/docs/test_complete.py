@@ -70,7 +70,7 @@ def kebab(name: str) -> str:
 def options() -> set[str]:
     """Every option of every program."""
     texts = [NODE.usage, AGENT.usage, commands.USAGE]
-    texts += [import_module(command.module).USAGE for command in commands.COMMANDS.values()]
+    texts += [getattr(import_module(one.module), one.usage) for one in commands.COMMANDS.values()]
     return set(re.findall(r"--[a-z][a-z0-9-]*", "\n".join(texts)))
 
 

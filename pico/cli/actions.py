@@ -1,0 +1,98 @@
+"""``pico drain``, ``disconnect``, ``forget`` and ``log-level``: what an operator can have a node do.
+
+Responsible for: their words. Refuses to know: how a node does it, and who may: it takes them from its own machine only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pico.cli.admin_client import AdminClient
+
+__all__ = [
+    "DISCONNECT_USAGE",
+    "DRAIN_USAGE",
+    "FORGET_USAGE",
+    "LOG_LEVEL_USAGE",
+    "run_disconnect",
+    "run_drain",
+    "run_forget",
+    "run_log_level",
+]
+
+_COMMON = """\
+  --admin=URL       the admin door of a node on this machine; default: http://127.0.0.1:8001
+  --ca-file=FILE    who vouches for it, with https
+  --json            the answer as JSON, for machines
+  -h, --help        print this text
+
+Exit code: 0 when the node does it, 1 when it does not, 2 for a wrong word.
+"""
+
+DRAIN_USAGE = f"""\
+pico drain: have a node finish what is in flight, and end, as with SIGTERM.
+
+Usage:
+  pico drain [--admin=URL] [--ca-file=FILE] [--json]
+
+{_COMMON}"""
+
+DISCONNECT_USAGE = f"""\
+pico disconnect: have the agent of an upstream move to a new tunnel; what is in flight goes on.
+
+Usage:
+  pico disconnect <upstream> [--force] [--admin=URL] [--ca-file=FILE] [--json]
+
+  --force           cut it off at once: requests in flight fail
+{_COMMON}"""
+
+FORGET_USAGE = f"""\
+pico forget: have a node forget another one that is dead or has left, before it does so by itself.
+
+Usage:
+  pico forget <node> [--admin=URL] [--ca-file=FILE] [--json]
+
+{_COMMON}"""
+
+LOG_LEVEL_USAGE = f"""\
+pico log-level: how much a node or an agent writes to its log from now on; pico status logs shows it.
+
+Usage:
+  pico log-level <level> [<logger>] [--admin=URL] [--ca-file=FILE] [--json]
+
+Level: debug, info, warning, error, or default, that of the logger above. Logger: by default pico, which is all.
+
+{_COMMON}"""
+
+
+def run_drain(arguments: Mapping[str, Any]) -> int:
+    """Runs with the arguments of ``DRAIN_USAGE``. Raises ``NoStatus``."""
+    return _act(arguments, "/-/drain", {}, "the node drains")
+
+
+def run_disconnect(arguments: Mapping[str, Any]) -> int:
+    """Runs with the arguments of ``DISCONNECT_USAGE``. Raises ``NoStatus``."""
+    upstream, force = arguments["<upstream>"], bool(arguments["--force"])
+    said = f"upstream {upstream} is {'cut off' if force else 'about to leave'}"
+    return _act(arguments, "/-/disconnect", {"upstream": upstream, "force": force}, said)
+
+
+def run_forget(arguments: Mapping[str, Any]) -> int:
+    """Runs with the arguments of ``FORGET_USAGE``. Raises ``NoStatus``."""
+    node = arguments["<node>"]
+    return _act(arguments, "/-/forget", {"node": node}, f"node {node} is forgotten")
+
+
+def run_log_level(arguments: Mapping[str, Any]) -> int:
+    """Runs with the arguments of ``LOG_LEVEL_USAGE``. Raises ``NoStatus``."""
+    level, logger = arguments["<level>"], arguments["<logger>"] or "pico"
+    return _act(arguments, "/-/log-level", {"logger": logger, "level": level}, f"{logger} writes from {level} on")
+
+
+def _act(arguments: Mapping[str, Any], path: str, body: dict[str, Any], said: str) -> int:
+    with AdminClient(arguments["--admin"], arguments["--ca-file"]) as client:
+        answer = client.act(path, body)
+    print(json.dumps(answer, indent=2) if arguments["--json"] else said, flush=True)
+    return 0
