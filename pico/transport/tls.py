@@ -23,6 +23,15 @@ from pico.transport.stream import BlockingReader, Receiver, Stream, report_crash
 
 __all__ = ["TlsStream", "accept_tls", "client_context", "connect_tls", "server_context"]
 
+REASONS: Final = {
+    "HTTP_REQUEST": "plain HTTP to a port that speaks HTTPS",
+    "WRONG_VERSION_NUMBER": "the other side does not speak TLS",
+    "TLSV1_ALERT_UNKNOWN_CA": "the other side does not know who signed our certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the other side does not accept our certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired, says the other side",
+}
+"""What the library calls otherwise."""
+
 RECORD_BYTES_MAX: Final = 16 * 1024
 ANSWERS_BYTES_MAX: Final = 64 * 1024
 """Of the protocol's own making, waiting for a peer that asks for more."""
@@ -30,7 +39,7 @@ ANSWERS_BYTES_MAX: Final = 64 * 1024
 ALPN: Final = ["http/1.1"]  # and so no HTTP/2, which we do not speak
 
 PLAIN_HTTP_ANSWER: Final = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
+    b"HTTP/1.1 400 This port speaks HTTPS\r\nContent-Type: text/plain\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
     b"This port speaks HTTPS: use an https URL.\n"
 )
 
@@ -99,7 +108,7 @@ def accept_tls(
         if error.reason == "HTTP_REQUEST":
             stream.write(PLAIN_HTTP_ANSWER)
         stream.close()
-        raise ConnectionLost(f"the TLS handshake failed: {_reason(error)}") from error
+        raise ConnectionLost(_reason(error)) from error
 
 
 def connect_tls(
@@ -125,7 +134,8 @@ def _reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
     # Not every one that the library makes has a reason, and ours has none either.
-    return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
+    reason = getattr(error, "reason", None) or str(error)
+    return REASONS.get(reason, reason.replace("_", " ").lower())
 
 
 def _handshake(

@@ -83,3 +83,33 @@ def test_an_option_that_is_named_exists(page: Path) -> None:
 
 def test_the_names_of_alerts_become_anchors() -> None:
     assert kebab("PicoNodeDown") == "pico-node-down"
+
+
+UNITS = {"": "", "s": "s", "ms": "ms", "minute": "m", "minutes": "m", "hour": "h", "KiB": "KiB", "MiB": "MiB"}
+DEFAULT = re.compile(r"`(--[a-z-]+)`(?: \(| \| )([0-9]+) ?(ms|s|minutes?|hour|KiB|MiB|)(?=\)| \|)")
+
+
+def defaults() -> set[tuple[str, str]]:
+    """Every option of the two programs with its default."""
+    found: set[tuple[str, str]] = set()
+    for text in (node_options.USAGE, agent_options.USAGE):
+        found |= set(
+            re.findall(r"^ *(--[a-z-]+)=\S+(?:(?!^ *--).)*?default: ([^\s,]+)$", text, re.MULTILINE | re.DOTALL)
+        )
+    return found
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page.parent.name == "docs"], ids=lambda page: page.name)
+def test_a_default_that_is_named_is_the_default(page: Path) -> None:
+    named = {(option, number + UNITS[unit]) for option, number, unit in DEFAULT.findall(page.read_text())}
+    assert not named - defaults()
+
+
+def test_defaults_are_found_in_usage_texts_and_in_pages() -> None:
+    assert {
+        ("--proxy-port", "8000"),
+        ("--silence", "6s"),
+        ("--silence", "15s"),
+        ("--grace-period", "30s"),
+    } <= defaults()
+    assert DEFAULT.findall("`--a-b` (20 s) and | `--c` | 10000 |") == [("--a-b", "20", "s"), ("--c", "10000", "")]

@@ -239,6 +239,14 @@ def test_a_refusal_of_a_node_is_known_by_its_body() -> None:
     assert refusal_of(head, body) == Refusal(503, "4096 upstreams", 2.0, by_node=True)
 
 
+@pytest.mark.parametrize("code", ["endpoint_missing", "endpoint_not_found"])
+def test_an_agent_at_the_door_for_clients_is_told_which_one_it_wants(code: str) -> None:
+    body = json.dumps({"error": {"code": code, "message": "as a client would understand it"}}).encode()
+    refusal = refusal_of(answer(b"", 502), body)
+    assert "upstream port" in refusal.reason
+    assert refusal.by_node
+
+
 @covers("TUN-25", "TUN-27")
 @pytest.mark.parametrize(
     "body",

@@ -183,9 +183,10 @@ def test_plain_http_on_a_tls_port_is_told_so(web: Door) -> None:
         client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b"".join(iter(lambda: client.recv(4096), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ") and b"Content-Length: %d\r\n" % len(body) in head
+    assert head.startswith(b"HTTP/1.1 400 This port speaks HTTPS\r\n") and b"Content-Length: %d\r\n" % len(body) in head
     assert b"https" in body
     assert len(web.errors) == 1 and isinstance(web.errors[0], ConnectionLost)
+    assert str(web.errors[0]) == "plain HTTP to a port that speaks HTTPS"
 
 
 @pytest.mark.parametrize("noise", [b"\x00" * 100, b"SSH-2.0-x\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100])
@@ -277,7 +278,7 @@ def test_dialling_plain_http_with_tls_says_what_failed(trusting: ssl.SSLContext)
 
     server = StreamServer(("127.0.0.1", 0), not_tls)
     server.start()
-    with pytest.raises(ConnectFailed, match="TLS handshake"):
+    with pytest.raises(ConnectFailed, match="TLS handshake .* failed: the other side does not speak TLS"):
         dial("127.0.0.1", server.server_port, timeout_s=DEADLINE_S, tls=trusting)
     server.stop()
 

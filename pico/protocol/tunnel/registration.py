@@ -43,6 +43,11 @@ ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 HOPELESS_STATUSES: Final = frozenset((400, 401, 403, 404))
 """Answers to a registration that asking again does not change (TUN-26)."""
 
+PROXY_CODES: Final = frozenset(("endpoint_missing", "endpoint_not_found"))
+"""What only the proxy door of a node says."""
+
+OTHER_DOOR: Final = "this is a node's port for clients; agents connect to its upstream port, 8002 by default"
+
 _DELTA_SECONDS = re.compile(rb"[0-9]{1,9}")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
@@ -213,7 +218,9 @@ def _sentence_in(body: bytes) -> str:
         code, sentence = error["code"], error["message"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return ""
-    return sentence if isinstance(code, str) and isinstance(sentence, str) else ""
+    if not isinstance(code, str) or not isinstance(sentence, str):
+        return ""
+    return OTHER_DOOR if code in PROXY_CODES else sentence
 
 
 def _values_in(block: bytes, name: bytes) -> list[bytes]:
