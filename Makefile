@@ -99,8 +99,9 @@ bench: install ## requests a second, latency and CPU for each request
 	@$(BIN)/pico bench $(ARGS)
 
 .PHONY: reference
-reference: install ## docs/configuration.md and the JSON Schemas, made of the table of settings
+reference: install ## what the documentation takes from the code: settings, JSON Schemas, usage texts, failures, pictures
 	@$(BIN)/python -m pico.cli.schema docs
+	@$(BIN)/python -m docs.generate
 
 .PHONY: clean
 clean: ## all that was made here, .venv too

@@ -1,4 +1,4 @@
-"""What the documentation takes from the code: ``python -m docs.generate`` writes it, ``--check`` only compares.
+"""What the documentation takes from the code: ``make reference`` writes it.
 
 Responsible for: which table of the code becomes which picture or part of a page. Refuses to know: how it is drawn, and
 everything that the tables do not say.

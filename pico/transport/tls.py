@@ -39,7 +39,8 @@ ANSWERS_BYTES_MAX: Final = 64 * 1024
 ALPN: Final = ["http/1.1"]  # and so no HTTP/2, which we do not speak
 
 PLAIN_HTTP_ANSWER: Final = (
-    b"HTTP/1.1 400 This port speaks HTTPS\r\nContent-Type: text/plain\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
+    b"HTTP/1.1 400 This port speaks HTTPS\r\n"
+    b"Content-Type: text/plain\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
     b"This port speaks HTTPS: use an https URL.\n"
 )
 

@@ -92,7 +92,7 @@ DEFAULT = re.compile(r"`(--[a-z-]+)`(?: \(| \| )([0-9]+) ?(ms|s|minutes?|hour|Ki
 def defaults() -> set[tuple[str, str]]:
     """Every option of the two programs with its default."""
     found: set[tuple[str, str]] = set()
-    for text in (node_options.USAGE, agent_options.USAGE):
+    for text in (NODE.usage, AGENT.usage):
         found |= set(
             re.findall(r"^ *(--[a-z-]+)=\S+(?:(?!^ *--).)*?default: ([^\s,]+)$", text, re.MULTILINE | re.DOTALL)
         )

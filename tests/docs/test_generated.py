@@ -23,7 +23,7 @@ def labels_in(picture: str) -> list[str]:
 
 
 def test_nothing_is_stale() -> None:
-    assert not generate.stale(), "python -m docs.generate makes it anew"
+    assert not generate.stale(), "make reference makes it anew"
 
 
 def test_a_part_of_a_page_that_is_stale_is_noticed() -> None:
