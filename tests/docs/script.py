@@ -54,7 +54,7 @@ _NOTE = re.compile(
     r"|Ctrl-C: (?P<interrupt>[a-z0-9-]+)"
     r"|(?P<until>until)"
     r"|file: (?P<file>[A-Za-z0-9._/-]+)"
-    r"|(?P<other>generated.+|end of what is generated)",
+    r"|(?P<other>generated.+|end of what is generated|Made by .+)",
     re.DOTALL,
 )
 _HEREDOC = re.compile(r"<<-?\s*'?([A-Za-z_]+)'?")
