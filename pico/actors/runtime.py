@@ -49,6 +49,7 @@ __all__ = [
     "RegistryTable",
     "StopFlag",
     "depth",
+    "inboxes",
     "install_registry",
     "is_expected",
     "registered_actors",
@@ -455,6 +456,12 @@ class RegistryTable(Generic[A]):
 def registered_actors() -> int:
     """How many actors live in this process."""
     return len(pykka.ActorRegistry._actor_refs)
+
+
+def inboxes() -> Iterator[tuple[type[pykka.Actor], int]]:
+    """Each actor of this process, as its class and how many messages wait for it; others may run in between."""
+    for ref in list(pykka.ActorRegistry._actor_refs):
+        yield ref.actor_class, depth(ref)
 
 
 def install_registry() -> None:

@@ -113,7 +113,6 @@ _ACTORS: Final = (
     Column("COUNT", "count", right=True),
     Column("WAITING", "waiting", right=True),
     Column("DEEPEST", "deepest", right=True),
-    Column("RESTARTS", "restarts", right=True),
 )
 _REQUESTS: Final = (
     Column("TIME", "time"),

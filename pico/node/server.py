@@ -46,7 +46,7 @@ from pico.node.page import page_routes
 from pico.node.proxy_door import ClientConnection
 from pico.node.proxy_protocol import NO_PREFACE, Preface, read_preface
 from pico.node.report import Report
-from pico.node.status import Elsewhere, EndpointPages, NodePages, Status
+from pico.node.status import ActorPages, Elsewhere, EndpointPages, NodePages, Status
 from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
@@ -68,6 +68,9 @@ __all__ = ["Node", "run_node"]
 
 HANDSHAKES_MAX: Final = 1024
 """Connections at the upstream door whose handshake is not complete."""
+
+BREATH_S: Final = 0.001
+"""For others, in what takes long."""
 
 POLL_S: Final = 0.05
 STOP_S: Final = 10.0
@@ -141,6 +144,7 @@ class Node:
                 ready=self.ready,
             ),
             EndpointPages(node_id, self.clock, self.routes, self.upstream_door, self.services.recent),
+            ActorPages(self.metrics, lambda: sleep(self.clock, BREATH_S)),
             self.services.recent,
             Elsewhere(self.gossip_door),
         )

@@ -87,8 +87,8 @@ class UpstreamDoor:
     @staticmethod
     def number_of(upstream_id: str) -> int:
         """Which one of this node's it is; -1 for what is no upstream's name."""
-        number = upstream_id.rpartition("-u")[2]
-        return int(number) if number.isascii() and number.isdecimal() and len(number) < 20 else -1
+        node_id, _, number = upstream_id.rpartition("-u")
+        return int(number) if node_id and number.isascii() and number.isdecimal() and len(number) < 20 else -1
 
     def find(self, upstream_id: str) -> Upstream | None:
         """The upstream of that name; None when it has gone."""

@@ -40,6 +40,9 @@ BODY_BYTES_MAX: Final = 16 * 1024
 
 QUERY_FIELDS_MAX: Final = 16
 
+NAME_CHARS_MAX: Final = 100
+"""Of an ID in a query."""
+
 STREAMS_MAX: Final = 16
 """Answers without an end at one time; few of the door's connections, so that a probe always finds one."""
 
@@ -83,6 +86,13 @@ class Request:
             if name not in names:
                 known = f"one of {', '.join(names)}" if names else "no query"
                 raise Refused(400, "bad_query", f"{name}: unknown; expected {known}")
+
+    def name(self, name: str) -> str | None:
+        """An ID in the query, None when it is not there; raises ``Refused`` for what is too long to be one."""
+        text = self.query.get(name)
+        if text is not None and len(text) > NAME_CHARS_MAX:
+            raise Refused(400, "bad_query", f"{name}: expected at most {NAME_CHARS_MAX} characters")
+        return text
 
     def number(self, name: str, default: int, least: int, most: int) -> int:
         """A whole number of the query; raises ``Refused`` when it is none, or out of bounds."""

@@ -37,7 +37,8 @@ def _change(request: Request) -> Answer:
     name, level = said.get("logger", ROOT), said.get("level")
     names = _names()
     if name not in names:
-        raise Refused(400, "bad_body", f"logger: {str(name)[:40]!r} is not usable: expected one of {', '.join(names)}")
+        expected = ", ".join(names)
+        raise Refused(404, "unknown_logger", f"logger: {str(name)[:40]!r} is not there: expected one of {expected}")
     if level not in (*LEVELS, DEFAULT):
         expected = ", ".join((*LEVELS, DEFAULT))
         raise Refused(400, "bad_body", f"level: {str(level)[:40]!r} is not usable: expected one of {expected}")

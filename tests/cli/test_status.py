@@ -105,7 +105,7 @@ def test_nothing_is_said_to_be_nothing(shown):
     assert shown("upstreams", "--json")[0] == "{"
 
 
-@pytest.mark.parametrize("what", [what for what, page in PAGES.items() if not page.takes_id and what != "actors"])
+@pytest.mark.parametrize("what", [what for what, page in PAGES.items() if not page.takes_id])
 def test_every_page_is_there(shown, what):
     assert shown(what)
     json.loads("\n".join(shown(what, "--json")))

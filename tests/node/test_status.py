@@ -195,6 +195,17 @@ class TestLists:
         assert next(made) == lists.ROWS_AT_ONCE
 
 
+class TestActors:
+    def test_they_are_told_by_kind(self, pair):
+        one, _ = pair
+        Agent(one, "web")
+        page = told(one, "actors")
+        assert page["restarts"]["cluster"] == 0
+        kinds = {row["actor"]: row for row in page["items"]}
+        assert kinds["cluster"]["count"] >= 2 and kinds["upstream-connection"]["count"] >= 1
+        assert kinds["endpoint-pool"]["deepest"] >= 0
+
+
 class TestRecent:
     def test_the_last_requests_are_told_without_secrets(self, pair):
         one, _ = pair

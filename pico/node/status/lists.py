@@ -38,7 +38,7 @@ def page_of(
     it raises ``Refused`` for what can be no name.
     """
     limit = request.number("limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
-    after = request.query.get("after")
+    after = request.name("after")
     first = 0
     if after is not None:
         first = bisect_right(names, order(after) if order else after, key=order)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from pico.node.status.actors import ActorPages
 from pico.node.status.elsewhere import Elsewhere
 from pico.node.status.endpoints import EndpointPages
 from pico.node.status.lists import Row, listing, no_such, page_of
@@ -27,9 +28,17 @@ RECENT_DEFAULT: Final = 100
 class Status:
     """One per node."""
 
-    def __init__(self, nodes: NodePages, endpoints: EndpointPages, recent: Recent, elsewhere: Elsewhere) -> None:
+    def __init__(
+        self,
+        nodes: NodePages,
+        endpoints: EndpointPages,
+        actors: ActorPages,
+        recent: Recent,
+        elsewhere: Elsewhere,
+    ) -> None:
         self.nodes = nodes
         self.endpoints = endpoints
+        self.actors = actors
         self.recent = recent
         self._elsewhere = elsewhere
 
@@ -38,7 +47,7 @@ class Status:
         return tuple(reads(route.path, partial(self._here_or_there, route.handle)) for route in self.routes_here())
 
     def _here_or_there(self, page: Handler, request: Request) -> Answer | Stream:
-        node_id = request.query.get("node")
+        node_id = request.name("node")
         if node_id is None:
             return page(request)
         if node_id == self.nodes.node_id:
@@ -60,6 +69,7 @@ class Status:
                 ("gossip", self._gossip),
                 ("requests", self._requests),
                 ("errors", self._errors),
+                ("actors", self._actors),
             )
         )
 
@@ -87,7 +97,7 @@ class Status:
 
     def _all_upstreams(self, request: Request) -> Answer:
         request.allow("limit", "after", "endpoint")
-        endpoint_id = request.query.get("endpoint")
+        endpoint_id = request.name("endpoint")
         pages = self.endpoints
         names = pages.upstream_names() if endpoint_id is None else pages.upstream_names_of(endpoint_id)
         return page_of(request, names, pages.upstream, order=_upstream_number)
@@ -102,12 +112,16 @@ class Status:
     def _requests(self, request: Request) -> Answer:
         request.allow("limit", "endpoint")
         limit = request.number("limit", RECENT_DEFAULT, 1, REQUESTS_MAX)
-        return listing({}, self.recent.requests(request.query.get("endpoint", ""), limit))
+        return listing({}, self.recent.requests(request.name("endpoint") or "", limit))
 
     def _errors(self, request: Request) -> Answer:
         request.allow("limit", "endpoint")
         limit = request.number("limit", RECENT_DEFAULT, 1, ERRORS_MAX)
-        return listing({}, self.recent.errors(request.query.get("endpoint", ""), limit))
+        return listing({}, self.recent.errors(request.name("endpoint") or "", limit))
+
+    def _actors(self, request: Request) -> Answer:
+        request.allow()
+        return listing({"restarts": self.actors.restarts()}, self.actors.rows())
 
 
 def _one(request: Request, what: str, row: Callable[[str], Row | None]) -> Answer:
