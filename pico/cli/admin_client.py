@@ -19,16 +19,23 @@ DEFAULT_URL: Final = "http://127.0.0.1:8001"
 ANSWER_S: Final = 15.0
 """Longer than one node waits for another that it asks."""
 
+PROXY_CODES: Final = ("endpoint_missing", "endpoint_not_found")
+"""What only the proxy door of a node says."""
+
 
 class NoStatus(PicoError):
     """The node has not answered, or has refused; says why."""
 
 
 class AdminClient:
-    """The admin door at a URL; to be closed. ``ca_file`` says who vouches for it, else the system's authorities do."""
+    """The admin door at a URL; to be closed. ``ca_file`` says who vouches for it, else the system's authorities do.
+
+    Without a scheme it is http.
+    """
 
     def __init__(self, url: str | None, ca_file: str | None = None) -> None:
-        self.url = (url or DEFAULT_URL).rstrip("/")
+        url = (url or DEFAULT_URL).rstrip("/")
+        self.url = url if "://" in url else f"http://{url}"
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = ca_file or True
@@ -66,6 +73,8 @@ class AdminClient:
 
 def _refusal(url: str, status: int, answer: Any) -> str:
     said = answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(said, dict) and said.get("code") in PROXY_CODES:
+        return f"no status from {url}: this is a node's port for clients; its admin port is 8001 by default"
     if isinstance(said, dict) and "message" in said:
         return f"{said['message']} ({status} {said.get('code')})"
     return f"no status from {url}: {status}"

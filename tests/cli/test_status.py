@@ -51,6 +51,12 @@ def test_a_node_tells_of_itself(shown):
     assert (lines["node"], lines["ready"], lines["reason"]) == ("node-a", "yes", "-")
 
 
+def test_a_door_may_be_named_without_a_scheme(node, capsys):
+    host, port = node.address("admin-door")
+    assert run(f"--admin={host}:{port}") == 0
+    assert "node-a" in capsys.readouterr().out
+
+
 def test_nodes_are_a_table(shown):
     title, row = shown()
     assert title.split()[:3] == ["NODE", "STATUS", "SINCE"]
@@ -146,7 +152,7 @@ def test_what_the_node_refuses_is_one_sentence(node, words, why):
     [
         ("http://127.0.0.1:1", "no status from http://127.0.0.1:1/status/nodes: connection refused"),
         ("http://nowhere.invalid:1", "the name leads nowhere"),
-        ("nonsense", "no status from nonsense/status/nodes: Invalid URL"),
+        ("://nonsense", "no status from ://nonsense/status/nodes: No connection adapters"),
         ("ftp://127.0.0.1", "no status from ftp://127.0.0.1/status/nodes: No connection adapters"),
     ],
 )
@@ -156,5 +162,5 @@ def test_a_node_that_is_not_there_is_one_sentence(admin, why):
 
 
 def test_what_answers_is_not_a_node(node):
-    with pytest.raises(NoStatus, match="400 endpoint_missing"):
+    with pytest.raises(NoStatus, match="this is a node's port for clients"):
         run(f"--admin=http://127.0.0.1:{node.address('proxy-door')[1]}")

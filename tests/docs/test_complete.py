@@ -58,6 +58,17 @@ def test_a_status_code_has_its_section(failure: Failure) -> None:
     assert f"{failure.status}-{failure.code}" in anchors_of(TROUBLE)
 
 
+def test_a_code_of_the_admin_door_is_explained() -> None:
+    sources = [path.read_text() for path in (ROOT / "pico").rglob("*.py")]
+    codes = {code for text in sources for code in re.findall(r"\bRefused\(\s*\d+,\s*\"([a-z_]+)\"", text)}
+    codes |= set(
+        re.findall(r"return \"([a-z_]+)\", ", (ROOT / "pico" / "observability" / "admin_guard.py").read_text())
+    )
+    assert {"not_found", "not_loopback"} <= codes
+    page = (ROOT / "docs" / "status-codes.md").read_text()
+    assert not {code for code in codes if f"`{code}`" not in page}
+
+
 def test_an_alert_has_its_section() -> None:
     names = re.findall(r"^ *- alert: (\w+)$", ALERTS.read_text(), re.MULTILINE) if ALERTS.exists() else []
     assert not {kebab(name) for name in names} - anchors_of(TROUBLE)
