@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
+import yaml
+
 from docs.drawing import Arrow, Column, Message, columns, sequence, states
 from pico.cli import pico as commands
 from pico.cli.agent_options import AGENT
@@ -222,7 +224,20 @@ def usages() -> str:
     return "\n\n".join(f"## `{program}`\n\n```text\n{text.strip()}\n```" for program, text in texts.items())
 
 
-PARTS: dict[str, Callable[[], str]] = {"failures": failure_table, "standings": standings, "usages": usages}
+def admin_paths() -> str:
+    """What the admin door answers, from its description."""
+    rows = ["| method and path | |", "| --- | --- |"]
+    for path, methods in yaml.safe_load((DOCS / "openapi.yaml").read_text())["paths"].items():
+        rows += [f"| `{method.upper()} {path}` | {what['summary']} |" for method, what in methods.items()]
+    return "\n".join(rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "failures": failure_table,
+    "standings": standings,
+    "usages": usages,
+    "admin-paths": admin_paths,
+}
 
 
 # -- writing and comparing ---------------------------------------------------------------------------------------------
