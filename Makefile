@@ -49,7 +49,7 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest $(ARGS)
 
-.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system docs bench cluster-bench format
+.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench format
 lint: install-dev ## ruff: format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -72,6 +72,9 @@ property: install-dev ## the property tests, deep
 
 system: install-dev ## real processes and ports only; with PICO_SYSTEM_LONG=1 what takes half a minute, too
 	$(BIN)/python -m pytest tests/system $(ARGS)
+
+screenshots: install-dev ## the pictures of the live page in docs/images, from a real cluster in a real browser
+	PICO_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/system/test_page.py -k pictures $(ARGS)
 
 soak: simulate ## node and agents under trouble for SECONDS=600, after as long in virtual time
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)

@@ -38,7 +38,7 @@ const links = { open: ["good", "open"], down: ["bad", "down"], none: ["idle", "n
 
 export const nodes = [
   { label: "Node", first: true, sort: (row, key) => key, fill: (cell, row, key) => {
-    if (!cell.firstChild) cell.append(make("span", "name"), make("span", "tag"));
+    if (!cell.firstChild) cell.append(make("span", "name"), " ", make("span", "tag"));
     set(cell.firstChild, key);
     set(cell.lastChild, row.self ? "this one" : "");
   } },
@@ -70,7 +70,7 @@ export const endpoints = [
 
 const tunnel = [
   { label: "Upstream", first: true, sort: (row, key) => key, fill: (cell, row, key) => {
-    if (!cell.firstChild) cell.append(make("span", "name"), make("span", "tag"));
+    if (!cell.firstChild) cell.append(make("span", "name"), " ", make("span", "tag"));
     set(cell.firstChild, key);
     set(cell.lastChild, row.leaving ? "leaving" : row.protocol === "base" ? "base protocol" : "");
   } },

@@ -55,7 +55,7 @@ export class Overview {
     const mean = (values) => values.length ? values.slice(-recent).reduce((sum, value) => sum + value, 0) / Math.min(recent, values.length) : 0;
     this.charts.rate.draw([rate], `${perSecond(mean(rate))}/s`);
     const median = p50_s.at(-1) ?? null;
-    this.charts.latency.draw([p50_s, p99_s], median === null ? "–" : `${milliseconds(median)} · ${milliseconds(p99_s.at(-1))}`);
+    this.charts.latency.draw([p50_s, p99_s], median === null ? "–" : both(milliseconds(median), milliseconds(p99_s.at(-1))));
     this.charts.errors.draw([errors], `${perSecond(mean(errors))}/s`);
     this.charts.flight.draw([in_flight], number(in_flight.at(-1) ?? 0));
   }
@@ -127,7 +127,7 @@ export class Overview {
   compare(before, after) {
     for (const [id, row] of Object.entries(after.nodes)) {
       const [level, word] = columns.nodeState(row);
-      const old = before.nodes[id];
+      const old = Object.hasOwn(before.nodes, id) ? before.nodes[id] : undefined;
       if (!old) this.changed(level, `${id} has come: ${word}`);
       else if (columns.nodeState(old)[1] !== word) this.changed(level, `${id} is ${word}`);
     }
@@ -156,6 +156,12 @@ export class Overview {
     while (by("changes").children.length > changes_max) by("changes").lastChild.remove();
     by("changes-empty").hidden = true;
   }
+}
+
+/** Two values, their unit once if they have the same. */
+function both(one, other) {
+  const unit = other.slice(other.indexOf("\u202f"));
+  return `${one.endsWith(unit) ? one.slice(0, -unit.length) : one} · ${other}`;
 }
 
 function list(ids) {

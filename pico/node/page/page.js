@@ -7,6 +7,7 @@ import { by, set } from "./elements.js";
 import { duration, time } from "./format.js";
 
 const typing_ms = 250;
+const name_max = 63; // of an endpoint ID
 
 const announce = (text) => set(by("announcer"), text);
 const overview = new Overview();
@@ -17,12 +18,13 @@ let shown;
 
 function route() {
   const match = /^#\/endpoint\/([^/]+)$/.exec(location.hash);
-  if (!match) return { name: "overview" };
   try {
-    return { name: "endpoint", id: decodeURIComponent(match[1]) };
+    const id = match && decodeURIComponent(match[1]);
+    if (id && id.length <= name_max) return { name: "endpoint", id };
   } catch {
-    return { name: "overview" };
+    // not an address that this page has made
   }
+  return { name: "overview" };
 }
 
 /** Show what the address says; `moved` when somebody followed a link, so that the focus goes along. */
