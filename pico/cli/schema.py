@@ -26,6 +26,8 @@ INTRODUCTION: Final = """\
 
 <!-- Made by `make reference` from the table in pico/cli; edit that. -->
 
+For whoever configures a node or an agent: all that can be set.
+
 Each setting has one name in three spellings: the option `--proxy-port`, the variable `PICO_PROXY_PORT` and the key
 `proxy_port` of a YAML file that `--config FILE` or `PICO_CONFIG` names. An option goes before a variable, a variable
 before the file, the file before the default.

@@ -53,6 +53,13 @@ def test_every_page_is_there(site: Path) -> None:
     assert not {str(page) for page in expected if not (site / page).is_file()}
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("[!i]*.md")), ids=lambda page: page.name)
+def test_a_page_says_who_it_is_for(page: Path) -> None:
+    first = re.search(r"^# .+\n\n(?:<!-- .* -->\n\n)?(.+)", page.read_text())
+    assert first
+    assert first[1].startswith("For ")
+
+
 def test_the_front_page_is_found_at_the_root(site: Path) -> None:
     found = re.search(r"url=(\S+)\"", (site / "index.html").read_text())
     assert found
