@@ -14,6 +14,7 @@ Sources: Das, Gupta, Motivala, "SWIM" (DSN 2002); Dadgar, Phillips, Currey, "Lif
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import log, log10
 from typing import Final, NamedTuple
@@ -97,6 +98,11 @@ def suspicion_s(timers: GossipTimers, nodes: int, confirmations: int) -> float:
         return shortest
     longest = shortest * timers.suspicion_stretch
     return longest - (longest - shortest) * log(confirmations + 1) / log(wanted + 1)
+
+
+def _expires_at(suspicion: _Suspicion, patience_s: Sequence[float]) -> float:
+    others = max(0, len(suspicion.witnesses) - 1)
+    return suspicion.began_at + patience_s[min(others, len(patience_s) - 1)]
 
 
 class FailureDetector:
@@ -256,7 +262,10 @@ class FailureDetector:
     def next_timer(self) -> float:
         """When ``handle_timer`` wants to be called."""
         dues = [probe.until if probe.asked_others else probe.direct_until for probe in self._probes.values()]
-        dues += [max(self._expires_at(one), self._quiet_until) for one in self._suspicions.values()]
+        if self._suspicions:
+            patience_s = self._patience_s()
+            first = min(_expires_at(suspicion, patience_s) for suspicion in self._suspicions.values())
+            dues.append(max(first, self._quiet_until))
         if self._waiting:
             dues.append(self._filled_at + (1 - self._tokens) / self._timers.probe_rate)
         return min([self._next_round, *dues])
@@ -268,9 +277,10 @@ class FailureDetector:
                 self._ask_others(sequence, probe)
             if probe.asked_others and now >= probe.until:
                 self._no_answer(sequence, probe)
-        if now >= self._quiet_until:
+        if self._suspicions and now >= self._quiet_until:
+            patience_s = self._patience_s()
             for node_id, suspicion in list(self._suspicions.items()):
-                if now >= self._expires_at(suspicion):
+                if now >= _expires_at(suspicion, patience_s):
                     del self._suspicions[node_id]
                     self._commands.append(Verdict(node_id, suspicion.record, Rank.DEAD))  # GOSSIP-64
         self._probe_waiting(now=now)
@@ -292,11 +302,11 @@ class FailureDetector:
     def _round_s(self) -> float:
         return self._timers.probe_s * (1 + self.health)
 
-    def _expires_at(self, suspicion: _Suspicion) -> float:
-        others = max(0, len(suspicion.witnesses) - 1)
-        return suspicion.began_at + suspicion_s(self._timers, len(self._ring) + 1, others) * (
-            1 + self.health if self._alone() else 1
-        )
+    def _patience_s(self) -> list[float]:
+        """How long a suspect has, by the number of witnesses besides the first; the last is for all who have more."""
+        stretch = 1 + self.health if self._alone() else 1
+        wanted = range(self._timers.suspicion_confirmations + 1)
+        return [suspicion_s(self._timers, len(self._ring) + 1, others) * stretch for others in wanted]
 
     def _alone(self) -> bool:
         """Nobody answers: whoever is cut off from all of them had better wait."""

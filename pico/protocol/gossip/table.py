@@ -92,13 +92,14 @@ class _Member:
         self.pulled_at = -inf
         self.verified = False  # it has spoken itself, in this life
         self.source: Address | None = None  # from where it spoke last
-        self._hash_of: DigestEntry | None = None
+        self._hash_of: tuple[Record, int] | None = None
         self._hash = 0
 
-    def hash_of(self, entry: DigestEntry) -> int:
-        """The hash of what a digest says, computed once for each change."""
-        if entry != self._hash_of:
-            self._hash_of, self._hash = entry, _hash(entry)
+    def hash_as(self, node_id: str) -> int:
+        """The hash of what a digest says of it, hearsay or not, computed once for each change."""
+        known = self.record, self.replica.applied
+        if known != self._hash_of:
+            self._hash_of, self._hash = known, _hash(DigestEntry(node_id, *known))
         return self._hash
 
 
@@ -162,6 +163,8 @@ class GossipTable:
         self._rng = rng
         self._members: dict[str, _Member] = {}
         self._names = [self.node_id]  # of this node and the others in the table, in order
+        self._due: float | None = None  # when there is something of the dead in the table to forget
+        self._due_known = True  # ... computed anew only when another is dead, or less so
         self._changes: list[Change] = []
         self._reply = Reply()  # to the packet that is being read
         self._memory = Memory(limits)
@@ -228,9 +231,9 @@ class GossipTable:
         """A hash of what a digest of the range would say of the nodes that are not gone (GOSSIP-54)."""
         total = 0
         for node_id in self._names_in(range_):
-            entry, member = self._digest_entry(node_id), self._members.get(node_id)
-            if not entry.record.gone:
-                total += _hash(entry) if member is None else member.hash_of(entry._replace(hearsay=False))
+            member = self._members.get(node_id)
+            if not (self.record if member is None else member.record).gone:
+                total += _hash(self._digest_entry(node_id)) if member is None else member.hash_as(node_id)
         return total % HASHES
 
     def digest(self, range_: Range = EVERYBODY) -> list[bytes]:
@@ -423,8 +426,7 @@ class GossipTable:
         self._changes.append(Change(node_id, None))
         return True
 
-    @staticmethod
-    def _merge(member: _Member, record: Record, *, now: float) -> None:
+    def _merge(self, member: _Member, record: Record, *, now: float) -> None:
         assert record > member.record, "a record went back"
         if record.life > member.replica.life or record.left:  # GOSSIP-14, GOSSIP-43
             member.replica = Replica(record.life)
@@ -432,6 +434,8 @@ class GossipTable:
             member.verified = False  # GOSSIP-53
         if record.gone:  # again, perhaps: it has contradicted in between
             member.gone_since = now
+        if record.gone or member.record.gone:
+            self._due_known = False
         member.record = record
 
     # What others say of this node.
@@ -549,12 +553,23 @@ class GossipTable:
 
     def next_timer(self) -> float | None:
         """When there is somebody to forget."""
-        dues = [self._due(member) for member in self._members.values() if member.record.gone]
-        memory = self._memory.next_timer()
-        return min(dues if memory is None else [*dues, memory], default=None)
+        due, memory = self._next_due(), self._memory.next_timer()
+        return memory if due is None else due if memory is None else min(due, memory)
 
     def handle_timer(self, *, now: float) -> None:
         """Forget what it is time to forget."""
+        due = self._next_due()
+        if due is not None and due <= now:
+            self._forget_some(now=now)
+        self._memory.expire(now=now)
+
+    def _next_due(self) -> float | None:
+        if not self._due_known:
+            dues = (self._due_of(member) for member in self._members.values() if member.record.gone)
+            self._due, self._due_known = min(dues, default=None), True
+        return self._due
+
+    def _forget_some(self, *, now: float) -> None:
         for node_id, member in list(self._members.items()):
             if not member.record.gone:
                 continue
@@ -563,7 +578,7 @@ class GossipTable:
             elif member.replica.applied and member.gone_since + self._limits.dead_state_s <= now:  # GOSSIP-43
                 member.replica = Replica(member.record.life)
                 self._changes.append(Change(node_id, None))
-        self._memory.expire(now=now)
+        self._due_known = False
 
     def forget(self, node_id: str, *, now: float) -> bool:
         """Forget a node that is gone before it is time to; False when there is none of that name (GOSSIP-76)."""
@@ -577,9 +592,10 @@ class GossipTable:
         del self._members[node_id]
         del self._names[bisect_left(self._names, node_id)]
         self._memory.bury(node_id, member.record, now=now)
+        self._due_known = False
         self._changes.append(Change(node_id, None))
 
-    def _due(self, member: _Member) -> float:
+    def _due_of(self, member: _Member) -> float:
         if member.replica.applied:
             return member.gone_since + self._limits.dead_state_s
         return member.gone_since + self._limits.dead_record_s
