@@ -73,8 +73,8 @@ property: install-dev ## the property tests, deep
 system: install-dev ## real processes and ports only; with PICO_SYSTEM_LONG=1 what takes half a minute, too
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
-screenshots: install-dev ## the pictures of the live page in docs/images, from a real cluster in a real browser
-	PICO_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/system/test_page.py -k pictures $(ARGS)
+screenshots: install-dev ## the pictures in docs/images, from a real cluster on a terminal and in a browser
+	PICO_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/system/test_page.py tests/system/test_watch.py -k "pictures or in_place" $(ARGS)
 
 soak: simulate ## node and agents under trouble for SECONDS=600, after as long in virtual time
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
