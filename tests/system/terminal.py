@@ -1,8 +1,8 @@
 """A terminal that shows one screen again and again, and what stands on it.
 
 Responsible for: running a program on a pseudo-terminal of a given size, the last whole screen as lines, and a picture
-of it. Refuses to know: the program, and everything that a terminal can do besides: a screen begins at the top left, each
-line ends with the rest of it erased, and the last one with everything below.
+of it. Refuses to know: the program, and everything that a terminal can do besides: a screen begins at the top left,
+each line ends with the rest of it erased, and the last one with everything below.
 """
 
 from __future__ import annotations
