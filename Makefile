@@ -49,7 +49,7 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest $(ARGS)
 
-.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench format
+.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench format status-bench
 lint: install-dev ## ruff: format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -97,6 +97,9 @@ docs: install-dev ## the documentation as a site, build/docs/index.html; a warni
 
 cluster-bench: install ## a cluster of real processes: how fast it heals; ARGS=--quick for a short run
 	@$(BIN)/python -m bench.cluster $(ARGS)
+
+status-bench: install ## what looking at a node costs its requests; ARGS="--endpoints=1000 --rounds=1" for a short run
+	@$(BIN)/python -m bench.status $(ARGS)
 
 bench: install ## requests a second, latency and CPU for each request
 	@$(BIN)/pico bench $(ARGS)
