@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ import pytest
 from tests.system.browser import Browser, why_not
 from tests.system.processes import HOST, Node, Programs, until
 from tests.system.service import Service
+from tests.system.terminal import frame_of, picture_of
 from tests.system.test_cluster import cluster, joining
 
 pytestmark = pytest.mark.timeout(400)
@@ -177,18 +179,19 @@ def test_a_node_dies_and_comes_back(browser: Browser, chromium: None, programs: 
     assert browser.run("return window.sameDocument")
 
 
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_a_page_that_has_lost_its_node_says_since_when_and_finds_it_again(
-    browser: Browser, chromium: None, programs: Programs
+    browser: Browser, chromium: None, programs: Programs, end: signal.Signals
 ) -> None:
     node = programs.node("--node-id=alone")
     opened(browser, node)
-    node.send(signal.SIGKILL)
+    node.send(end)
     said = browser.until(
         "const text = document.getElementById('connection').innerText; return /since/.test(text) && text"
     )
     assert re.fullmatch(r"Disconnected since \d\d:\d\d:\d\d, trying again", said)
     assert browser.text("#announcer") == said
-    node.wait()
+    assert node.wait() == (0 if end == signal.SIGTERM else -end)
     programs.node("--node-id=alone", *node.same_ports)
     browser.until("return document.getElementById('connection').dataset.state === 'live'")
     assert browser.text("#announcer") == "Connected again"
@@ -375,6 +378,7 @@ def luminance(color: str) -> float:
 # Pictures.
 
 LOAD_S = 100.0
+COLUMNS = 108  # of a terminal
 
 
 @pytest.mark.skipif(not PICTURES, reason="pictures: set PICO_SCREENSHOTS to a directory")
@@ -390,6 +394,8 @@ def test_pictures_for_the_documentation(chromium: None, programs: Programs, serv
         taken(nodes[0], "", "page-light.png", 1600, 1000, dark=False)
         taken(nodes[0], "", "page-dark-narrow.png", 400, 900, dark=True)
         taken(nodes[0], "#/endpoint/shop", "page-endpoint.png", 1600, 800, dark=False)
+        drawn(nodes[0], "nodes", "status-nodes.svg")
+        drawn(nodes[0], "endpoints", "status-endpoints.svg")
 
 
 def taken(node: Node, view: str, name: str, width: int, height: int, *, dark: bool) -> None:
@@ -401,6 +407,13 @@ def taken(node: Node, view: str, name: str, width: int, height: int, *, dark: bo
     assert len(picture) < PICTURE_BYTES_MAX
     Path(PICTURES).mkdir(parents=True, exist_ok=True)
     (Path(PICTURES) / name).write_bytes(picture)
+
+
+def drawn(node: Node, what: str, name: str) -> None:
+    """The terminal of somebody who watches."""
+    words = ["status", what, "--watch", f"--admin={address(node)}"]
+    frame = frame_of([sys.executable, "-m", "pico.cli.pico", *words], columns=COLUMNS, lines=16)
+    (Path(PICTURES) / name).write_text(picture_of(f"pico status {what} --watch", frame, columns=COLUMNS))
 
 
 @contextmanager
