@@ -12,7 +12,9 @@ import pytest
 
 from pico.cli import pico as commands
 from pico.cli.agent_options import AGENT
+from pico.cli.command_line import parse
 from pico.cli.node_options import NODE
+from pico.cli.status import PAGES
 from pico.protocol.http.failures import Failure
 from tests.docs.pages import ROOT, anchors_of, pages
 
@@ -124,3 +126,28 @@ def test_defaults_are_found_in_usage_texts_and_in_pages() -> None:
         ("--grace-period", "30s"),
     } <= defaults()
     assert DEFAULT.findall("`--a-b` (20 s) and | `--c` | 10000 |") == [("--a-b", "20", "s"), ("--c", "10000", "")]
+
+
+INLINE = sorted({line for page in pages() for line in re.findall(r"`pico ([a-z][^`]*)`", page.read_text())})
+
+
+@pytest.mark.parametrize("line", INLINE)
+def test_a_command_within_a_sentence_is_one(line: str) -> None:
+    """Its words fit the usage text; whether it does what the sentence says, the blocks show."""
+    name, *words = line.split()
+    if name == "version" or words == ["--help"]:
+        return
+    command = commands.COMMANDS[name]
+    usage = getattr(import_module(command.module), command.usage)
+    optional = words or {"disconnect": ["a-u1"], "forget": ["a"], "log-level": ["info"], "config": ["show"]}.get(
+        name, []
+    )
+    arguments = parse(usage, optional, program=f"pico {name}", commands=command.commands)
+    if name == "status":
+        assert arguments["<what>"] in {None, *PAGES}
+    if name == "config":
+        assert arguments["<command>"] in {"check", "show", "schema"}
+
+
+def test_there_are_commands_within_sentences() -> None:
+    assert {"status nodes", "config check FILE"} <= set(INLINE)
