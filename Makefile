@@ -49,7 +49,7 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest $(ARGS)
 
-.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench format
+.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench format status-bench
 lint: install-dev ## ruff: format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -73,8 +73,8 @@ property: install-dev ## the property tests, deep
 system: install-dev ## real processes and ports only; with PICO_SYSTEM_LONG=1 what takes half a minute, too
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
-screenshots: install-dev ## the pictures of the live page in docs/images, from a real cluster in a real browser
-	PICO_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/system/test_page.py -k pictures $(ARGS)
+screenshots: install-dev ## the pictures in docs/images, from a real cluster on a terminal and in a browser
+	PICO_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/system/test_page.py tests/system/test_watch.py -k "pictures or in_place" $(ARGS)
 
 soak: simulate ## node and agents under trouble for SECONDS=600, after as long in virtual time
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
@@ -97,6 +97,9 @@ docs: install-dev ## the documentation as a site, build/docs/index.html; a warni
 
 cluster-bench: install ## a cluster of real processes: how fast it heals; ARGS=--quick for a short run
 	@$(BIN)/python -m bench.cluster $(ARGS)
+
+status-bench: install ## what looking at a node costs its requests; ARGS="--endpoints=1000 --rounds=1" for a short run
+	@$(BIN)/python -m bench.status $(ARGS)
 
 bench: install ## requests a second, latency and CPU for each request
 	@$(BIN)/pico bench $(ARGS)

@@ -102,6 +102,12 @@ class Listener(GeventActor):
         """Connections whose handlers run."""
         return len(self._connections)
 
+    def limit(self, connections_max: int) -> None:
+        """Take so many from now on; whoever is here stays."""
+        assert connections_max > 0
+        self._connections_max = connections_max
+        self._update_watcher()
+
     def on_start(self) -> None:
         """Bind and listen."""
         self._socket = self._inherited or listening_socket(*self.address, option=self._option, backlog=self._backlog)

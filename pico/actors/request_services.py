@@ -64,10 +64,7 @@ class RequestServices:
         self.recent = Recent(clock.now, time_of_day)
         self.node_id = node_id
         self.deadlines = Deadlines(clock)
-        self.timers = config.http_timers
-        self.http_limits = config.http_limits
-        self.attempts_max = config.attempts_max
-        self.trusted_proxies = TrustedProxies(config.trusted_proxies)
+        self.reconfigure(config)
         self.via = f"1.1 {node_id}".encode()
         self.draining = False
         self.connections: dict[Connection, None] = {}
@@ -76,6 +73,13 @@ class RequestServices:
         self._request_numbers = count(1)
         self._date_until = -inf
         self._date = b""
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        """What counts for the next request, and of the timers for what begins from now on."""
+        self.timers = config.http_timers
+        self.http_limits = config.http_limits
+        self.attempts_max = config.attempts_max
+        self.trusted_proxies = TrustedProxies(config.trusted_proxies)
 
     def new_request_id(self) -> str:
         """A name for one request, unique over nodes and restarts."""

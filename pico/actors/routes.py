@@ -98,6 +98,11 @@ class Routes:
         self.joining: Callable[[], bool] = bool
         """Whether the cluster may have what is not known here; set by whoever knows."""
 
+    def reconfigure(self, endpoint_wait_s: float, requests_max: int) -> None:
+        """What counts for the next request."""
+        self._endpoint_wait_s = endpoint_wait_s
+        self._requests_max = requests_max
+
     # Where a request goes.
 
     def choose(self, endpoint_id: str, tried: Collection[Any] = ()) -> Upstream | PeerUpstream | None:

@@ -13,24 +13,19 @@ import random
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import gevent
-import pykka
 from gevent import signal_handler
 from gevent.event import Event
 
 from pico import __version__
 from pico.actors.admin_door import AdminDoor
-from pico.actors.runtime import install_registry, registered_actors, tell
-from pico.actors.supervisor import Child, Restart, Supervisor
-from pico.agent.dialling import Server, server_of
-from pico.agent.forwarding import Forwarder
-from pico.agent.link import LinkActor
+from pico.actors.reload import Proposal, Reload
+from pico.actors.runtime import install_registry, registered_actors
+from pico.agent.dialling import server_of
 from pico.agent.materials import AgentMaterials
-from pico.agent.messages import StopLink
-from pico.agent.service import Service
+from pico.agent.served import LINK, Common, Served, tell_to_stop
 from pico.config import AgentConfig, EndpointTarget
 from pico.observability.access_log import AccessLog, cooperative_writer
 from pico.observability.admin import AdminApp, Route
@@ -39,7 +34,6 @@ from pico.observability.log_levels import log_routes
 from pico.observability.metrics import AgentMetrics
 from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
-from pico.protocol.tunnel import LinkState
 from pico.transport.clock import Clock, HubClock
 from pico.transport.deadlines import Deadlines
 from pico.transport.notify import Notifier
@@ -47,8 +41,6 @@ from pico.transport.parking import sleep
 
 __all__ = ["Agent", "run_agent"]
 
-LINK: Final = "link"
-ADMIN_STOP_S: Final = 5.0
 POLL_S: Final = 0.05
 
 _log = logging.getLogger("pico.agent")
@@ -64,7 +56,10 @@ class Agent:
         write_access_log: Callable[[str], None],
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        read_settings: Callable[[], Proposal[AgentConfig]] | None = None,
+        announce_reload: Callable[[bool], None] = lambda begins: None,
     ) -> None:
+        """``read_settings`` reads again what was read for ``config``; without it there is no reload."""
         self.config = config
         self.clock = clock if clock is not None else HubClock()
         self.ended = Event()
@@ -72,6 +67,7 @@ class Agent:
         self.failed = Event()
         """Set when an endpoint will not be served any more; ``failure`` says why."""
         self.failure = ""
+        self._left = 0  # endpoints whose link has not ended
         self.metrics = AgentMetrics(
             version=__version__,
             endpoints=[target.endpoint_id for target in config.endpoints],
@@ -79,20 +75,30 @@ class Agent:
             actors=(LINK,),
         )
         self.access_log = AccessLog(config.access_log, write_access_log, self.clock, node_id="")
-        self._rng = rng if rng is not None else random.SystemRandom()
-        self._deadlines = Deadlines(self.clock)
-        self._servers: tuple[Server, ...] = tuple(server_of(url) for url in config.servers)
+        self.reload = (
+            None
+            if read_settings is None
+            else Reload(read_settings, self.reconfigure, self.metrics.reloads, announce=announce_reload)
+        )
         self._materials = AgentMaterials.read(config)
-        self._services: list[Service] = []
-        self._links: dict[str, LinkActor] = {}
-        self._supervisors = [self._supervised(target) for target in config.endpoints]
-        self._left = len(self._supervisors)
+        self._common = Common(
+            servers=tuple(server_of(url) for url in config.servers),
+            clock=self.clock,
+            rng=rng if rng is not None else random.SystemRandom(),
+            deadlines=Deadlines(self.clock),
+            metrics=self.metrics,
+            access_log=self.access_log,
+            gave_up=self._gave_up,
+            ended=self._ended,
+        )
+        self._served = {target.endpoint_id: self._serve(target) for target in config.endpoints}
+        self._leaving: set[Served] = set()
         self._stopping = False
         self._admin: AdminDoor | None = None
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
-        self.metrics.service_connections = lambda: float(sum(map(len, self._services)))
+        self.metrics.service_connections = lambda: float(sum(one.service_connections for one in self._each()))
         self.metrics.actors = lambda: float(registered_actors())
-        self.metrics.streams = lambda: float(sum(link.streams for link in self._links.values()))
+        self.metrics.streams = lambda: float(sum(one.streams for one in self._each()))
 
     def start(self) -> None:
         """Open the admin door if there is one, and begin to dial; raises ``PicoError`` when the door cannot open."""
@@ -101,89 +107,87 @@ class Agent:
             self._admin = AdminDoor(config.admin_host, config.admin_port, AdminApp(self._routes()))
             self._admin.launch()
             self._admin.started.get()
-        for supervisor in self._supervisors:
-            supervisor.launch()
+        for served in self._served.values():
+            served.launch()
         self._hub_watch.start()
 
     def _routes(self) -> tuple[Route, ...]:
         """What the admin door answers."""
-        return (*process_routes(self.metrics.render, self.ready), *log_routes())
+        reload = () if self.reload is None else (self.reload.route(),)
+        return (*process_routes(self.metrics.render, self.ready), *log_routes(), *reload)
 
     def ready(self) -> tuple[bool, str]:
         """Whether every endpoint is registered, and if not, which is not."""
-        missing = sorted(name for name, link in self._links.items() if link.state is not LinkState.OPEN)
-        if len(self._links) < len(self.config.endpoints):
+        if any(one.link is None for one in self._served.values()):
             return False, "starting"
+        missing = sorted(name for name, one in self._served.items() if not one.registered)
         return not missing, f"not registered: {', '.join(missing)}" if missing else ""
+
+    def reconfigure(self, config: AgentConfig) -> None:
+        """Live by other settings from now on: endpoints come, go and move to other services; tunnels that stay stay.
+
+        Of ``config`` only that counts which can change while an agent runs; the rest must be as it was. Raises
+        ``ConfigError``, and has changed nothing then.
+        """
+        materials = AgentMaterials.read(config)
+        if self._stopping:
+            return
+        self.config, self._materials = config, materials
+        self.access_log.change_format(config.access_log)
+        wanted = {target.endpoint_id: target for target in config.endpoints}
+        for name, target in wanted.items():
+            served = self._served.get(name)
+            if served is not None:
+                served.reconfigure(target, config, materials)
+            else:
+                self._served[name] = served = self._serve(target)
+                served.launch()
+        for name in self._served.keys() - wanted.keys():
+            served = self._served.pop(name)
+            self._leaving.add(served)
+            served.stop()
 
     def stop(self) -> None:
         """Have every link finish what is in flight and end; the second time, at once."""
         self._stopping = True
-        for link in self._links.values():
-            tell(link.actor_ref, StopLink())
+        for served in self._each():
+            served.stop()
 
     def close(self) -> None:
         """Give back what is left; blocks until it is done."""
-        for supervisor in self._supervisors:
-            tell_to_stop(supervisor.actor_ref)
-        for service in self._services:
-            service.close()
+        for served in self._each():
+            served.close()
         self._hub_watch.stop()
         if self._admin is not None:
             tell_to_stop(self._admin.actor_ref)
         self.access_log.flush()
 
-    def _supervised(self, target: EndpointTarget) -> Supervisor:
-        """A link that is started anew when it fails; what befalls one is not the trouble of the others."""
-        tls = self._materials.service_tls if target.tls else None
-        service = Service(target, self.config, self.clock, self._deadlines, self.metrics, tls)
-        self._services.append(service)
-        forwarder = Forwarder(service, self.config, self.clock, self.metrics, self.access_log)
-        return Supervisor(
-            [Child(name=LINK, build=partial(self._build_link, forwarder), restart=Restart.TRANSIENT)],
-            now=self.clock.now,
-            escalate=partial(self._fail, f"endpoint {target.endpoint_id}"),
-            restarted=self.metrics.actor_restarts.add,
-        )
+    def _each(self) -> list[Served]:
+        return [*self._served.values(), *self._leaving]
 
-    def _build_link(self, forwarder: Forwarder) -> LinkActor:
-        link = LinkActor(
-            forwarder,
-            self._servers,
-            self.config,
-            self.clock,
-            self._rng,
-            self.metrics,
-            self._materials.server_tls,
-            gave_up=self._gave_up,
-            ended=self._link_ended,
-        )
-        self._links[forwarder.endpoint_id] = link
-        if self._stopping:
-            tell(link.actor_ref, StopLink())
-        return link
+    def _serve(self, target: EndpointTarget) -> Served:
+        self.metrics.add_endpoint(target.endpoint_id)
+        self._left += 1
+        return Served(target, self.config, self._materials, self._common)
 
     def _gave_up(self, reason: str) -> None:
         self.failure = self.failure or reason
         self.failed.set()
 
-    def _fail(self, what: str, reason: BaseException) -> None:
-        self._gave_up(f"{what}: {reason}")
-        self._link_ended()
-
-    def _link_ended(self) -> None:
-        """A link has ended in good order, or for good."""
+    def _ended(self, served: Served) -> None:
         self._left -= 1
         if not self._left:
             self.ended.set()
+        if served in self._leaving:
+            gevent.spawn_raw(self._forget, served)
 
-
-def tell_to_stop(ref: pykka.ActorRef[Any]) -> None:
-    """Stop an actor that may have ended already; waits for it."""
-    try:
-        ref.stop(timeout=ADMIN_STOP_S)
-    except pykka.Timeout:
-        _log.warning("%s did not stop in time", ref)
+    def _forget(self, served: Served) -> None:
+        """One that was taken out of the settings has finished."""
+        served.close()
+        self._leaving.discard(served)
+        name = served.target.endpoint_id
+        if not any(one.target.endpoint_id == name for one in self._each()):
+            self.metrics.drop_endpoint(name)
 
 
 def _announce(agent: Agent, notifier: Notifier) -> None:
@@ -193,17 +197,37 @@ def _announce(agent: Agent, notifier: Notifier) -> None:
         if answer[1] != said:
             notifier.status(said := answer[1])
         sleep(agent.clock, POLL_S)
+    _announce_ready(agent, notifier)
+
+
+def _announce_reload(agent: Agent, notifier: Notifier, begins: bool) -> None:
+    """Only a manager that knows of a ready agent wants to know."""
+    if not agent.ready()[0]:
+        return
+    if begins:
+        notifier.reloading()
+    else:
+        _announce_ready(agent, notifier)
+
+
+def _announce_ready(agent: Agent, notifier: Notifier) -> None:
     notifier.ready(f"serving {', '.join(target.endpoint_id for target in agent.config.endpoints)}")
 
 
-def run_agent(config: AgentConfig) -> int:
+def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentConfig]] | None = None) -> int:
     """Run one agent until it is told to stop; 0 after an orderly stop, 1 when an endpoint cannot be served any more.
 
-    SIGTERM and SIGINT drain; a second one stops at once. A service manager is told of each step.
+    SIGTERM and SIGINT drain; a second one stops at once. SIGHUP has the settings read again. A service manager is told
+    of each step.
     """
     notifier = Notifier.from_environment(os.environ, os.getpid())
     install_registry()
-    agent = Agent(config, write_access_log=cooperative_writer(sys.stdout.fileno()))
+    agent = Agent(
+        config,
+        write_access_log=cooperative_writer(sys.stdout.fileno()),
+        read_settings=read_settings,
+        announce_reload=lambda begins: _announce_reload(agent, notifier, begins),
+    )
     asked = Event()
 
     def on_signal() -> None:
@@ -212,6 +236,8 @@ def run_agent(config: AgentConfig) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal_handler(number, on_signal)
+    if agent.reload is not None:
+        signal_handler(signal.SIGHUP, agent.reload.ask)
     agent.start()
     gc.collect()
     gc.freeze()  # what lives as long as the process need not be looked at again

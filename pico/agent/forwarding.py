@@ -66,11 +66,15 @@ class Forwarder:
     def __init__(
         self, service: Service, config: AgentConfig, clock: Clock, metrics: AgentMetrics, access_log: AccessLog
     ) -> None:
-        self.service = service
         self.now = clock.now
         self.metrics = metrics
         self.access_log = access_log
         self.endpoint_id = service.target.endpoint_id
+        self.reconfigure(service, config)
+
+    def reconfigure(self, service: Service, config: AgentConfig) -> None:
+        """Where the next request goes, and how."""
+        self.service = service
         self.host_header = config.host_header.encode()
         self.response_head_s = config.response_head_s
         self.response_idle_s = config.response_idle_s

@@ -147,6 +147,11 @@ class LinkActor(GeventActor):
         """Requests in flight on all tunnels."""
         return sum(tunnel.multiplexer.in_flight for tunnel in self._tunnels.values())
 
+    def reconfigure(self, config: AgentConfig, tls: SSLContext | None) -> None:
+        """For tunnels that are dialled from now on."""
+        self._config = config
+        self._tls = tls
+
     def on_start(self) -> None:
         """The first dial is due at once."""
         self._pump()

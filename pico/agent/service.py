@@ -153,16 +153,20 @@ class Service:
         tls: SSLContext | None = None,
     ) -> None:
         self.target = target
-        self._config = config
         self._clock = clock
         self._deadlines = deadlines
         self._metrics = metrics
-        self._tls = tls
         self._idle: list[ServiceConnection] = []
         self._connections: set[ServiceConnection] = set()
         self._waiting: deque[Tenant] = deque()
         self._dials = 0
         self._closed = False
+        self.reconfigure(config, tls)
+
+    def reconfigure(self, config: AgentConfig, tls: SSLContext | None) -> None:
+        """For connections that are made or become idle from now on."""
+        self._config = config
+        self._tls = tls
         self._idle_max = config.idle_connections_max
         self._idle_s = config.idle_connection_s
 

@@ -1,4 +1,4 @@
-"""``pico drain``, ``disconnect``, ``forget`` and ``log-level``: what an operator can have a node do.
+"""``pico drain``, ``disconnect``, ``forget``, ``log-level`` and ``reload``: what an operator can have a node do.
 
 Responsible for: their words. Refuses to know: how a node does it, and who may: it takes them from its own machine only.
 """
@@ -6,7 +6,7 @@ Responsible for: their words. Refuses to know: how a node does it, and who may: 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pico.cli.admin_client import AdminClient
@@ -16,10 +16,12 @@ __all__ = [
     "DRAIN_USAGE",
     "FORGET_USAGE",
     "LOG_LEVEL_USAGE",
+    "RELOAD_USAGE",
     "run_disconnect",
     "run_drain",
     "run_forget",
     "run_log_level",
+    "run_reload",
 ]
 
 _COMMON = """\
@@ -67,32 +69,53 @@ Level: debug, info, warning, error, or default, that of the logger above. Logger
 {_COMMON}"""
 
 
+RELOAD_USAGE = f"""\
+pico reload: have a node or an agent read its settings again, as with SIGHUP.
+
+Usage:
+  pico reload [--admin=URL] [--ca-file=FILE] [--json]
+
+{_COMMON}"""
+
+
 def run_drain(arguments: Mapping[str, Any]) -> int:
     """Runs with the arguments of ``DRAIN_USAGE``. Raises ``NoStatus``."""
-    return _act(arguments, "/-/drain", {}, "the node drains")
+    return _act(arguments, "/-/drain", {}, lambda _: "the node drains")
 
 
 def run_disconnect(arguments: Mapping[str, Any]) -> int:
     """Runs with the arguments of ``DISCONNECT_USAGE``. Raises ``NoStatus``."""
     upstream, force = arguments["<upstream>"], bool(arguments["--force"])
     said = f"upstream {upstream} is {'cut off' if force else 'about to leave'}"
-    return _act(arguments, "/-/disconnect", {"upstream": upstream, "force": force}, said)
+    return _act(arguments, "/-/disconnect", {"upstream": upstream, "force": force}, lambda _: said)
 
 
 def run_forget(arguments: Mapping[str, Any]) -> int:
     """Runs with the arguments of ``FORGET_USAGE``. Raises ``NoStatus``."""
     node = arguments["<node>"]
-    return _act(arguments, "/-/forget", {"node": node}, f"node {node} is forgotten")
+    return _act(arguments, "/-/forget", {"node": node}, lambda _: f"node {node} is forgotten")
 
 
 def run_log_level(arguments: Mapping[str, Any]) -> int:
     """Runs with the arguments of ``LOG_LEVEL_USAGE``. Raises ``NoStatus``."""
     level, logger = arguments["<level>"], arguments["<logger>"] or "pico"
-    return _act(arguments, "/-/log-level", {"logger": logger, "level": level}, f"{logger} writes from {level} on")
+    said = f"{logger} writes from {level} on"
+    return _act(arguments, "/-/log-level", {"logger": logger, "level": level}, lambda _: said)
 
 
-def _act(arguments: Mapping[str, Any], path: str, body: dict[str, Any], said: str) -> int:
+def run_reload(arguments: Mapping[str, Any]) -> int:
+    """Runs with the arguments of ``RELOAD_USAGE``. Raises ``NoStatus``."""
+    return _act(arguments, "/-/reload", {}, _said_of_reload)
+
+
+def _said_of_reload(answer: Mapping[str, Any]) -> str:
+    changed, waiting = (", ".join(answer[name]) for name in ("changed", "needs_restart"))
+    said = f"changed: {changed or 'nothing'}"
+    return f"{said}\nneeds a restart: {waiting}" if waiting else said
+
+
+def _act(arguments: Mapping[str, Any], path: str, body: dict[str, Any], say: Callable[[Mapping[str, Any]], str]) -> int:
     with AdminClient(arguments["--admin"], arguments["--ca-file"]) as client:
         answer = client.act(path, body)
-    print(json.dumps(answer, indent=2) if arguments["--json"] else said, flush=True)
+    print(json.dumps(answer, indent=2) if arguments["--json"] else say(answer), flush=True)
     return 0

@@ -7,6 +7,7 @@ Refuses to know: the options, and what an agent does.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 __all__ = ["main"]
@@ -14,6 +15,8 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run until stopped. Exit code: 0 stopped in good order, 1 failed, 2 misused, 130 interrupted before it ran."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+
     from gevent import monkey
 
     monkey.patch_all()
@@ -27,19 +30,16 @@ def _run() -> int:
     from pico.cli.agent_options import AGENT
     from pico.cli.sources import read_settings
 
-    reading = read_settings(AGENT, sys.argv[1:], os.environ)
-    config = reading.config
+    words = sys.argv[1:]
+    reading = read_settings(AGENT, words, os.environ)
 
     # Only now the rest: a wrong word on the command line is answered without loading it.
-    import logging
-
     from pico.agent.agent import run_agent
-    from pico.observability.logs import configure
+    from pico.cli.reloading import Reloading
 
-    configure(config.log_format, config.log_level, sys.stderr)
-    for warning in reading.warnings:
-        logging.getLogger("pico.config").warning("%s", warning)
-    return run_agent(config)
+    settings = Reloading(AGENT, words, os.environ, reading)
+    settings.begin()
+    return run_agent(settings.config, settings.propose)
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ RARE_REQUESTS: Final = Section(
             "unread body that is drained to keep a connection", RELOAD,
         ),
         Setting(
-            "body_rate_min", "http_timers.body_rate_bytes_min", size(lowest=0),
+            "body_rate_min", "http_timers.body_rate_bytes_min", size(),
             "of a request body, a second, averaged, after the time below", RELOAD,
         ),
         Setting("body_rate_grace", "http_timers.body_rate_grace_s", DURATION, "", RELOAD),

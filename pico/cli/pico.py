@@ -31,6 +31,7 @@ Commands:
   disconnect  have the agent of an upstream move to a new tunnel
   forget      have a node forget another one that is dead or has left
   log-level   how much a node or an agent writes to its log
+  reload      have a node or an agent read its settings again
   config      is a file good, what counts and who said so, what may stand in a file
   bench       what a request costs, next to nginx and to the thinnest relay there can be
   version     the version
@@ -57,6 +58,7 @@ COMMANDS = {
     "disconnect": Command("pico.cli.actions", "run_disconnect", usage="DISCONNECT_USAGE"),
     "forget": Command("pico.cli.actions", "run_forget", usage="FORGET_USAGE"),
     "log-level": Command("pico.cli.actions", "run_log_level", usage="LOG_LEVEL_USAGE"),
+    "reload": Command("pico.cli.actions", "run_reload", usage="RELOAD_USAGE"),
     "config": Command("pico.cli.config_command", "run_config", commands=True),
     "bench": Command("pico.cli.bench", "run_bench"),
 }

@@ -185,10 +185,11 @@ def _warnings(program: Program[Any], environment: Mapping[str, str]) -> list[str
     unknown = [name for name in environment if name.startswith(PREFIX) and not _OF_A_SERVICE.fullmatch(name)]
     if unknown:
         known = _known_variables()
+        words = sorted(name.removeprefix(PREFIX) for name in known)
         for name in sorted(set(unknown) - known):
-            near = difflib.get_close_matches(name, sorted(known), 1)
-            hint = f"; the nearest name is {near[0]}" if near else ""
-            warnings.append(f"{name} in the environment sets nothing{hint}")
+            near = difflib.get_close_matches(name.removeprefix(PREFIX), words, 1)
+            hint = f"; the nearest name is {PREFIX}{near[0]}" if near else ""
+            warnings.append(f"{name} sets nothing{hint}")
     return warnings
 
 

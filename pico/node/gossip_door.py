@@ -103,10 +103,26 @@ class GossipDoor:
             config.gossip_limits.nodes_max,
         )
         self._actor: Cluster | None = None
+        self._ready_actor: Cluster | None = None
+        self._key_seal: KeySeal | None = None
         self._resolver: Any = None
         self._resolve_timer = clock.timer(self._resolve_again)
         routes.joining = self._is_catching_up
         metrics.cluster.corrections = lambda: 0 if self._actor is None else self._actor.view.corrections
+
+    def reconfigure(self, config: NodeConfig, keys: KeyRing | None) -> None:
+        """Other nodes to look for, and other keys where there were some; links stay as they are."""
+        if self.ready:
+            self._ready_actor = self._actor  # and stays ready, whoever is named now
+        named_others = config.join != self._config.join
+        self._config = config
+        self.forwarding.attempts_max = config.attempts_max
+        if keys is not None and self._key_seal is not None and keys != self._keys:
+            self._keys = keys
+            self._key_seal.rotate(keys)
+        if named_others:
+            self._seeds = {seed: found for seed, found in self._seeds.items() if seed in config.join}
+            self._resolve_again()
 
     # The actor.
 
@@ -144,7 +160,9 @@ class GossipDoor:
     @property
     def ready(self) -> bool:
         """Whether each of the nodes that were named has been tried, so that what is known of the cluster is known."""
-        return not self._config.join or (self._actor is not None and self._actor.seeds_tried)
+        if not self._config.join:
+            return True
+        return self._actor is not None and (self._actor is self._ready_actor or self._actor.seeds_tried)
 
     def _is_catching_up(self) -> bool:
         return bool(self._config.join) and (self._actor is None or not self._actor.caught_up)
@@ -183,7 +201,8 @@ class GossipDoor:
     def _seal(self) -> Seal:
         if self._keys is None:
             return ClearSeal()
-        return KeySeal(self._keys, self._config.cluster_name, self._system.random_bytes(16))
+        self._key_seal = KeySeal(self._keys, self._config.cluster_name, self._system.random_bytes(16))
+        return self._key_seal
 
     def _open_datagrams(self, received: Callable[[bytes, Address], None]) -> Datagrams:
         host = self._bind_host

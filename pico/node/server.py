@@ -31,6 +31,7 @@ from pico.actors.endpoint_pool import Endpoints
 from pico.actors.listener import Listener
 from pico.actors.messages import DrainCluster, LeaveCluster, StopAccepting
 from pico.actors.questions import Questions
+from pico.actors.reload import Proposal, Reload
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, install_registry, registered_actors, tell
@@ -91,7 +92,10 @@ class Node:
         write_access_log: Write,
         clock: Clock | None = None,
         system: System | None = None,
+        read_settings: Callable[[], Proposal[NodeConfig]] | None = None,
+        announce_reload: Callable[[bool], None] = lambda begins: None,
     ) -> None:
+        """``read_settings`` reads again what was read for ``config``; without it there is no reload."""
         system = system or System()
         self._inherited = system.inherited
         self.config = config
@@ -105,6 +109,17 @@ class Node:
             version=__version__,
             failure_codes=[failure.code for failure in Failure],
             actors=(*NODE_ORDER, "gossip-peer"),
+        )
+        self.reload = (
+            None
+            if read_settings is None
+            else Reload(
+                read_settings,
+                self.reconfigure,
+                self.metrics.reloads,
+                time_of_day=system.time_of_day,
+                announce=announce_reload,
+            )
         )
         self.access_log = AccessLog(
             config.access_log, write_access_log, self.clock, node_id=node_id, wall_clock=system.time_of_day
@@ -180,6 +195,25 @@ class Node:
             return False, "draining"
         return (True, "") if self.gossip_door.ready else (False, "joining")
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Live by other settings from now on; what is open stays open.
+
+        Of ``config`` only that counts which can change while a node runs; the rest must be as it was. Raises
+        ``ConfigError``, and has changed nothing then.
+        """
+        materials = NodeMaterials.read(config)
+        self.config, self._materials = config, materials
+        self.services.reconfigure(config)
+        self.routes.reconfigure(config.endpoint_wait_s, config.requests_per_endpoint_max)
+        self.upstream_door.reconfigure(config)
+        self.gossip_door.reconfigure(config, materials.cluster_keys)
+        self.access_log.change_format(config.access_log)
+        proxy_door, admin_door = self._listening.get("proxy-door"), self._listening.get("admin-door")
+        if proxy_door is not None:
+            proxy_door.limit(config.client_connections_max)
+        if admin_door is not None and materials.admin_tls is not None:
+            admin_door.renew(materials.admin_tls)
+
     def drain(self) -> None:
         """Stop taking new work and finish what is in flight, within the grace period; blocks until then."""
         config = self.config
@@ -215,7 +249,6 @@ class Node:
         self.access_log.close(LOG_FLUSH_S)
 
     def _children(self) -> list[Child]:
-        config = self.config
         return [
             Child(name="endpoints", build=self._build_endpoints),
             Child(name="cluster", build=self.gossip_door.build_cluster),
@@ -229,7 +262,7 @@ class Node:
             Child(
                 name="proxy-door",
                 build=lambda: self._listener(
-                    "proxy", self._behind_balancers("proxy", self._serve_client), config.client_connections_max
+                    "proxy", self._behind_balancers("proxy", self._serve_client), self.config.client_connections_max
                 ),
             ),
             Child(name="admin-door", build=self._build_admin_door),
@@ -283,6 +316,7 @@ class Node:
         return (
             *process_routes(self.metrics.render, self.ready),
             *log_routes(),
+            *(() if self.reload is None else (self.reload.route(),)),
             *self.status.routes(),
             *Actions(self.gossip_door, self.upstream_door, self.asked.set).routes(),
             *self.live.routes(),
@@ -293,10 +327,10 @@ class Node:
         """``serve``, told first who is calling where balancers say so; else as it is, at no cost."""
         if self.config.proxy_protocol not in (door, "both"):
             return serve
-        timeout_s = self.config.http_timers.request_head_s if door == "proxy" else self.config.handshake_s
-        return partial(self._read_preface, serve, timeout_s)
+        return partial(self._read_preface, serve, door)
 
-    def _read_preface(self, serve: Callable[..., None], timeout_s: float, stream: SocketStream) -> None:
+    def _read_preface(self, serve: Callable[..., None], door: str, stream: SocketStream) -> None:
+        timeout_s = self.config.http_timers.request_head_s if door == "proxy" else self.config.handshake_s
         balancer = stream.peer_host
         if not self.services.trusted_proxies.contains(balancer):  # PROXY-2
             serve(stream)
@@ -397,18 +431,35 @@ def _announce(node: Node, notifier: Notifier) -> None:
     notifier.ready(f"serving as {node.node_id}")
 
 
-def run_node(config: NodeConfig) -> int:
+def _announce_reload(node: Node, notifier: Notifier, begins: bool) -> None:
+    """Only a manager that knows of a ready node wants to know."""
+    if not node.ready()[0]:
+        return
+    if begins:
+        notifier.reloading()
+    else:
+        notifier.ready(f"serving as {node.node_id}")
+
+
+def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig]] | None = None) -> int:
     """Run one node until it is told to stop; 0 after an orderly stop, 1 when a part failed.
 
-    SIGTERM and SIGINT drain; a second one stops at once. A service manager is told of each step, and what it has
-    opened is listened on.
+    SIGTERM and SIGINT drain; a second one stops at once. SIGHUP has the settings read again. A service manager is told
+    of each step, and what it has opened is listened on.
     """
     notifier = Notifier.from_environment(os.environ, os.getpid())
     system = System()
     system.inherited = Inherited.from_environment(os.environ, os.getpid())
     install_registry()
     node_id = config.node_id or _made_up_name()
-    node = Node(config, node_id=node_id, write_access_log=cooperative_writer(sys.stdout.fileno()), system=system)
+    node = Node(
+        config,
+        node_id=node_id,
+        write_access_log=cooperative_writer(sys.stdout.fileno()),
+        system=system,
+        read_settings=read_settings,
+        announce_reload=lambda begins: _announce_reload(node, notifier, begins),
+    )
     again = Event()
 
     def on_signal() -> None:
@@ -416,6 +467,8 @@ def run_node(config: NodeConfig) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal_handler(number, on_signal)
+    if node.reload is not None:
+        signal_handler(signal.SIGHUP, node.reload.ask)
     node.start()
     gc.collect()
     gc.freeze()  # what lives as long as the process need not be looked at again

@@ -71,6 +71,10 @@ class UpstreamDoor:
         self._by_address: Counter[str] = Counter()
         self.draining = False
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """What counts for whoever connects from now on."""
+        self._config = config
+
     @property
     def upstreams(self) -> int:
         """Registered upstreams."""

@@ -94,15 +94,11 @@ class AccessLog:
         wall_clock: Callable[[], float] = time.time,
         backlog_chars_max: int = BACKLOG_CHARS_MAX,
     ) -> None:
-        assert format in FORMATS
-        self.enabled = format != "off"
         self.dropped = 0
-        # Formatting by template and json's own C function for strings takes a third of what json.dumps would.
-        self._template = _JSON if format == "json" else _KEYVALUE
-        self._quoted = encode_basestring_ascii if format == "json" else _keyvalue
         self._write = write
         self._wall_clock = wall_clock
-        self._node = self._quoted(node_id)
+        self._node_id = node_id
+        self.change_format(format)
         self._backlog_chars_max = backlog_chars_max
         self._lines: list[str] = []
         self._chars = 0
@@ -112,6 +108,15 @@ class AccessLog:
         self._complained = False
         self._second = -1
         self._second_text = ""
+
+    def change_format(self, format: str) -> None:
+        """How lines are written from now on, or that none are; those that wait stay as they are."""
+        assert format in FORMATS
+        self.enabled = format != "off"
+        # Formatting by template and json's own C function for strings takes a third of what json.dumps would.
+        self._template = _JSON if format == "json" else _KEYVALUE
+        self._quoted = encode_basestring_ascii if format == "json" else _keyvalue
+        self._node = self._quoted(self._node_id)
 
     def record(
         self,

@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from pico.observability.cluster_metrics import ClusterMetrics
 from pico.observability.history import Totals
+from pico.observability.reload_metrics import ReloadMetrics
 from pico.observability.tally import ANY_REASON, Tally
 
 __all__ = [
@@ -101,6 +102,7 @@ class _Metrics:
         "hub_blocked_s",
         "late_messages",
         "protocol_errors",
+        "reloads",
         "requests_in_flight",
         "streams",
     )
@@ -114,6 +116,7 @@ class _Metrics:
         self.actor_restarts = Tally(actors)
         self.late_messages = 0
         self.hub_blocked_s = 0.0
+        self.reloads = ReloadMetrics()
         self.actors: Gauge = _zero
         self.streams: Gauge = _zero
         self._request_s = Histogram()
@@ -159,6 +162,7 @@ class _Metrics:
         yield CounterMetricFamily(
             "pico_hub_blocked_seconds_total", "Time by which the event loop ran late.", self.hub_blocked_s
         )
+        yield from self.reloads.collect()
 
     def _bytes(self) -> Metric:
         family = CounterMetricFamily(
@@ -338,14 +342,22 @@ class AgentMetrics(_Metrics):
         self.bytes_out += bytes_out
         self.requests_in_flight -= 1
 
+    def add_endpoint(self, endpoint_id: str) -> None:
+        """One more is to be served; it has no tunnel yet, unless it is here already."""
+        self._tunnels.setdefault(endpoint_id, 0)
+
+    def drop_endpoint(self, endpoint_id: str) -> None:
+        """It is served no more."""
+        self._tunnels.pop(endpoint_id, None)
+
     def tunnel_up(self, endpoint_id: str) -> None:
         """The endpoint is registered at a node."""
-        assert endpoint_id in self._tunnels, "endpoints are known from the start"
+        assert endpoint_id in self._tunnels, "endpoints are made known before they are served"
         self._tunnels[endpoint_id] = 1
 
     def tunnel_down(self, endpoint_id: str, reason: str) -> None:
         """It is no longer, or an attempt to register it failed; the agent will try again."""
-        assert endpoint_id in self._tunnels, "endpoints are known from the start"
+        assert endpoint_id in self._tunnels, "endpoints are made known before they are served"
         self._tunnels[endpoint_id] = 0
         self._reconnects.add(reason)
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ from gevent import socket, subprocess
 
 from pico.agent.agent import Agent
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
-from pico.protocol.tunnel import LinkState
+from pico.errors import ConfigError
 from tests.agent.harness import Door, answering, eventually, read_head, serving
 from tests.rules import covers
 
@@ -89,7 +90,7 @@ def test_it_is_ready_when_every_endpoint_is_registered() -> None:
         running([node], server.server_port, "web api", admin_port=port) as made,
     ):
         eventually(lambda: node.dials == 2, "both dials")
-        eventually(lambda: LinkState.OPEN in [link.state for link in made._links.values()], "one registration")
+        eventually(lambda: any(one.registered for one in made._served.values()), "one registration")
         status, body = admin(port, "/readyz")
         assert (status, b"not registered: " in body) == (503, True)
         assert admin(port, "/livez")[0] == 200
@@ -121,7 +122,7 @@ def test_a_link_that_fails_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> N
     with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
         node.tunnel(0)
         eventually(lambda: made.ready()[0], "readiness")
-        made._links["web"]._link.goaway = None  # type: ignore[method-assign,assignment]
+        made._served["web"].link._link.goaway = None  # type: ignore[method-assign,assignment]
         node.tunnel(0).multiplexer.goaway("leaving")
         assert bytes(node.tunnel(1).get().body) == b"hello"
         assert made.metrics.actor_restarts.count("link") == 1
@@ -137,7 +138,7 @@ def test_a_link_that_fails_again_and_again_fails_the_agent(monkeypatch: pytest.M
 
 def test_a_stop_that_comes_before_the_links_exist_reaches_them() -> None:
     with serving(answering(OK)) as server, door("hang") as node, running([node], server.server_port) as made:
-        assert not made._links
+        assert made._served["web"].link is None
         made.stop()
         assert made.ended.wait(5)
         assert made.ready() == (False, "not registered: web")
@@ -223,3 +224,69 @@ def test_a_refusal_that_cannot_heal_is_an_exit_code_of_one_and_a_line(status: st
         code, log = ends(agent)
     assert code == 1
     assert f"endpoint web was refused for good by {node.url.removeprefix('http://')}: {status}" in log
+
+
+# Other settings while it runs.
+
+
+def target(name: str, port: int) -> EndpointTarget:
+    return EndpointTarget(endpoint_id=name, host="127.0.0.1", port=port)
+
+
+def test_an_endpoint_moves_to_another_service_on_the_tunnel_that_it_has() -> None:
+    other = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
+    with (
+        serving(answering(OK, OK)) as one,
+        serving(answering(other)) as two,
+        door("stream") as node,
+        running([node], one.server_port) as made,
+    ):
+        tunnel = node.tunnel(0)
+        assert bytes(tunnel.get().body) == b"hello"
+        made.reconfigure(replace(made.config, endpoints=(target("web", two.server_port),)))
+        assert bytes(tunnel.get().body) == b"other"
+        assert node.dials == 1
+
+
+def test_endpoints_come_and_go_and_the_others_keep_their_tunnels() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door("stream") as node,
+        running([node], server.server_port, "stays goes") as made,
+    ):
+        eventually(lambda: made.ready()[0], "readiness")
+        stays = made._served["stays"]
+        wanted = (target("stays", server.server_port), target("comes", server.server_port))
+        made.reconfigure(replace(made.config, endpoints=wanted))
+        eventually(lambda: made.ready()[0] and not made._leaving, "the change")
+        assert made._served["stays"] is stays
+        assert node.dials == 3
+        text = made.metrics.render().decode()
+        assert 'pico_tunnel_up{endpoint="comes"} 1.0' in text
+        assert 'endpoint="goes"' not in text
+        assert not made.ended.is_set()
+
+
+def test_an_endpoint_that_goes_and_comes_back_at_once_is_served() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door("stream") as node,
+        running([node], server.server_port, "a b") as made,
+    ):
+        eventually(lambda: made.ready()[0], "readiness")
+        both = made.config
+        made.reconfigure(replace(both, endpoints=both.endpoints[:1]))
+        made.reconfigure(both)
+        eventually(lambda: made.ready()[0] and not made._leaving, "both")
+        assert 'pico_tunnel_up{endpoint="b"} 1.0' in made.metrics.render().decode()
+
+
+def test_settings_that_are_wrong_change_nothing() -> None:
+    with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
+        eventually(lambda: made.ready()[0], "readiness")
+        before = made.config
+        secure = replace(target("web", 1), tls=True)
+        with pytest.raises(ConfigError, match="service_ca_file"):
+            made.reconfigure(replace(before, endpoints=(secure,), service_ca_file="/nowhere"))
+        assert made.config is before
+        assert bytes(node.tunnel(0).get().body) == b"hello"

@@ -87,6 +87,6 @@ def test_an_agent_has_a_context_only_for_what_is_dialled_by_tls(tmp_path: Path) 
 
     plain, secure = agent("http://node", tls=False), agent("https://node", tls=True)
     assert plain._materials.server_tls is None
-    assert plain._services[0]._tls is None
+    assert plain._served["web"]._services[0]._tls is None
     assert secure._materials.server_tls is not None
-    assert secure._services[0]._tls is not None
+    assert secure._served["web"]._services[0]._tls is not None

@@ -162,7 +162,7 @@ def test_every_program_tells_its_version_and_its_usage(module: str) -> None:
     assert f"Usage:\n  {program} " in helped.stdout
 
 
-NAMES = "demo, status, drain, disconnect, forget, log-level, config, bench, version"
+NAMES = "demo, status, drain, disconnect, forget, log-level, reload, config, bench, version"
 
 
 @pytest.mark.parametrize(

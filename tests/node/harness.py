@@ -17,6 +17,7 @@ from gevent import socket
 from gevent.event import AsyncResult
 from gevent.queue import Queue
 
+from pico.actors.reload import Proposal
 from pico.config import HttpLimits, HttpTimers, NodeConfig, RpcLimits, WebSocketLimits
 from pico.node.server import Node
 from pico.node.system import System
@@ -389,7 +390,13 @@ def running_node(node_id: str = "node-1", *, system: System | None = None, **cha
         **changes,
     }
     lines: list[str] = []
-    node = Node(NodeConfig(**settings), node_id=node_id, write_access_log=lines.append, system=system)
+    node = Node(
+        NodeConfig(**settings),
+        node_id=node_id,
+        write_access_log=lines.append,
+        system=system,
+        read_settings=lambda: Proposal(node.config, (), (), lambda: None),
+    )
     node.lines = lines  # type: ignore[attr-defined]
     node.testers = []  # type: ignore[attr-defined]
     node.start()

@@ -1,0 +1,155 @@
+"""One endpoint that an agent serves: its link, the service behind it, and what starts the link anew.
+
+Responsible for: building these, changing what can change while they run, and their end. Refuses to know: which
+endpoints there are, and when one comes or goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+import pykka
+
+from pico.actors.runtime import tell
+from pico.actors.supervisor import Child, Restart, Supervisor
+from pico.agent.dialling import Server
+from pico.agent.forwarding import Forwarder
+from pico.agent.link import LinkActor
+from pico.agent.materials import AgentMaterials
+from pico.agent.messages import StopLink
+from pico.agent.service import Service
+from pico.config import AgentConfig, EndpointTarget
+from pico.observability.access_log import AccessLog
+from pico.observability.metrics import AgentMetrics
+from pico.protocol.tunnel import LinkState
+from pico.transport.clock import Clock
+from pico.transport.deadlines import Deadlines
+
+__all__ = ["LINK", "Common", "Served", "tell_to_stop"]
+
+LINK: Final = "link"
+STOP_S: Final = 5.0
+
+_log = logging.getLogger("pico.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all endpoints of an agent share."""
+
+    servers: tuple[Server, ...]
+    clock: Clock
+    rng: Random
+    deadlines: Deadlines
+    metrics: AgentMetrics
+    access_log: AccessLog
+    gave_up: Callable[[str], None]
+    """Told the reason when an endpoint will not be served any more."""
+    ended: Callable[[Served], None]
+    """Told when an endpoint's link is no more, in good order or for good."""
+
+
+class Served:
+    """``launch``, then ``stop`` once or twice, until ``Common.ended`` was told; then ``close``."""
+
+    def __init__(self, target: EndpointTarget, config: AgentConfig, materials: AgentMaterials, common: Common) -> None:
+        self.target = target
+        self.link: LinkActor | None = None
+        self._config = config
+        self._materials = materials
+        self._common = common
+        self._stopping = False
+        self._services = [self._build_service()]  # the last one is in use, others finish what they have
+        self._forwarder = Forwarder(self._services[-1], config, common.clock, common.metrics, common.access_log)
+        # What befalls one link is not the trouble of the others.
+        self._supervisor = Supervisor(
+            [Child(name=LINK, build=self._build_link, restart=Restart.TRANSIENT)],
+            now=common.clock.now,
+            escalate=self._failed,
+            restarted=common.metrics.actor_restarts.add,
+        )
+
+    @property
+    def registered(self) -> bool:
+        """Whether a node has the endpoint from this agent."""
+        return self.link is not None and self.link.state is LinkState.OPEN
+
+    @property
+    def streams(self) -> int:
+        """Requests in flight."""
+        return 0 if self.link is None else self.link.streams
+
+    @property
+    def service_connections(self) -> int:
+        """Connections that are open, idle ones included."""
+        return sum(map(len, self._services))
+
+    def launch(self) -> None:
+        """Begin to dial."""
+        self._supervisor.launch()
+
+    def stop(self) -> None:
+        """Finish what is in flight and end; the second time, at once."""
+        self._stopping = True
+        if self.link is not None:
+            tell(self.link.actor_ref, StopLink())
+
+    def close(self) -> None:
+        """Give back what is left; blocks until it is done."""
+        tell_to_stop(self._supervisor.actor_ref)
+        for service in self._services:
+            service.close()
+
+    def reconfigure(self, target: EndpointTarget, config: AgentConfig, materials: AgentMaterials) -> None:
+        """For what comes from now on. The tunnel stays, also when another service is behind it."""
+        moved = target != self.target
+        self.target, self._config, self._materials = target, config, materials
+        if moved:
+            self._services[-1].close()
+            self._services = [service for service in self._services if len(service)]
+            self._services.append(self._build_service())
+        else:
+            self._services[-1].reconfigure(config, self._service_tls())
+        self._forwarder.reconfigure(self._services[-1], config)
+        if self.link is not None:
+            self.link.reconfigure(config, materials.server_tls)
+
+    def _service_tls(self) -> Any:
+        return self._materials.service_tls if self.target.tls else None
+
+    def _build_service(self) -> Service:
+        common = self._common
+        return Service(self.target, self._config, common.clock, common.deadlines, common.metrics, self._service_tls())
+
+    def _build_link(self) -> LinkActor:
+        common = self._common
+        self.link = LinkActor(
+            self._forwarder,
+            common.servers,
+            self._config,
+            common.clock,
+            common.rng,
+            common.metrics,
+            self._materials.server_tls,
+            gave_up=common.gave_up,
+            ended=lambda: common.ended(self),
+        )
+        if self._stopping:
+            tell(self.link.actor_ref, StopLink())
+        return self.link
+
+    def _failed(self, reason: BaseException) -> None:
+        self._common.gave_up(f"endpoint {self.target.endpoint_id}: {reason}")
+        self._common.ended(self)
+
+
+def tell_to_stop(ref: pykka.ActorRef[Any]) -> None:
+    """Stop an actor that may have ended already; waits for it."""
+    try:
+        ref.stop(timeout=STOP_S)
+    except pykka.Timeout:
+        _log.warning("%s did not stop in time", ref)
