@@ -148,8 +148,9 @@ class LinkActor(GeventActor):
         return sum(tunnel.multiplexer.in_flight for tunnel in self._tunnels.values())
 
     def reconfigure(self, config: AgentConfig, tls: SSLContext | None) -> None:
-        """For tunnels that are dialled from now on."""
+        """For tunnels that are dialled from now on, and for the end of those that are there."""
         self._config = config
+        self._link.reconfigure(config.link_timers)
         self._tls = tls
 
     def on_start(self) -> None:

@@ -73,7 +73,7 @@ BEHAVIOUR: Final = Section(
         Setting("admin_host", "admin_host", HOST, none="every address"),
         Setting(
             "grace_period", "link_timers.grace_period_s", DURATION_OR_ZERO,
-            "for requests in flight when the agent stops",
+            "for requests in flight when the agent stops", RELOAD,
         ),
         Setting("connect_timeout", "connect_s", DURATION, "to the service", RELOAD),
         Setting(
@@ -83,8 +83,8 @@ BEHAVIOUR: Final = Section(
         Setting("response_idle_timeout", "response_idle_s", DURATION, "no byte of a response body", RELOAD),
         Setting("idle_connections_max", "idle_connections_max", COUNT, "kept open to one service", RELOAD),
         Setting("idle_connection_timeout", "idle_connection_s", DURATION, "how long", RELOAD),
-        Setting("dial_timeout", "link_timers.dial_s", DURATION, "to a server, with TLS and the handshake"),
-        Setting("backoff_max", "link_timers.backoff_max_s", DURATION, "the longest wait before another try"),
+        Setting("dial_timeout", "link_timers.dial_s", DURATION, "to a server, with TLS and the handshake", RELOAD),
+        Setting("backoff_max", "link_timers.backoff_max_s", DURATION, "the longest wait before another try", RELOAD),
         Setting(
             "heartbeat", "rpc_limits.heartbeat_s", DURATION,
             "quiet time after which a tunnel is asked for a sign of life", RELOAD,
@@ -99,17 +99,20 @@ RARE_LINKS: Final = Section(
     "Tunnels, rarely changed",
     "Tunnels that are open keep what they began with",
     (
-        Setting("backoff_first", "link_timers.backoff_first_s", DURATION, "the first wait before another try"),
-        Setting("stable_after", "link_timers.stable_s", DURATION, "a tunnel that lived so long starts the waits anew"),
+        Setting("backoff_first", "link_timers.backoff_first_s", DURATION, "the first wait before another try", RELOAD),
+        Setting(
+            "stable_after", "link_timers.stable_s", DURATION,
+            "a tunnel that lived so long starts the waits anew", RELOAD,
+        ),
         Setting(
             "retry_after_max", "link_timers.retry_after_max_s", DURATION_OR_ZERO,
-            "the longest Retry-After that is obeyed",
+            "the longest Retry-After that is obeyed", RELOAD,
         ),
         Setting(
             "linger_timeout", "link_timers.linger_s", DURATION_OR_ZERO,
-            "from the goodbye to the earliest close, for requests that cross it",
+            "from the goodbye to the earliest close, for requests that cross it", RELOAD,
         ),
-        Setting("draining_max", "link_timers.draining_max", COUNT, "old tunnels that finish what they have"),
+        Setting("draining_max", "link_timers.draining_max", COUNT, "old tunnels that finish what they have", RELOAD),
         Setting(
             "tunnel_streams_max", "rpc_limits.streams_max", COUNT, "requests in one tunnel at one time", RELOAD
         ),

@@ -60,18 +60,16 @@ class Reloading(Generic[Config]):
         config, changed, needs_restart = self._config, [], []
         for key, setting in self._program.settings.items():
             old, new = field_of(self._config, setting.field), field_of(reading.config, setting.field)
-            if old == new:
-                if contents.get(key) != self._contents.get(key):
-                    changed.append(key)
-            elif _can_change(setting, old, new):
+            if old == new and contents.get(key) == self._contents.get(key):
+                continue
+            if _can_change(setting, old, new):
                 config = with_field(config, setting.field, new)
                 changed.append(key)
             else:
                 needs_restart.append(key)
         self._program.check(config, lambda key: key)  # what is new beside what waits for a restart
-        return Proposal(
-            config, tuple(changed), tuple(needs_restart), lambda: self._accept(config, self._digests(config), reading)
-        )
+        contents |= {key: self._contents.get(key, "") for key in needs_restart}
+        return Proposal(config, tuple(changed), tuple(needs_restart), lambda: self._accept(config, contents, reading))
 
     def _accept(self, config: Config, contents: dict[str, str], reading: Reading[Config]) -> None:
         log_settings = ("log_format", "log_level")

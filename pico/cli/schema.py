@@ -77,7 +77,7 @@ SIGHUP, or a POST to `/-/reload` at the admin door, reads file and environment a
 and everything stays as it was. What can change without a restart changes at once and without the loss of a connection;
 what cannot is named in the log and in the answer. In the tables *reload* marks the former. *Replace* is the same, from
 one value to another: to begin with TLS or a key, or to end it, takes a restart. Files are read again even when their
-names have not changed.
+names have not changed. Limits and timers count for the connections, tunnels and requests that begin from then on.
 """
 
 

@@ -99,7 +99,13 @@ def check_file(program: Program[Any], path: str, environment: Mapping[str, str])
     faults: list[PicoError] = []
     layer = _from_file(program, path, environment, "FILE", faults)
     config, _ = _resolved(program, [layer], faults)
-    return config, faults
+    return config, sorted(faults, key=_line)
+
+
+def _line(fault: PicoError) -> int:
+    """The line of the file that a fault names, if it names one."""
+    found = re.match(r".*?:([0-9]+)\b", str(fault))
+    return int(found[1]) if found else 0
 
 
 def _from_arguments(program: Program[Any], arguments: Arguments) -> Layer:

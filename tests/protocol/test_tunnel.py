@@ -455,3 +455,20 @@ def test_what_the_peer_wrote_is_one_short_printable_line() -> None:
     assert announced[0].reason.startswith("503 a??b?[2J?xxx")
     assert len(announced[0].reason) <= 200
     assert announced[0].delay_s == pytest.approx(0.1)
+
+
+# Other times while it runs.
+
+
+def test_other_timers_count_for_what_begins_from_then_on() -> None:
+    book = Playbook(backoff_first_s=1.0, backoff_max_s=1.0, grace_period_s=60.0)
+    book.run("timer", "failed 1 down")
+    due = book.link.next_timer()
+    book.link.reconfigure(LinkTimers(backoff_first_s=7.0, backoff_max_s=7.0, grace_period_s=5.0))
+    assert book.link.next_timer() == due, "a wait that has begun is as long as it was to be"
+    book.run("timer", "failed 2 down")
+    assert book.link.next_timer() == book.now + 7.0
+    book.run("timer", "accepted 3", "stop")
+    assert book.link.state is LinkState.DRAINING
+    assert book.asked("after 4.9") == []
+    assert book.asked("after 0.2") == ["close 3 1001"]

@@ -29,7 +29,7 @@ class Backoff:
     """The waits after failures in a row."""
 
     def __init__(self, timers: LinkTimers, server_count: int, rng: Chance) -> None:
-        self._timers = timers
+        self.timers = timers
         self._server_count = server_count
         self._rng = rng
         self.failures = 0
@@ -37,7 +37,7 @@ class Backoff:
     def ceiling_s(self) -> float:
         """The longest wait that may be drawn now (TUN-22)."""
         rounds = min(max(0, self.failures - 1) // self._server_count, EXPONENT_MAX)
-        timers = self._timers
+        timers = self.timers
         return min(timers.backoff_max_s, timers.backoff_first_s * timers.backoff_factor**rounds)
 
     def failed(self) -> float:

@@ -87,6 +87,10 @@ class Link:
         """The link has ended and no tunnel is left: nothing will be asked any more."""
         return self.state in _FINAL and not self._leaving
 
+    def reconfigure(self, timers: LinkTimers) -> None:
+        """Other times for what begins from now on; what was begun ends when it was to."""
+        self._timers = self._backoff.timers = timers
+
     def snapshot(self) -> LinkSnapshot:
         """What the link is doing now."""
         return LinkSnapshot(
