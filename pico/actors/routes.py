@@ -9,7 +9,7 @@ Messages change things, snapshots are read: a request never asks an actor where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 import pykka
@@ -134,6 +134,10 @@ class Routes:
             not peer.leaving for place in self._places(endpoint_id) if (peer := self._peers.get(place.node_id))
         )
 
+    def exists(self, endpoint_id: str) -> bool:
+        """Whether an upstream anywhere is registered for the endpoint, as far as is known here."""
+        return endpoint_id in self._balancers or endpoint_id in self._view.places
+
     def has(self, endpoint_id: str) -> bool:
         """Whether an upstream is registered here for the endpoint, busy or not, that is not about to leave."""
         balancer = self._balancers.get(endpoint_id)
@@ -219,6 +223,16 @@ class Routes:
     def endpoints(self) -> int:
         """Endpoints with at least one upstream here."""
         return len(self._balancers)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for an endpoint."""
+        return self._waiting
+
+    def loads(self) -> Iterator[tuple[str, int, int]]:
+        """Each endpoint here with its upstreams and the streams on them; others may run in between."""
+        for endpoint_id, balancer in list(self._balancers.items()):
+            yield endpoint_id, len(balancer.candidates), balancer.in_flight
 
     @property
     def streams(self) -> int:

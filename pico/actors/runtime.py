@@ -52,7 +52,6 @@ __all__ = [
     "inboxes",
     "install_registry",
     "is_expected",
-    "registered_actors",
     "tell",
 ]
 
@@ -451,11 +450,6 @@ class RegistryTable(Generic[A]):
             del self._refs[ref]
         except KeyError:
             raise ValueError(f"{ref} is not registered") from None
-
-
-def registered_actors() -> int:
-    """How many actors live in this process."""
-    return len(pykka.ActorRegistry._actor_refs)
 
 
 def inboxes() -> Iterator[tuple[type[pykka.Actor], int]]:

@@ -22,7 +22,7 @@ from gevent.event import Event
 from pico import __version__
 from pico.actors.admin_door import AdminDoor
 from pico.actors.reload import Proposal, Reload
-from pico.actors.runtime import install_registry, registered_actors
+from pico.actors.runtime import inboxes, install_registry
 from pico.agent.dialling import server_of
 from pico.agent.materials import AgentMaterials
 from pico.agent.served import LINK, Common, Served, tell_to_stop
@@ -97,8 +97,9 @@ class Agent:
         self._admin: AdminDoor | None = None
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
         self.metrics.service_connections = lambda: float(sum(one.service_connections for one in self._each()))
-        self.metrics.actors = lambda: float(registered_actors())
-        self.metrics.streams = lambda: float(sum(one.streams for one in self._each()))
+        self.metrics.actors.inboxes = inboxes
+        self.metrics.ready = lambda: float(self.ready()[0])
+        self.metrics.streams = lambda: [one.streams for one in self._each()]
 
     def start(self) -> None:
         """Open the admin door if there is one, and begin to dial; raises ``PicoError`` when the door cannot open."""
@@ -114,7 +115,7 @@ class Agent:
     def _routes(self) -> tuple[Route, ...]:
         """What the admin door answers."""
         reload = () if self.reload is None else (self.reload.route(),)
-        return (*process_routes(self.metrics.render, self.ready), *log_routes(), *reload)
+        return (*process_routes(self.metrics.slices, self.ready), *log_routes(), *reload)
 
     def ready(self) -> tuple[bool, str]:
         """Whether every endpoint is registered, and if not, which is not."""

@@ -115,6 +115,10 @@ BEHAVIOUR: Final = Section(
         ),
         Setting("balance", "balance", choice("least-in-flight", "round-robin"), "least-in-flight or round-robin"),
         Setting("access_log", "access_log", choice("json", "keyvalue", "off"), "json, keyvalue or off", RELOAD),
+        Setting(
+            "metrics_endpoints", "metrics_endpoints_max", COUNT_OR_ZERO,
+            "endpoints with metrics of their own; the rest is counted together",
+        ),
         Setting("log_format", "log_format", choice("keyvalue", "json"), "keyvalue or json", RELOAD),
         Setting(
             "log_level", "log_level", choice("debug", "info", "warning", "error"), "debug, info, warning or error",

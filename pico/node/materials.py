@@ -18,7 +18,7 @@ from pico.actors.admin_door import admin_context
 from pico.config import NodeConfig, TlsFiles
 from pico.errors import ConfigError
 from pico.protocol.seal import KeyRing, parse_key_file
-from pico.transport.tls import server_context
+from pico.transport.tls import not_after, server_context
 
 __all__ = ["NodeMaterials"]
 
@@ -33,6 +33,8 @@ class NodeMaterials:
     upstream_tls: SSLContext | None
     admin_tls: CooperativeContext | None
     cluster_keys: KeyRing | None
+    not_after: dict[str, float]
+    """By door, in seconds since 1970: until when its certificate is valid."""
 
     @classmethod
     def read(cls, config: NodeConfig) -> NodeMaterials:
@@ -42,6 +44,15 @@ class NodeMaterials:
             upstream_tls=_context("upstream", config.upstream_tls, server_context),
             admin_tls=_context("admin", config.admin_tls, admin_context),
             cluster_keys=_keys(config),
+            not_after={
+                door: not_after(files.certificate)
+                for door, files in (
+                    ("proxy", config.proxy_tls),
+                    ("upstream", config.upstream_tls),
+                    ("admin", config.admin_tls),
+                )
+                if files is not None
+            },
         )
 
 

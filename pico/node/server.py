@@ -34,7 +34,7 @@ from pico.actors.questions import Questions
 from pico.actors.reload import Proposal, Reload
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
-from pico.actors.runtime import GeventActor, install_registry, registered_actors, tell
+from pico.actors.runtime import GeventActor, inboxes, install_registry, tell
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig
 from pico.errors import RemoteProtocolError, TransportError
@@ -109,6 +109,7 @@ class Node:
             version=__version__,
             failure_codes=[failure.code for failure in Failure],
             actors=(*NODE_ORDER, "gossip-peer"),
+            endpoint_series_max=config.metrics_endpoints_max,
         )
         self.reload = (
             None
@@ -314,7 +315,7 @@ class Node:
     def _admin_routes(self) -> tuple[Route, ...]:
         """What the admin door answers; a part of the node that has something to tell adds its own."""
         return (
-            *process_routes(self.metrics.render, self.ready),
+            *process_routes(self.metrics.slices, self.ready),
             *log_routes(),
             *(() if self.reload is None else (self.reload.route(),)),
             *self.status.routes(),
@@ -395,11 +396,20 @@ class Node:
     def _set_gauges(self) -> None:
         self.metrics.upstreams = lambda: float(self.upstream_door.upstreams)
         self.metrics.endpoints = lambda: float(self.routes.endpoints)
-        self.metrics.actors = lambda: float(registered_actors())
-        self.metrics.streams = lambda: float(self.routes.streams)
+        self.metrics.actors.inboxes = inboxes
+        self.metrics.ready = lambda: float(self.ready()[0])
+        self.metrics.streams = lambda: (streams for _, _, streams in self.routes.loads())
+        self.metrics.by_endpoint.loads = self.routes.loads
+        self.metrics.by_endpoint.exists = self.routes.exists
+        self.metrics.by_endpoint.counted = self.services.recent.counted
+        self.metrics.requests_waiting = lambda: float(self.routes.waiting)
+        self.metrics.relays_in_flight = lambda: float(self.gossip_door.forwarding.relays)
+        self.metrics.client_connections_max = self.config.client_connections_max
+        self.metrics.upstreams_max = self.config.upstreams_max
         self.metrics.client_connections = lambda: float(len(self.services.connections))
         self.metrics.access_log_dropped = lambda: float(self.access_log.dropped)
         self.metrics.cluster.standing = self.gossip_door.standing
+        self.metrics.tls_not_after = lambda: self._materials.not_after
 
     def _escalated(self, reason: BaseException) -> None:
         if self._supervisor.started.done():  # else ``start`` raises it

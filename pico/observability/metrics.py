@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from pico.observability.actor_metrics import ActorMetrics
 from pico.observability.cluster_metrics import ClusterMetrics
+from pico.observability.endpoint_metrics import EndpointMetrics
 from pico.observability.history import Totals
+from pico.observability.process_metrics import ProcessMetrics
 from pico.observability.reload_metrics import ReloadMetrics
+from pico.observability.rendering import text_of
 from pico.observability.tally import ANY_REASON, Tally
 
 __all__ = [
@@ -45,6 +48,8 @@ DURATION_BOUNDS_S: Final = (
 HANDSHAKE_RESULTS: Final = (
     "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "timeout", "tls", "lost",
 )  # fmt: skip
+
+COUNTED_AT_ONCE: Final = 500
 
 PROTOCOLS: Final = ("http", "rpc", "websocket", "channel")
 
@@ -91,7 +96,7 @@ class _Metrics:
     """What a node and an agent have in common."""
 
     __slots__ = (
-        "_registry",
+        "_process",
         "_request_s",
         "_upstream_s",
         "actor_restarts",
@@ -102,12 +107,13 @@ class _Metrics:
         "hub_blocked_s",
         "late_messages",
         "protocol_errors",
+        "ready",
         "reloads",
         "requests_in_flight",
         "streams",
     )
 
-    def __init__(self, failure_codes: Iterable[str], actors: Iterable[str]) -> None:
+    def __init__(self, version: str, failure_codes: Iterable[str], actors: Iterable[str]) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
         self.requests_in_flight = 0
@@ -117,15 +123,13 @@ class _Metrics:
         self.late_messages = 0
         self.hub_blocked_s = 0.0
         self.reloads = ReloadMetrics()
-        self.actors: Gauge = _zero
-        self.streams: Gauge = _zero
+        self.actors = ActorMetrics()
+        self.ready: Gauge = _zero
+        self.streams: Callable[[], Iterable[int]] = tuple
+        """Streams open on one tunnel after the other."""
         self._request_s = Histogram()
         self._upstream_s = Histogram()
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
-        GCCollector(registry=self._registry)
+        self._process = ProcessMetrics(version)
 
     def request_started(self) -> None:
         """A request has been read; ``request_finished`` must follow."""
@@ -140,16 +144,31 @@ class _Metrics:
         self.hub_blocked_s += seconds
 
     def render(self) -> bytes:
-        """Prometheus' text format 0.0.4."""
-        return generate_latest(self._registry)
+        """Prometheus' text format 0.0.4, in one go."""
+        return b"".join(self.slices())
+
+    def slices(self) -> Iterator[bytes]:
+        """The same in pieces, whose making takes some hundred microseconds each, however much there is to tell."""
+        for family in self.collect():
+            yield text_of(family)
+        yield from self._counted()
+
+    def _counted(self) -> Iterator[bytes]:
+        """What takes longer the more of it there is."""
+        streams = 0
+        for number, open_streams in enumerate(self.streams()):
+            streams += open_streams
+            if number % COUNTED_AT_ONCE == 0:
+                yield b""
+        yield text_of(GaugeMetricFamily("pico_streams", "Streams open in all tunnels together.", streams))
+        yield from self.actors.slices()
 
     def collect(self) -> Iterator[Metric]:
-        """What prometheus_client asks of a collector; each kind of process adds its own."""
+        """What costs little; each kind of process adds its own."""
+        yield GaugeMetricFamily("pico_ready", "1 while new work is welcome.", self.ready())
         yield GaugeMetricFamily(
             "pico_requests_in_flight", "Requests that have begun and not ended.", self.requests_in_flight
         )
-        yield GaugeMetricFamily("pico_streams", "Streams open in all tunnels together.", self.streams())
-        yield GaugeMetricFamily("pico_actors", "Actors alive, those of requests and tunnels included.", self.actors())
         yield self._bytes()
         yield self.failures.family("pico_request_failures_total", "Requests that failed on the way.", "reason")
         yield self.protocol_errors.family(
@@ -163,6 +182,7 @@ class _Metrics:
             "pico_hub_blocked_seconds_total", "Time by which the event loop ran late.", self.hub_blocked_s
         )
         yield from self.reloads.collect()
+        yield from self._process.collect()
 
     def _bytes(self) -> Metric:
         family = CounterMetricFamily(
@@ -181,7 +201,9 @@ class NodeMetrics(_Metrics):
         "_requests",
         "_version",
         "access_log_dropped",
+        "by_endpoint",
         "client_connections",
+        "client_connections_max",
         "cluster",
         "connection_failures",
         "connections",
@@ -191,8 +213,12 @@ class NodeMetrics(_Metrics):
         "handshakes",
         "parse_rejects",
         "proxy_headers",
+        "relays_in_flight",
+        "requests_waiting",
         "retries",
+        "tls_not_after",
         "upstreams",
+        "upstreams_max",
     )
 
     def __init__(
@@ -203,14 +229,16 @@ class NodeMetrics(_Metrics):
         failure_codes: Iterable[str],
         listeners: Iterable[str] = ("proxy", "upstream", "gossip"),
         actors: Iterable[str] = (),
+        endpoint_series_max: int = 0,
     ) -> None:
         codes, doors = tuple(failure_codes), tuple(listeners)
-        super().__init__(codes, actors)
+        super().__init__(version, codes, actors)
         self._node_id = node_id
         self._version = version
         self._requests: dict[tuple[bytes, int], int] = {}
         self.retries = 0
         self.cluster = ClusterMetrics()
+        self.by_endpoint = EndpointMetrics(endpoint_series_max)
         self.forwarded_in = 0
         self.forwarded_out = 0
         self.parse_rejects = Tally(codes)
@@ -220,8 +248,14 @@ class NodeMetrics(_Metrics):
         self.connection_failures = Tally(doors)
         self.access_log_dropped: Gauge = _zero
         self.client_connections: Gauge = _zero
+        self.client_connections_max = 0
         self.endpoints: Gauge = _zero
+        self.relays_in_flight: Gauge = _zero
+        self.requests_waiting: Gauge = _zero
+        self.tls_not_after: Callable[[], dict[str, float]] = dict
+        """By listener, in seconds since 1970: until when the certificate in use is valid."""
         self.upstreams: Gauge = _zero
+        self.upstreams_max = 0
 
     def request_finished(
         self, method: bytes, status: int, seconds: float, upstream_seconds: float, bytes_in: int, bytes_out: int
@@ -279,8 +313,31 @@ class NodeMetrics(_Metrics):
             "pico_access_log_dropped_total", "Access log lines lost to a slow writer.", self.access_log_dropped()
         )
         yield GaugeMetricFamily("pico_client_connections", "Client connections open.", self.client_connections())
+        yield GaugeMetricFamily(
+            "pico_client_connections_max", "Client connections that are accepted.", self.client_connections_max
+        )
         yield GaugeMetricFamily("pico_endpoints", "Endpoints with an upstream here.", self.endpoints())
         yield GaugeMetricFamily("pico_upstreams", "Tunnels registered here.", self.upstreams())
+        yield GaugeMetricFamily("pico_upstreams_max", "Tunnels that are accepted.", self.upstreams_max)
+        yield GaugeMetricFamily(
+            "pico_requests_waiting", "Requests that wait for an endpoint to return.", self.requests_waiting()
+        )
+        yield GaugeMetricFamily(
+            "pico_relays_in_flight", "Requests of peers that are served by upstreams here.", self.relays_in_flight()
+        )
+        yield self._certificates_family()
+
+    def _counted(self) -> Iterator[bytes]:
+        yield from super()._counted()
+        yield from self.by_endpoint.slices()
+
+    def _certificates_family(self) -> Metric:
+        family = GaugeMetricFamily(
+            "pico_tls_not_after_timestamp_seconds", "Until when a door's certificate is valid.", labels=["listener"]
+        )
+        for listener, not_after in self.tls_not_after().items():
+            family.add_metric([listener], not_after)
+        return family
 
     def _forwarded_family(self) -> Metric:
         family = CounterMetricFamily(
@@ -320,7 +377,7 @@ class AgentMetrics(_Metrics):
         failure_codes: Iterable[str],
         actors: Iterable[str] = (),
     ) -> None:
-        super().__init__(failure_codes, actors)
+        super().__init__(version, failure_codes, actors)
         self._version = version
         self._requests: dict[int, int] = {}
         self._tunnels = dict.fromkeys(endpoints, 0)

@@ -6,21 +6,27 @@ what makes a process ready.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final
 
 from pico.observability.admin import Answer, Request, Route, json_answer, reads
+from pico.observability.rendering import timely
 
 __all__ = ["process_routes"]
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def process_routes(render_metrics: Callable[[], bytes], readiness: Callable[[], tuple[bool, str]]) -> tuple[Route, ...]:
-    """``readiness`` says whether new work is welcome, and if not, why; ``render_metrics`` gives Prometheus' text."""
+def process_routes(
+    metrics_text: Callable[[], Iterator[bytes]], readiness: Callable[[], tuple[bool, str]]
+) -> tuple[Route, ...]:
+    """``readiness`` says whether new work is welcome, and if not, why; ``metrics_text`` makes Prometheus' in slices."""
 
     def metrics(_: Request) -> Answer:
-        return Answer(render_metrics(), METRICS_TYPE)
+        pieces = timely(metrics_text())
+        first = next(pieces)  # now: what fails here can still be answered with an error
+        return Answer(chain((first,), pieces), METRICS_TYPE)
 
     def live(_: Request) -> Answer:
         return json_answer({"status": "live"})

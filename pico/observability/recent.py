@@ -160,6 +160,10 @@ class Recent:
         counter = self._endpoints[endpoint] = EndpointCounter()
         return counter
 
+    def counted(self) -> list[tuple[str, EndpointCounter]]:
+        """Every endpoint that has a counter."""
+        return list(self._endpoints.items())
+
     def of(self, endpoint: str) -> EndpointCounter | None:
         """The counter of an endpoint; None before its first request."""
         return self._endpoints.get(endpoint)

@@ -16,12 +16,14 @@ import ssl
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from pico.config import TlsFiles
 from pico.errors import ConfigError, ConnectFailed, ConnectionLost, LocalProtocolError
 from pico.transport.clock import Clock, HubClock
 from pico.transport.stream import BlockingReader, Receiver, Stream, report_crash
 
-__all__ = ["TlsStream", "accept_tls", "client_context", "connect_tls", "server_context"]
+__all__ = ["TlsStream", "accept_tls", "client_context", "connect_tls", "not_after", "server_context"]
 
 REASONS: Final = {
     "HTTP_REQUEST": "plain HTTP to a port that speaks HTTPS",
@@ -57,6 +59,16 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
             raise ConfigError("key", files.key, f"the private key of {files.certificate}") from error
         raise ConfigError("certificate and key", (files.certificate, files.key), "PEM files") from error
     return context
+
+
+def not_after(certificate_file: str) -> float:
+    """Until when the first certificate in the file is valid, in seconds since 1970; raises ``ConfigError``."""
+    _check_readable("certificate", certificate_file)
+    try:
+        first, *_ = x509.load_pem_x509_certificates(Path(certificate_file).read_bytes())
+    except ValueError as error:
+        raise ConfigError("certificate", certificate_file, "certificates in PEM") from error
+    return first.not_valid_after_utc.timestamp()
 
 
 def client_context(ca_file: str = "") -> ssl.SSLContext:

@@ -56,7 +56,7 @@ class Process:
     def __init__(self) -> None:
         self.ready = (True, "")
         self.metrics = NodeMetrics(node_id="n1", version="0.1.0", failure_codes=())
-        self.render: Callable[[], bytes] = self.metrics.render
+        self.render: Callable[[], Iterator[bytes]] = self.metrics.slices
         self.turned: list[Request] = []
         self.ended = 0
 
@@ -72,7 +72,7 @@ class Process:
         )
         return self.admin
 
-    def _render(self) -> bytes:
+    def _render(self) -> Iterator[bytes]:
         return self.render()
 
     def _turn(self, request: Request) -> Answer:
@@ -180,8 +180,9 @@ def test_a_request_with_a_body_is_answered_and_ends_the_connection(operator: Ope
 def test_a_failing_answer_is_500_without_internals_and_the_log_has_more(
     operator: Operator, process: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail() -> bytes:
+    def fail() -> Iterator[bytes]:
         raise ValueError("secret inside")
+        yield b""
 
     process.render = fail
     answer = operator.ask("/metrics")

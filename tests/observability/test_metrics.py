@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -127,8 +130,6 @@ def test_what_a_node_tells() -> None:
         "pico_protocol_errors",
         "pico_rpc_late_messages",
         "pico_actor_restarts",
-        "pico_config_last_reload_timestamp_seconds",
-        "pico_config_reload_success",
         "pico_config_reloads",
         "pico_hub_blocked_seconds",
         "pico_forwarded_requests",
@@ -142,7 +143,51 @@ def test_what_a_node_tells() -> None:
         "pico_client_connections",
         "pico_endpoints",
         "pico_upstreams",
+        "pico_upstreams_max",
+        "pico_client_connections_max",
+        "pico_requests_waiting",
+        "pico_relays_in_flight",
+        "pico_tls_not_after_timestamp_seconds",
+        "pico_ready",
+        "pico_actor_inbox_messages",
+        "pico_actor_inbox_depth",
+        "pico_config_reload_success",
+        "pico_config_last_reload_timestamp_seconds",
+        "pico_build_info",
     }
+
+
+def test_actors_are_counted_by_kind_with_what_waits_for_them() -> None:
+    class LinkActor: ...
+
+    class UpstreamConnection: ...
+
+    metrics = node()
+    metrics.actors.inboxes = lambda: [(LinkActor, 3), (UpstreamConnection, 0), (LinkActor, 5)]
+    assert value(metrics, "pico_actors", actor="link") == 2
+    assert value(metrics, "pico_actors", actor="upstream-connection") == 1
+    assert value(metrics, "pico_actor_inbox_messages", actor="link") == 8
+    assert value(metrics, "pico_actor_inbox_depth", actor="link") == 5
+    assert value(metrics, "pico_actor_inbox_depth", actor="upstream-connection") == 0
+
+
+def test_the_process_is_told_of_as_by_the_library() -> None:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    theirs = {family.name: family for family in text_string_to_metric_families(generate_latest(registry).decode())}
+    ours = {name: family for name, family in families(node()).items() if name.startswith("process_")}
+    assert ours.keys() == theirs.keys()
+    for name, family in ours.items():
+        assert family.type == theirs[name].type
+        close = 0.1 if name != "process_start_time_seconds" else 1e-8
+        assert family.samples[0].value == pytest.approx(theirs[name].samples[0].value, rel=close, abs=1.5)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed: Debian has it in prometheus")
+@pytest.mark.parametrize("metrics", [node(), agent()], ids=["node", "agent"])
+def test_promtool_does_not_object(metrics: NodeMetrics | AgentMetrics) -> None:
+    done = subprocess.run(["promtool", "check", "metrics"], input=metrics.render(), capture_output=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 def test_what_an_agent_tells() -> None:
