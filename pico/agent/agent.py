@@ -201,16 +201,6 @@ def _announce(agent: Agent, notifier: Notifier) -> None:
     _announce_ready(agent, notifier)
 
 
-def _announce_reload(agent: Agent, notifier: Notifier, begins: bool) -> None:
-    """Only a manager that knows of a ready agent wants to know."""
-    if not agent.ready()[0]:
-        return
-    if begins:
-        notifier.reloading()
-    else:
-        _announce_ready(agent, notifier)
-
-
 def _announce_ready(agent: Agent, notifier: Notifier) -> None:
     notifier.ready(f"serving {', '.join(target.endpoint_id for target in agent.config.endpoints)}")
 
@@ -227,7 +217,7 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
         config,
         write_access_log=cooperative_writer(sys.stdout.fileno()),
         read_settings=read_settings,
-        announce_reload=lambda begins: _announce_reload(agent, notifier, begins),
+        announce_reload=lambda begins: notifier.reloading() if begins else notifier.reloaded(),
     )
     asked = Event()
 

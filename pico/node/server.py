@@ -441,16 +441,6 @@ def _announce(node: Node, notifier: Notifier) -> None:
     notifier.ready(f"serving as {node.node_id}")
 
 
-def _announce_reload(node: Node, notifier: Notifier, begins: bool) -> None:
-    """Only a manager that knows of a ready node wants to know."""
-    if not node.ready()[0]:
-        return
-    if begins:
-        notifier.reloading()
-    else:
-        notifier.ready(f"serving as {node.node_id}")
-
-
 def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig]] | None = None) -> int:
     """Run one node until it is told to stop; 0 after an orderly stop, 1 when a part failed.
 
@@ -468,7 +458,7 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
         write_access_log=cooperative_writer(sys.stdout.fileno()),
         system=system,
         read_settings=read_settings,
-        announce_reload=lambda begins: _announce_reload(node, notifier, begins),
+        announce_reload=lambda begins: notifier.reloading() if begins else notifier.reloaded(),
     )
     again = Event()
 

@@ -24,7 +24,7 @@ _log = logging.getLogger("pico.notify")
 
 
 class Notifier:
-    """``ready``, ``reloading`` and ``stopping`` are states; ``status`` is a sentence for people.
+    """``ready``, ``reloading``, ``reloaded`` and ``stopping`` are states; ``status`` is a sentence for people.
 
     A message that cannot be delivered is logged once and has no other consequence: the manager's trouble is not ours.
     """
@@ -33,6 +33,7 @@ class Notifier:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address  # of the abstract namespace
         self._watchdog_s = watchdog_s
         self._complained = False
+        self._serving = ""  # what was said last of a process that is ready
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str], pid: int) -> Notifier:
@@ -68,7 +69,8 @@ class Notifier:
         return bool(self._address)
 
     def ready(self, status: str) -> None:
-        """Serving; also after a reload, whether it was accepted or refused."""
+        """Serving."""
+        self._serving = status
         self._send("READY=1", f"STATUS={status}")
 
     def status(self, status: str) -> None:
@@ -76,11 +78,21 @@ class Notifier:
         self._send(f"STATUS={status}")
 
     def reloading(self) -> None:
-        """The configuration is being read again; ``ready`` must follow."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reloading")
+        """The configuration is being read again; ``reloaded`` must follow, whether it was accepted or refused.
+
+        Neither is said of a process that the manager does not hold for ready: it would end the wait for that.
+        """
+        if self._serving:
+            self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reloading")
+
+    def reloaded(self) -> None:
+        """Serving as before."""
+        if self._serving:
+            self.ready(self._serving)
 
     def stopping(self, status: str) -> None:
         """The end has begun."""
+        self._serving = ""
         self._send("STOPPING=1", f"STATUS={status}")
 
     def _send(self, *assignments: str) -> None:

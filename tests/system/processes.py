@@ -215,9 +215,9 @@ class Programs:
         """An agent that is told everything; not yet registered."""
         return self.add(Agent(self._name("agent"), self._directory, options, within))
 
-    def program(self, module: str, *words: str) -> Program:
+    def program(self, module: str, *words: str, within: Sequence[str] = ()) -> Program:
         """Any module of this tree as a program."""
-        return self.add(Program(self._name(module), [sys.executable, "-m", module, *words], self._directory))
+        return self.add(Program(self._name(module), [*within, sys.executable, "-m", module, *words], self._directory))
 
     def run(self, program: str, *words: str, within_s: float = 20.0) -> tuple[int, str]:
         """``node`` or ``agent`` until it ends by itself: exit code and what it said."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import HOST, Programs, answer_of, curl, until
+from tests.system.processes import HOST, Program, Programs, answer_of, curl, until
 from tests.system.service import Service
 
 UNITS = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
@@ -146,6 +146,44 @@ def test_an_agent_is_ready_when_it_is_registered(programs: Programs, service: Se
     assert agent.wait() == 0
 
 
+def started_by(unit: str, config: Path) -> list[str]:
+    """What the unit runs, with this file for its settings."""
+    found = re.search(r"^ExecStart=/usr/bin/(\S+) --config=\S+$", (UNITS / unit).read_text(), re.MULTILINE)
+    assert found
+    return [f"pico.cli.{found[1].removeprefix('pico-')}", f"--config={config}"]
+
+
+def test_the_settings_are_read_again(programs: Programs, manager: Manager, service: Service, tmp_path: Path) -> None:
+    """Both programs as their units start them. The manager hears of it also while an agent is not registered."""
+    file = tmp_path / "node.yaml"
+    settings = "".join(f"{door}_host: {HOST}\n{door}_port: 0\n" for door in ("proxy", "admin", "upstream", "gossip"))
+    file.write_text(f"{settings}drain_delay: 0\n")
+    node = programs.program(*started_by("pico-node.service", file), within=manager.asks)
+    manager.until_heard("READY=1")
+    upstream = node.until_said(r"--upstream-port listens on ([0-9.:]+)")[1]
+    reload(manager, node)
+    file.write_text("nonsense: 1\n")
+    reload(manager, node)
+    file = tmp_path / "agent.yaml"
+    file.write_text(f"servers: [http://{upstream}]\nendpoints: [web={HOST}:{service.port}]\n")
+    manager.said.clear()
+    agent = programs.program(*started_by("pico-agent@.service", file), within=manager.asks)
+    manager.until_heard("STATUS=serving web")
+    node.send(signal.SIGTERM)
+    assert node.wait() == 0
+    agent.until_said("retrying")
+    manager.said.clear()
+    reload(manager, agent)
+
+
+def reload(manager: Manager, program: Program) -> None:
+    manager.said.clear()
+    program.send(signal.SIGHUP)
+    manager.until_heard("RELOADING=1")
+    manager.until_heard("READY=1")
+    assert [line for line in manager.said if line.startswith("MONOTONIC_USEC=")]
+
+
 @pytest.fixture
 def sockets() -> Iterator[list[socket.socket]]:
     """For proxy, upstream, admin and twice for gossip."""
@@ -221,6 +259,19 @@ def test_the_units(tmp_path: Path) -> None:
     complaints = [line for line in verified.stderr.splitlines() if str(tmp_path) in line or "pico-" in line]
     assert not complaints
     assert verified.returncode == 0, verified.stderr
+
+
+@pytest.mark.parametrize("unit", ["pico-node.service", "pico-agent@.service"])
+def test_little_is_left_to_a_process_that_was_taken_over(unit: str, tmp_path: Path) -> None:
+    """By the points that systemd gives from 0, the best, to 10."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    file = tmp_path / unit.replace("@", "@web")
+    file.write_text((UNITS / unit).read_text())
+    command = [analyze, "security", "--offline=true", "--threshold=20", "--no-pager", str(file)]
+    judged = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
 def test_units_stop_later_than_their_programs_may_take() -> None:

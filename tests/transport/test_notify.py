@@ -44,11 +44,12 @@ def test_each_state_is_one_datagram(tmp_path: Path, kind: str) -> None:
         notifier.ready("serving")
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         notifier.reloading()
+        notifier.reloaded()
         after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         notifier.status("well")
         notifier.stopping("draining")
-        ready, reloading, status, stopping = heard(listening)
-    assert ready == "READY=1\nSTATUS=serving"
+        ready, reloading, again, status, stopping = heard(listening)
+    assert ready == again == "READY=1\nSTATUS=serving"
     first, moment, _ = reloading.splitlines()
     assert first == "RELOADING=1"
     assert before <= int(moment.removeprefix("MONOTONIC_USEC=")) <= after
@@ -78,6 +79,18 @@ def test_nobody_waits_for_signs_of_life(tmp_path: Path, asked: dict[str, str]) -
         Notifier.from_environment({"NOTIFY_SOCKET": address, **asked}, 7).watch(clock)
         clock.advance(60.0)
         assert heard(listening) == []
+
+
+def test_a_reload_makes_nothing_ready_that_was_not(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with manager(address) as listening:
+        notifier = Notifier(address)
+        notifier.reloading()
+        notifier.reloaded()
+        notifier.stopping("draining")
+        notifier.reloading()
+        notifier.reloaded()
+        assert heard(listening) == ["STOPPING=1\nSTATUS=draining"]
 
 
 def test_without_a_manager_nothing_is_said() -> None:
