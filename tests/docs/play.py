@@ -159,9 +159,11 @@ class Machine:
         elif step.terminal:
             self._run_on(step)
         elif step.until:
-            self._type_until(self._shell(step.machine), step.commands)
+            for machine in step.machines:
+                self._type_until(self._shell(machine), step.commands)
         else:
-            self._type(self._shell(step.machine), step.commands)
+            for machine in step.machines:
+                self._type(self._shell(machine), step.commands)
 
     def said(self) -> str:
         """What stands in all terminals."""
@@ -177,7 +179,7 @@ class Machine:
             raise Wrong(f"something runs in terminal {step.terminal} already")
         *before, last = step.commands
         command = "\n".join([*(one.text for one in before), last.text])
-        terminal = Terminal(step.terminal, command, self._directory, self._environment, _on(step.machine))
+        terminal = Terminal(step.terminal, command, self._directory, self._environment, _on(step.machines[0]))
         self._terminals[step.terminal] = terminal
         terminal.until(last.output or ())
 
@@ -275,7 +277,7 @@ def main(page: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="pico-page-") as name:
         directory = Path(name)
         (directory / "here").mkdir()
-        machines = list(dict.fromkeys(step.machine for step in steps if step.machine))
+        machines = list(dict.fromkeys(name for step in steps for name in step.machines if name))
         _network(machines, directory)
         machine = Machine(directory / "here")
         for step in steps:

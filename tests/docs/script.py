@@ -11,7 +11,7 @@ not matter. A command must succeed, unless ``echo $?`` is the next one. Comments
     <!-- not run: REASON -->              the next block cannot be run here
     <!-- terminal: NAME -->               the next block runs on in a terminal of its own; what is shown is waited for
     <!-- terminal: NAME on MACHINE -->    the same on a machine of its own, which has that name
-    <!-- on: MACHINE -->                  the next block is typed on that machine
+    <!-- on: MACHINE, MACHINE -->         the next block is typed on each of these machines
     <!-- Ctrl-C: NAME -->                 before the next block, in the terminal of that name
     <!-- until -->                        the next block is typed again until it says what is shown
     <!-- file: NAME -->                   the next block is the content of a file
@@ -50,7 +50,7 @@ ANYTHING = "..."
 _NOTE = re.compile(
     r"(?P<skip>not run): (?P<reason>.+)"
     r"|terminal: (?P<terminal>[a-z0-9-]+)(?: on (?P<machine>[a-z0-9.-]+))?"
-    r"|on: (?P<on>[a-z0-9.-]+)"
+    r"|on: (?P<on>[a-z0-9., -]+)"
     r"|Ctrl-C: (?P<interrupt>[a-z0-9-]+)"
     r"|(?P<until>until)"
     r"|file: (?P<file>[A-Za-z0-9._/-]+)"
@@ -81,7 +81,8 @@ class Step:
     reason: str = ""
     """Why it is not run."""
     terminal: str = ""
-    machine: str = ""
+    machines: list[str] = field(default_factory=lambda: [""])
+    """Where it is typed; a name that is empty is the reader's own."""
     interrupts: list[str] = field(default_factory=list)
     until: bool = False
     file: str = ""
@@ -160,9 +161,9 @@ def _apply(step: Step, note: str) -> None:
     if found["skip"]:
         step.reason = found["reason"]
     elif found["terminal"]:
-        step.terminal, step.machine = found["terminal"], found["machine"] or ""
+        step.terminal, step.machines = found["terminal"], [found["machine"] or ""]
     elif found["on"]:
-        step.machine = found["on"]
+        step.machines = found["on"].split(", ")
     elif found["interrupt"]:
         step.interrupts.append(found["interrupt"])
     elif found["until"]:
