@@ -236,7 +236,7 @@ class NodeConfig:
     trusted_proxies: tuple[str, ...] = ()  # networks, CIDR
     proxy_protocol: str = "off"  # doors at which they say who is calling: "off", "proxy", "upstream" or "both"
     balance: str = "least-in-flight"  # or "round-robin"
-    access_log: str = "json"  # "json", "keyvalue" or "off"
+    access_log: str = "json"  # "json", "keyvalue", "combined" or "off"
     metrics_endpoints_max: int = 0  # endpoints with series of their own; 0: no metric has an endpoint for a label
     log_format: str = "keyvalue"  # or "json"
     log_level: str = "info"  # "debug", "info", "warning" or "error"

@@ -17,7 +17,7 @@ from pico.config import NodeConfig
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import NodeMetrics
 from pico.observability.recent import Recent
-from pico.protocol.http import TrustedProxies
+from pico.protocol.http import TrustedProxies, trace_id_of
 from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
 
@@ -128,6 +128,8 @@ class RequestServices:
                 outcome,
                 client.tls_version,
                 request.user_agent,
+                trace_id_of(request.traceparent) if request.traceparent else "",
+                request.minor,
             )
 
     def request_rejected(self, client: Connection, failure: Failure, request_id: str, detail: str) -> None:

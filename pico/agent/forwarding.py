@@ -29,6 +29,7 @@ from pico.protocol.http import (
     encode_chunk,
     last_chunk,
     service_request,
+    trace_id_of,
 )
 from pico.protocol.http.values import ResponseHead
 from pico.protocol.rpc import (
@@ -459,6 +460,7 @@ class Exchange:
             outcome,
             "",
             fields.get(b"user-agent", b""),
+            trace_id_of(fields.get(b"traceparent", b"")),
         )
 
 

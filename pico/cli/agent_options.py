@@ -63,7 +63,10 @@ BEHAVIOUR: Final = Section(
     "Behaviour",
     "A duration is 500ms, 10s, 5m or 1h",
     (
-        Setting("access_log", "access_log", choice("json", "keyvalue", "off"), "json, keyvalue or off", RELOAD),
+        Setting(
+            "access_log", "access_log", choice("json", "keyvalue", "combined", "off"),
+            "json, keyvalue, combined or off", RELOAD,
+        ),
         Setting("log_format", "log_format", choice("keyvalue", "json"), "keyvalue or json", RELOAD),
         Setting(
             "log_level", "log_level", choice("debug", "info", "warning", "error"), "debug, info, warning or error",

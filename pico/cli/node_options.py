@@ -114,7 +114,10 @@ BEHAVIOUR: Final = Section(
             "where they say who is calling before all else, by the PROXY protocol: off, proxy, upstream or both",
         ),
         Setting("balance", "balance", choice("least-in-flight", "round-robin"), "least-in-flight or round-robin"),
-        Setting("access_log", "access_log", choice("json", "keyvalue", "off"), "json, keyvalue or off", RELOAD),
+        Setting(
+            "access_log", "access_log", choice("json", "keyvalue", "combined", "off"),
+            "json, keyvalue, combined or off", RELOAD,
+        ),
         Setting(
             "metrics_endpoints", "metrics_endpoints_max", COUNT_OR_ZERO,
             "endpoints with metrics of their own; the rest is counted together",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FIELDS", "FORMATS", "AccessLog", "cooperative_writer"]
 
-FORMATS: Final = ("json", "keyvalue", "off")
+FORMATS: Final = ("json", "keyvalue", "combined", "off")
 
 FLUSH_INTERVAL_S: Final = 0.1
 FLUSH_CHARS: Final = 64 * 1024
@@ -56,6 +56,7 @@ FIELDS: Final = (
     ("outcome", "%s"),
     ("tls", "%s"),
     ("user_agent", "%s"),
+    ("trace_id", "%s"),  # of a valid traceparent
 )
 
 Write = Callable[[str], None]
@@ -63,7 +64,14 @@ Write = Callable[[str], None]
 _JSON: Final = "{" + ",".join(f'"{name}":{form}' for name, form in FIELDS) + "}\n"
 _KEYVALUE: Final = " ".join(f"{name}={form}" for name, form in FIELDS) + "\n"
 
+_COMBINED: Final = '%s - - [%s] "%s" %d %d "-" "%s"\n'
+"""What Apache calls so. The referrer is one of the fields that are never written."""
+
+# Not those of the locale.
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
 _log = logging.getLogger("pico.access")
+_not_plain = re.compile(r"[^ !#-\[\]-~]").sub
 _is_bare = re.compile(r"[!#-<>-\[\]-~]++").fullmatch  # printable, without space, quote, equals sign and backslash
 
 
@@ -114,6 +122,7 @@ class AccessLog:
         assert format in FORMATS
         self.enabled = format != "off"
         # Formatting by template and json's own C function for strings takes a third of what json.dumps would.
+        self._combined = format == "combined"
         self._template = _JSON if format == "json" else _KEYVALUE
         self._quoted = encode_basestring_ascii if format == "json" else _keyvalue
         self._node = self._quoted(self._node_id)
@@ -137,12 +146,17 @@ class AccessLog:
         outcome: str,
         tls: str,
         user_agent: bytes,
+        trace_id: str = "",
+        minor: int = 1,
     ) -> None:
         """Write one line, soon. ``upstream_s`` is 0 when no upstream answered; the query of ``target`` is left out."""
         if not self.enabled:
             return
         if self._chars >= self._backlog_chars_max:
             self.dropped += 1
+            return
+        if self._combined:
+            self._add(self._combined_line(remote, method, target, minor, status, bytes_out, user_agent))
             return
         quoted = self._quoted
         line = self._template % (
@@ -165,9 +179,13 @@ class AccessLog:
             quoted(outcome),
             quoted(tls),
             quoted(_text(user_agent)),
+            quoted(trace_id),
         )
         if "\x7f" in line:  # JSON lets the control character DEL stand as it is; a terminal need not see it
             line = line.replace("\x7f", "\\u007f")
+        self._add(line)
+
+    def _add(self, line: str) -> None:
         if not self._lines and not self._writing:
             self._timer.start(FLUSH_INTERVAL_S)
         self._lines.append(line)
@@ -228,6 +246,27 @@ class AccessLog:
             self._second = second
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
         return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+
+    def _combined_line(
+        self, remote: str, method: bytes, target: bytes, minor: int, status: int, bytes_out: int, user_agent: bytes
+    ) -> str:
+        now = time.gmtime(self._wall_clock())
+        when = f"{now.tm_mday:02d}/{_MONTHS[now.tm_mon - 1]}/{time.strftime('%Y:%H:%M:%S', now)} +0000"
+        path = target.partition(b"?")[0][:VALUE_CHARS_MAX]
+        request = f"{_apache(method)} {_apache(path)} HTTP/1.{minor}" if method else "-"
+        agent = _apache(user_agent[:VALUE_CHARS_MAX]) or "-"
+        address = _apache(remote.encode("ascii", "backslashreplace")).replace(" ", "") or "-"
+        return _COMBINED % (address, when, request, status, bytes_out, agent)
+
+
+def _apache(value: bytes) -> str:
+    """As Apache writes what a visitor chose: quotes and backslashes marked, what is not printable in hexadecimal."""
+    return _not_plain(_in_hexadecimal, value.decode("latin-1"))
+
+
+def _in_hexadecimal(match: re.Match[str]) -> str:
+    one = match[0]
+    return f"\\{one}" if one in '"\\' else f"\\x{ord(one):02x}"
 
 
 def _text(value: bytes) -> str:

@@ -169,7 +169,7 @@ class TestFields:
         assert not desk.log.enabled
 
     def test_there_is_no_other_format(self) -> None:
-        assert FORMATS == ("json", "keyvalue", "off")
+        assert FORMATS == ("json", "keyvalue", "combined", "off")
         with pytest.raises(AssertionError):
             Desk("xml")
 
@@ -206,6 +206,53 @@ def test_every_line_parses_back_to_what_was_recorded(
     wanted["path"] = as_text(raws["target"].split(b"?")[0])
     wanted |= numbers if format == "json" else {name: str(number) for name, number in numbers.items()}
     assert {name: found[name] for name in wanted} == wanted
+
+
+COMBINED = re.compile(
+    r'([^ "]+) - - \[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] '
+    r'"((?:[^"\\]|\\.)*)" (\d+) (\d+) "-" "((?:[^"\\]|\\.)*)"\n'
+)
+
+
+def unescaped(text: str) -> bytes:
+    plain = re.sub(r'\\(x[0-9a-f]{2}|["\\])', lambda m: chr(int(m[1][1:], 16)) if m[1][0] == "x" else m[1], text)
+    return plain.encode("latin-1")
+
+
+class TestCombined:
+    def test_the_line_is_that_of_apache(self) -> None:
+        desk = Desk("combined")
+        desk.record()
+        assert desk.only_line() == (
+            '192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "GET /a/b HTTP/1.1" 200 20 "-" '
+            '"curl/8.5.0 (a \\"quoted\\" thing)"\n'
+        )
+
+    def test_what_was_no_request_has_no_request_line(self) -> None:
+        desk = Desk("combined")
+        desk.record(method=b"", target=b"", user_agent=b"", status=400, bytes_out=0)
+        assert desk.only_line() == '192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "-" 400 0 "-" "-"\n'
+
+    def test_long_values_are_cut(self) -> None:
+        desk = Desk("combined")
+        desk.record(target=b"/" * 100_000, user_agent=b"a" * 100_000, minor=0)
+        line = desk.only_line()
+        assert len(line) < 2 * VALUE_CHARS_MAX + 200
+        assert "/ HTTP/1.0" in line
+
+    @given(any_bytes.filter(bool), any_bytes, any_bytes.filter(bool))
+    @example(b'GE"T', b'/"\\\x7f\x1b[31m\xc3\xa9\n', b'\r\n" 200 0 "-" "forged')
+    def test_no_visitor_forges_a_line_and_every_value_can_be_read_back(
+        self, method: bytes, target: bytes, agent: bytes
+    ) -> None:
+        desk = Desk("combined")
+        desk.record(method=method, target=target, user_agent=agent)
+        line = desk.only_line()
+        assert re.fullmatch(r"[ -~]+\n", line)
+        match = COMBINED.fullmatch(line)
+        assert match is not None
+        assert unescaped(match[3]) == method + b" " + target.partition(b"?")[0] + b" HTTP/1.1"
+        assert unescaped(match[6]) == agent
 
 
 class TestWriting:

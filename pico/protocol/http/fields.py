@@ -54,6 +54,7 @@ class Kind:
     FORWARDING: Final = 11  # believed only from a trusted peer
     VIA: Final = 12
     MAX_FORWARDS: Final = 13
+    TRACEPARENT: Final = 14
 
 
 _HOP_NAMES = (
@@ -85,6 +86,7 @@ _REQUEST_NAMES: Final[dict[bytes, int]] = {
     b"x-pico-endpoint": Kind.ENDPOINT,
     b"via": Kind.VIA,
     b"max-forwards": Kind.MAX_FORWARDS,
+    b"traceparent": Kind.TRACEPARENT,
 }
 _RESPONSE_NAMES: Final[dict[bytes, int]] = {**_FRAMING, b"te": Kind.HOP}
 
@@ -93,7 +95,7 @@ _USUAL_IN_REQUESTS = (
     b"if-match if-modified-since if-none-match if-range if-unmodified-since origin pragma priority purpose "
     b"range referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site "
     b"sec-fetch-user sec-gpc sec-websocket-extensions sec-websocket-key sec-websocket-protocol sec-websocket-version "
-    b"trailer traceparent tracestate upgrade-insecure-requests x-requested-with"
+    b"trailer tracestate upgrade-insecure-requests x-requested-with"
 ).split()
 _USUAL_IN_RESPONSES = (
     b"accept-ranges access-control-allow-origin age cache-control content-disposition content-encoding "

@@ -73,6 +73,8 @@ class Request:
     te_trailers: bool = False
     endpoint_field: bytes | None = None
     user_agent: bytes = b""
+    traceparent: bytes | None = None
+    """As it came; empty when it came more than once."""
     max_forwards: int = -1
     """Of OPTIONS; -1 where it was not said."""
     lines: list[bytes]
@@ -226,6 +228,9 @@ class RequestReader(MessageReader):
                 continue
             if kind == Kind.USER_AGENT:
                 request.user_agent = value
+                continue
+            if kind == Kind.TRACEPARENT:
+                request.traceparent = value if request.traceparent is None else b""
                 continue
             if kind == Kind.FORWARDING or kind == Kind.VIA:
                 forwarding.append((index, name.lower()))
