@@ -160,6 +160,18 @@ class TestAccepting:
             wait_until(lambda: len(releases) == 4)
         releases[-1].set()
 
+    def test_another_limit_counts_for_who_comes_and_ends_nobody(self, make_door: Callable[..., Door]) -> None:
+        door = make_door(connections_max=1)
+        for _ in range(4):
+            door.connect()
+        wait_until(lambda: len(door.greeted) == 1)
+        door.listener.limit(3)
+        wait_until(lambda: len(door.greeted) == 3)
+        turn_the_loop()
+        door.listener.limit(1)
+        turn_the_loop()
+        assert (len(door.greeted), door.listener.connections) == (3, 3)
+
     @pytest.mark.parametrize("error", [ValueError("a bug"), gevent.Timeout(1), KeyboardInterrupt()])
     def test_a_handler_that_fails_hurts_its_own_connection_only(
         self, make_door: Callable[..., Door], error: BaseException, caplog: pytest.LogCaptureFixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from dataclasses import replace
@@ -141,9 +142,20 @@ def test_the_keys_of_a_cluster_change_while_it_runs(tmp_path: Path) -> None:
         assert not any(first.gossip_door.standing().violations.values())
 
 
-def test_a_node_is_told_of_others_while_it_runs_and_stays_ready() -> None:
+def test_a_node_is_told_of_others_while_it_runs() -> None:
     with running_node("first") as first, running_node("second") as second:
-        assert second.ready() == (True, "")
         second.reconfigure(replace(second.config, join=gossip_of(first)))
-        assert second.ready() == (True, "")
         until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+
+
+def test_a_node_stays_ready_while_it_looks_for_one_who_says_nothing() -> None:
+    with running_node() as node, contextlib.closing(socket.socket()) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        assert node.ready() == (True, "")
+        node.reconfigure(replace(node.config, join=(silent.getsockname(),)))
+        silent.settimeout(DEADLINE_S)
+        dialled, _ = silent.accept()
+        assert not node.gossip_door.actor.seeds_tried  # type: ignore[union-attr]
+        assert node.ready() == (True, "")
+        dialled.close()

@@ -168,6 +168,18 @@ class TestFields:
         assert desk.writer.texts == []
         assert not desk.log.enabled
 
+    def test_another_format_counts_from_the_next_line(self) -> None:
+        desk = Desk("json")
+        desk.record(request_id="r-1")
+        desk.log.change_format("keyvalue")
+        desk.record(request_id="r-2")
+        desk.log.change_format("off")
+        desk.record(request_id="r-3")
+        desk.pass_time()
+        first, second = desk.writer.lines
+        assert json.loads(first)["request_id"] == "r-1"
+        assert parse_keyvalue(second)["request_id"] == "r-2"
+
     def test_there_is_no_other_format(self) -> None:
         assert FORMATS == ("json", "keyvalue", "combined", "off")
         with pytest.raises(AssertionError):

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from pico.cli.node_options import NODE
 from pico.cli.schema import schema
 from pico.cli.settings import Program, Setting
 from pico.cli.sources import check_file
+from tests.cli.test_options import ROWS
 
 VALIDATORS = {program.name: Draft202012Validator(schema(program)) for program in (NODE, AGENT)}
 
@@ -31,7 +33,7 @@ def faults(program: Program[Any], document: dict[str, Any]) -> list[str]:
         return [str(fault) for fault in check_file(program, file.name, {"SET": "1"})[1]]
 
 
-def good(row: Setting) -> st.SearchStrategy[Any]:
+def good(row: Setting) -> list[Any]:
     text = str(Path(__file__)) if row.kind is FILE else row.kind.sample
     plain: list[Any] = [text]
     if text.isdigit():
@@ -40,14 +42,13 @@ def good(row: Setting) -> st.SearchStrategy[Any]:
         plain += [[text], []]
     if row.key == "endpoints":
         plain.append([{"endpoint": "web", "service": "http://localhost:3000"}])
-    return st.sampled_from(plain)
+    return plain
 
 
-def wrong(row: Setting) -> st.SearchStrategy[Any]:
+def wrong(row: Setting) -> list[Any]:
     values = [value for value in WRONG if not (row.kind.many and value == [])]
-    if isinstance(row.kind.schema.get("type"), list) and "number" in row.kind.schema["type"]:
-        return st.sampled_from(values)
-    return st.sampled_from([*values, True, "of no kind: x y", -1.5])
+    takes_any_text = row.kind.schema.get("type") == ["string", "number", "boolean"]
+    return values if takes_any_text else [*values, True, "of no kind: x y", -1.5]
 
 
 @st.composite
@@ -60,7 +61,7 @@ def documents(draw: st.DrawFn, program: Program[Any]) -> tuple[dict[str, Any], b
     ):
         fits = draw(st.booleans())
         is_good = is_good and fits
-        document[row.key] = draw(good(row) if fits else wrong(row))
+        document[row.key] = draw(st.sampled_from(good(row) if fits else wrong(row)))
     if draw(st.booleans()) and draw(st.booleans()):
         document[draw(st.sampled_from(["frob", "proxy-port", "PROXY_PORT", "on", "1"]))] = "1"
         is_good = False
@@ -75,6 +76,14 @@ def agree(program: Program[Any], document: dict[str, Any], is_good: bool) -> Non
     found = [fault for fault in faults(program, document) if not any(words in fault for words in ABOUT_VALUES)]
     assert VALIDATORS[program.name].is_valid(document) == is_good, document
     assert (not found) == is_good, (document, found)
+
+
+@pytest.mark.parametrize("program,row", ROWS)
+def test_each_value_of_each_setting_is_judged_alike(program: Program[Any], row: Setting) -> None:
+    for value in good(row):
+        agree(program, {row.key: value}, True)
+    for value in wrong(row):
+        agree(program, {row.key: value}, False)
 
 
 @given(documents(NODE))
