@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,12 @@ def test_what_is_not_run_is_listed_with_its_reason(step: Step) -> None:
     """Never silently: each appears as skipped, with the reason that its page gives."""
     first = step.commands[0].text.splitlines()[0]
     pytest.skip(f"{first} ... {step.reason}")
+
+
+@pytest.mark.parametrize("step", NOT_RUN, ids=lambda step: step.block.name)
+def test_a_test_that_is_named_as_the_reason_exists(step: Step) -> None:
+    named = re.findall(r"\btests/[a-z_/]+\.py", step.reason)
+    assert not [path for path in named if not (ROOT / path).is_file()]
 
 
 # The player itself.
