@@ -17,7 +17,7 @@ from cryptography import x509
 
 from pico.config import TlsFiles
 from tests.certificates import Authority
-from tests.system.processes import HOST, Node, Programs, answer_of, curl, until
+from tests.system.processes import HOST, Programs, answer_of, curl, until
 from tests.system.service import Service
 from tests.system.upstreams import BareUpstream, serial_of
 
@@ -57,11 +57,11 @@ def shown_at(port: int, context: ssl.SSLContext) -> int:
         return serial_of(sock)
 
 
-def ask_for_reload(node: Node, context: ssl.SSLContext | None = None) -> tuple[int, dict[str, object]]:
+def ask_for_reload(port: int, context: ssl.SSLContext | None = None) -> tuple[int, dict[str, object]]:
     made: http.client.HTTPConnection = (
-        http.client.HTTPConnection(HOST, node.admin_port, timeout=20)
+        http.client.HTTPConnection(HOST, port, timeout=20)
         if context is None
-        else http.client.HTTPSConnection(HOST, node.admin_port, timeout=20, context=context)
+        else http.client.HTTPSConnection(HOST, port, timeout=20, context=context)
     )
     with closing(made) as connection:
         connection.request("POST", "/-/reload", headers={"Content-Type": "application/json"})
@@ -112,7 +112,7 @@ def test_new_certificates_with_a_thousand_upstreams_open(
         node.send(signal.SIGHUP)
         node.until_said(REFUSED)
         assert [shown_at(port, context) for port in doors] == [second] * 3
-        status, answer = ask_for_reload(node, context)
+        status, answer = ask_for_reload(node.admin_port, context)
         assert (status, answer["error"]["code"]) == (422, "bad_settings")  # type: ignore[index]
         assert "proxy_tls: certificate" in answer["error"]["message"]  # type: ignore[index]
         assert all(upstream.answers(number) for number, upstream in enumerate([*upstreams, late], UPSTREAMS * 2))
@@ -124,7 +124,7 @@ def test_a_file_that_is_wrong_is_refused_whole(programs: Programs, tmp_path: Pat
     node = programs.node(f"--config={path}")
     before = node.metric("pico_config_last_reload_timestamp_seconds")
     path.write_text("fields_max: 5\nlog_level: loud\n")
-    status, answer = ask_for_reload(node)
+    status, answer = ask_for_reload(node.admin_port)
     assert status == 422
     assert f"{path}:2: log_level: 'loud' is not usable" in answer["error"]["message"]  # type: ignore[index]
     assert node.metric("pico_config_reload_success") == 0
@@ -134,7 +134,10 @@ def test_a_file_that_is_wrong_is_refused_whole(programs: Programs, tmp_path: Pat
     code = ("-o", "/dev/null", "-w", "%{http_code}")
     assert curl(*code, *many, "-H", "x-pico-endpoint: none", f"{node.url}/").stdout == b"502"
     path.write_text("fields_max: 5\n")
-    assert ask_for_reload(node) == (200, {"status": "applied", "changed": ["fields_max"], "needs_restart": []})
+    assert ask_for_reload(node.admin_port) == (
+        200,
+        {"status": "applied", "changed": ["fields_max"], "needs_restart": []},
+    )
     assert curl(*code, *many, "-H", "x-pico-endpoint: none", f"{node.url}/").stdout == b"431"
     assert node.metric("pico_config_reload_success") == 1
     assert node.metric("pico_config_last_reload_timestamp_seconds") > before
@@ -145,11 +148,11 @@ def test_what_needs_a_restart_is_named_each_time(programs: Programs, tmp_path: P
     path.write_text("")
     node = programs.node(f"--config={path}")
     path.write_text("cluster_name: other\ngrace_period: 7s\n")
-    assert ask_for_reload(node)[1] == {
+    assert ask_for_reload(node.admin_port)[1] == {
         "status": "applied", "changed": ["grace_period"], "needs_restart": ["cluster_name"]
     }  # fmt: skip
     node.until_said("these settings wait for a restart: cluster_name")
-    assert ask_for_reload(node)[1] == {"status": "applied", "changed": [], "needs_restart": ["cluster_name"]}
+    assert ask_for_reload(node.admin_port)[1] == {"status": "applied", "changed": [], "needs_restart": ["cluster_name"]}
     command = programs.program("pico.cli.pico", "reload", f"--admin={HOST}:{node.admin_port}")
     assert (command.wait(), command.output) == (0, "changed: nothing\nneeds a restart: cluster_name\n")
     path.write_text("frob: 1")
@@ -231,3 +234,26 @@ def test_endpoints_of_an_agent_come_go_and_move(programs: Programs, tmp_path: Pa
     agent.send(signal.SIGHUP)
     agent.until_said(REFUSED)
     assert answer("stays") == b"one"
+
+
+def test_an_agent_believes_another_authority_from_its_next_dial_on(
+    programs: Programs, authority: Authority, tmp_path: Path, service: Service
+) -> None:
+    install(authority.issue(HOST), tmp_path)
+    node = programs.node(f"--config={settings(tmp_path)}")
+    (tmp_path / "other").mkdir()
+    ca_file = tmp_path / "ca.pem"
+    shutil.copy(Authority(tmp_path / "other").ca_file, ca_file)
+    with closing(socket.create_server((HOST, 0))) as free:
+        port = free.getsockname()[1]
+    agent = programs.agent_of(
+        f"--server=https://{HOST}:{node.upstream_port}", f"--ca-file={ca_file}", f"--admin-port={port}",
+        f"--endpoint=web={HOST}:{service.port}", "--backoff-max=200ms",
+    )  # fmt: skip
+    agent.until_said("certificate verify failed|unable to get local issuer")
+    ca_file.write_text("nobody")
+    assert ask_for_reload(port)[0] == 422
+    shutil.copy(authority.ca_file, ca_file)
+    assert ask_for_reload(port) == (200, {"status": "applied", "changed": ["ca_file"], "needs_restart": []})
+    agent.registered()
+    assert 'pico_config_reloads_total{result="applied"} 1.0' in answer_of(port, "/metrics")[1]
