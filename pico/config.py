@@ -237,6 +237,7 @@ class NodeConfig:
     proxy_protocol: str = "off"  # doors at which they say who is calling: "off", "proxy", "upstream" or "both"
     balance: str = "least-in-flight"  # or "round-robin"
     access_log: str = "json"  # "json", "keyvalue", "combined" or "off"
+    tracing: str = "off"  # "off" or "otlp"
     metrics_endpoints_max: int = 0  # endpoints with series of their own; 0: no metric has an endpoint for a label
     log_format: str = "keyvalue"  # or "json"
     log_level: str = "info"  # "debug", "info", "warning" or "error"
@@ -291,6 +292,7 @@ class AgentConfig:
     idle_connections_max: int = 64  # kept alive to one local service
     idle_connection_s: float = 30.0
     access_log: str = "off"
+    tracing: str = "off"
     log_format: str = "keyvalue"
     log_level: str = "info"
     http_limits: HttpLimits = field(default_factory=HttpLimits)

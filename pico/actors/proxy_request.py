@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from math import inf
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pico.actors.messages import (
     ClientDrained,
@@ -60,6 +60,9 @@ from pico.protocol.rpc import (
 )
 from pico.protocol.rpc.failures import failure_of
 from pico.transport.multiplexer import Multiplexer
+
+if TYPE_CHECKING:
+    from pico.observability.tracing import Traced
 
 __all__ = ["Client", "ProxyRequest"]
 
@@ -113,6 +116,7 @@ class ProxyRequest(InlineActor):
     bytes_out = 0
     upstream_s = 0.0
     reason = ""  # of the failure, if more is known than its code; for the operator only
+    traced: Traced | None = None
     _head: RequestHead | None = None
     _upstream: Upstream | PeerUpstream | None = None
     _multiplexer: Multiplexer | None = None  # that of the stream: a peer may have another one by now
@@ -160,6 +164,8 @@ class ProxyRequest(InlineActor):
         """Find out where the request goes, and send it there."""
         request = self._request
         self._services.metrics.request_started()
+        if self._services.tracing is not None:
+            self.traced = self._services.trace(request, self._client, self.request_id)
         self._read_body()
         if self._finished:
             return
@@ -194,7 +200,7 @@ class ProxyRequest(InlineActor):
         request, services, host = self._request, self._services, self._client.host
         trusted = services.trusted_proxies.contains(host)
         self.request_id = request_id_of(request, trusted=trusted, generated=self.request_id)
-        return request_head(
+        head = request_head(
             request,
             client_host=host,
             scheme=self._client.scheme,
@@ -202,6 +208,7 @@ class ProxyRequest(InlineActor):
             request_id=self.request_id,
             via=services.via,
         )
+        return head if self.traced is None else head._replace(field_block=self.traced.mark(head.field_block))
 
     def on_receive(self, message: Any) -> None:
         """Go on with what has happened."""

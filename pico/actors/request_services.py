@@ -23,6 +23,7 @@ from pico.transport.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from pico.actors.proxy_request import Client, ProxyRequest
+    from pico.observability.tracing import Traced, Tracing
     from pico.protocol.http import Failure, Request
 
 __all__ = ["RequestServices"]
@@ -56,8 +57,10 @@ class RequestServices:
         node_id: str,
         request_id_prefix: str,
         time_of_day: Callable[[], float] = time.time,
+        tracing: Tracing | None = None,
     ) -> None:
         self.clock = clock
+        self.tracing = tracing
         self.routes = routes
         self.metrics = metrics
         self.access_log = access_log
@@ -85,6 +88,24 @@ class RequestServices:
         """A name for one request, unique over nodes and restarts."""
         return f"{self._request_id_prefix}-{next(self._request_numbers):x}"
 
+    def trace(self, request: Request, client: Client, request_id: str) -> Traced | None:
+        """Begin the request's span where somebody wants it; ``request_finished`` ends it."""
+        if self.tracing is None:
+            return None
+        return self.tracing.request_came(
+            request.method,
+            request.field_block(),
+            {
+                "url.scheme": client.scheme,
+                "server.address": request.authority.decode("latin-1"),
+                "client.address": client.host,
+                "network.protocol.version": f"1.{request.minor}",
+                "user_agent.original": request.user_agent.decode("latin-1"),
+                "pico.node": self.node_id,
+                "pico.request_id": request_id,
+            },
+        )
+
     def request_finished(self, request: Request, client: Client, actor: ProxyRequest, outcome: str, now: float) -> None:
         """The one place where a request is counted, kept for a while and logged."""
         total_s = now - actor.began_at
@@ -109,6 +130,13 @@ class RequestServices:
             peer_id,
             actor.reason,
         )
+        if actor.traced is not None and self.tracing is not None:
+            self.tracing.ended(
+                actor.traced,
+                actor.status,
+                outcome,
+                {"pico.endpoint": actor.endpoint_id, "pico.upstream": upstream_id, "pico.peer": peer_id},
+            )
         if self.access_log.enabled:
             self.access_log.record(
                 actor.request_id,

@@ -11,9 +11,10 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent import signal_handler
@@ -33,11 +34,15 @@ from pico.observability.hub import HubWatch
 from pico.observability.log_levels import log_routes
 from pico.observability.metrics import AgentMetrics
 from pico.observability.probes import process_routes
+from pico.observability.traces import start_tracing
 from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
 from pico.transport.deadlines import Deadlines
 from pico.transport.notify import Notifier
 from pico.transport.parking import sleep
+
+if TYPE_CHECKING:
+    from pico.observability.tracing import Tracing
 
 __all__ = ["Agent", "run_agent"]
 
@@ -58,6 +63,7 @@ class Agent:
         rng: random.Random | None = None,
         read_settings: Callable[[], Proposal[AgentConfig]] | None = None,
         announce_reload: Callable[[bool], None] = lambda begins: None,
+        tracing: Tracing | None = None,
     ) -> None:
         """``read_settings`` reads again what was read for ``config``; without it there is no reload."""
         self.config = config
@@ -90,6 +96,7 @@ class Agent:
             access_log=self.access_log,
             gave_up=self._gave_up,
             ended=self._ended,
+            tracing=tracing,
         )
         self._served = {target.endpoint_id: self._serve(target) for target in config.endpoints}
         self._leaving: set[Served] = set()
@@ -213,11 +220,13 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
     """
     notifier = Notifier.from_environment(os.environ, os.getpid())
     install_registry()
+    tracing = start_tracing(config.tracing, "pico-agent", socket.gethostname())
     agent = Agent(
         config,
         write_access_log=cooperative_writer(sys.stdout.fileno()),
         read_settings=read_settings,
         announce_reload=lambda begins: notifier.reloading() if begins else notifier.reloaded(),
+        tracing=tracing,
     )
     asked = Event()
 
@@ -243,5 +252,7 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
         agent.stop()
     agent.ended.wait()
     agent.close()
+    if tracing is not None:
+        tracing.close()
     _log.info("the agent stopped")
     return 1 if agent.failed.is_set() else 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pico.agent.service import Service, ServiceConnection
 from pico.config import AgentConfig
@@ -46,6 +46,9 @@ from pico.protocol.rpc.failures import failure_of
 from pico.transport.clock import Clock
 from pico.transport.multiplexer import Multiplexer
 
+if TYPE_CHECKING:
+    from pico.observability.tracing import Traced, Tracing
+
 __all__ = ["Exchange", "Forwarder"]
 
 SWITCHING_PROTOCOLS: Final = 101
@@ -65,8 +68,15 @@ class Forwarder:
     """Gives each stream of an endpoint its exchange."""
 
     def __init__(
-        self, service: Service, config: AgentConfig, clock: Clock, metrics: AgentMetrics, access_log: AccessLog
+        self,
+        service: Service,
+        config: AgentConfig,
+        clock: Clock,
+        metrics: AgentMetrics,
+        access_log: AccessLog,
+        tracing: Tracing | None = None,
     ) -> None:
+        self.tracing = tracing
         self.now = clock.now
         self.metrics = metrics
         self.access_log = access_log
@@ -85,6 +95,8 @@ class Forwarder:
         """Serve a request that has arrived; called in the hub."""
         exchange = Exchange(self, multiplexer, event)
         event.stream.context = exchange.tunnel_said
+        if self.tracing is not None:
+            exchange.trace(self.tracing)
         self.metrics.requests_in_flight += 1
         if event.head.upgrade and not isinstance(multiplexer.engine, StreamingEngine):  # RPC-23
             exchange.fail(ResetCode.REFUSED, "the base protocol carries no upgrade", untouched=True)
@@ -100,6 +112,7 @@ class Exchange:
     status = 0
     bytes_in = 0
     bytes_out = 0
+    _traced: Traced | None = None
     _answered_at = 0.0  # when the final head came
     _connection: ServiceConnection | None = None
     _framing = NO_BODY
@@ -124,6 +137,21 @@ class Exchange:
         # The body is what the service has not been sent yet.
         self._now = forwarder.now
         self.asked_at = forwarder.now()
+
+    def trace(self, tracing: Tracing) -> None:
+        """Begin a span, of which the service will hear."""
+        target = self._forwarder.service.target
+        self._traced = tracing.request_goes(
+            self._head.method,
+            self._head.field_block,
+            {
+                "server.address": target.host,
+                "server.port": target.port,
+                "url.scheme": "https" if target.tls else "http",
+                "pico.endpoint": target.endpoint_id,
+            },
+        )
+        self._head = self._head._replace(field_block=self._traced.mark(self._head.field_block))
 
     # What the service's connections say.
 
@@ -437,6 +465,8 @@ class Exchange:
         seconds = (now or self._now()) - self.asked_at
         service_s = self._answered_at - self.asked_at if self._final else 0.0
         forwarder.metrics.request_finished(self.status, seconds, service_s, self.bytes_in, self.bytes_out)
+        if self._traced is not None and forwarder.tracing is not None:
+            forwarder.tracing.ended(self._traced, self.status, outcome, {})
         if forwarder.access_log.enabled:
             self._record(outcome, seconds, service_s)
 

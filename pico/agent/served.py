@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pykka
 
@@ -28,6 +28,9 @@ from pico.observability.metrics import AgentMetrics
 from pico.protocol.tunnel import LinkState
 from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from pico.observability.tracing import Tracing
 
 __all__ = ["LINK", "Common", "Served", "tell_to_stop"]
 
@@ -51,6 +54,7 @@ class Common:
     """Told the reason when an endpoint will not be served any more."""
     ended: Callable[[Served], None]
     """Told when an endpoint's link is no more, in good order or for good."""
+    tracing: Tracing | None = None
 
 
 class Served:
@@ -64,7 +68,9 @@ class Served:
         self._common = common
         self._stopping = False
         self._services = [self._build_service()]  # the last one is in use, others finish what they have
-        self._forwarder = Forwarder(self._services[-1], config, common.clock, common.metrics, common.access_log)
+        self._forwarder = Forwarder(
+            self._services[-1], config, common.clock, common.metrics, common.access_log, common.tracing
+        )
         # What befalls one link is not the trouble of the others.
         self._supervisor = Supervisor(
             [Child(name=LINK, build=self._build_link, restart=Restart.TRANSIENT)],

@@ -67,6 +67,10 @@ BEHAVIOUR: Final = Section(
             "access_log", "access_log", choice("json", "keyvalue", "combined", "off"),
             "json, keyvalue, combined or off", RELOAD,
         ),
+        Setting(
+            "tracing", "tracing", choice("off", "otlp"),
+            "off or otlp: spans of OpenTelemetry to where OTEL_EXPORTER_OTLP_ENDPOINT says",
+        ),
         Setting("log_format", "log_format", choice("keyvalue", "json"), "keyvalue or json", RELOAD),
         Setting(
             "log_level", "log_level", choice("debug", "info", "warning", "error"), "debug, info, warning or error",

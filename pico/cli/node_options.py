@@ -122,6 +122,10 @@ BEHAVIOUR: Final = Section(
             "metrics_endpoints", "metrics_endpoints_max", COUNT_OR_ZERO,
             "endpoints with metrics of their own; the rest is counted together",
         ),
+        Setting(
+            "tracing", "tracing", choice("off", "otlp"),
+            "off or otlp: spans of OpenTelemetry to where OTEL_EXPORTER_OTLP_ENDPOINT says",
+        ),
         Setting("log_format", "log_format", choice("keyvalue", "json"), "keyvalue or json", RELOAD),
         Setting(
             "log_level", "log_level", choice("debug", "info", "warning", "error"), "debug, info, warning or error",

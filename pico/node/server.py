@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from ssl import SSLContext
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import pykka
@@ -57,6 +57,7 @@ from pico.observability.hub import HubWatch
 from pico.observability.log_levels import log_routes
 from pico.observability.metrics import DURATION_BOUNDS_S, NodeMetrics
 from pico.observability.probes import process_routes
+from pico.observability.traces import start_tracing
 from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
 from pico.transport.inherited import Inherited
@@ -64,6 +65,9 @@ from pico.transport.notify import Notifier
 from pico.transport.parking import sleep
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import TlsStream, accept_tls
+
+if TYPE_CHECKING:
+    from pico.observability.tracing import Tracing
 
 __all__ = ["Node", "run_node"]
 
@@ -94,6 +98,7 @@ class Node:
         system: System | None = None,
         read_settings: Callable[[], Proposal[NodeConfig]] | None = None,
         announce_reload: Callable[[bool], None] = lambda begins: None,
+        tracing: Tracing | None = None,
     ) -> None:
         """``read_settings`` reads again what was read for ``config``; without it there is no reload."""
         system = system or System()
@@ -135,6 +140,7 @@ class Node:
             node_id=node_id,
             request_id_prefix=system.random_bytes(6).hex(),
             time_of_day=system.time_of_day,
+            tracing=tracing,
         )
         self.upstream_door = UpstreamDoor(config, self.clock, self._endpoints, self.metrics, node_id=node_id)
         self.gossip_door = GossipDoor(
@@ -452,6 +458,7 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
     system.inherited = Inherited.from_environment(os.environ, os.getpid())
     install_registry()
     node_id = config.node_id or _made_up_name()
+    tracing = start_tracing(config.tracing, "pico-node", node_id)
     node = Node(
         config,
         node_id=node_id,
@@ -459,6 +466,7 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
         system=system,
         read_settings=read_settings,
         announce_reload=lambda begins: notifier.reloading() if begins else notifier.reloaded(),
+        tracing=tracing,
     )
     again = Event()
 
@@ -484,5 +492,7 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
         drained = gevent.spawn(node.drain)
         gevent.wait([drained, again, node.failed], count=1)
     node.stop()
+    if tracing is not None:
+        tracing.close()
     _log.info("node %s stopped", node_id)
     return 1 if node.failed.is_set() else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pico.config import HttpLimits
-from pico.protocol.http import RequestReader, trace_id_of
+from pico.protocol.http import RequestReader, trace_fields, trace_id_of, with_trace_fields
 from tests.rules import covers
 
 TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
@@ -63,3 +63,17 @@ def test_one_that_came_twice_names_no_trace_and_travels_twice() -> None:
 
 def test_without_the_field_nothing_is_noted() -> None:
     assert read().traceparent is None
+
+
+BLOCK = b"a: b\r\nTraceParent:  x \r\nx-tracestate: no\r\ntracestate: c=1\r\nTRACESTATE: d=2\r\ntraceparents: no\r\n"
+
+
+def test_what_a_block_says_of_its_trace() -> None:
+    assert trace_fields(BLOCK) == {"traceparent": ["x"], "tracestate": ["c=1", "d=2"]}
+    assert trace_fields(b"a: b\r\n") == {}
+
+
+def test_what_a_block_says_of_its_trace_is_replaced_and_nothing_else() -> None:
+    assert with_trace_fields(BLOCK, b"traceparent: y\r\n") == (
+        b"a: b\r\nx-tracestate: no\r\ntraceparents: no\r\ntraceparent: y\r\n"
+    )

@@ -12,7 +12,7 @@ from pico.protocol.http.forwarding import (
 from pico.protocol.http.framing import CHUNKED, CLOSE, LAST_CHUNK, NO_BODY, Framing, encode_chunk, last_chunk
 from pico.protocol.http.request import Request, RequestReader, RequestRejected
 from pico.protocol.http.response import ResponseReader, ResponseRejected, service_request
-from pico.protocol.http.trace import trace_id_of
+from pico.protocol.http.trace import trace_fields, trace_id_of, with_trace_fields
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead, valid_field_block
 from pico.protocol.http.whole import (
     encode_whole_request,
@@ -53,6 +53,8 @@ __all__ = [
     "request_head",
     "request_id_of",
     "service_request",
+    "trace_fields",
     "trace_id_of",
     "valid_field_block",
+    "with_trace_fields",
 ]

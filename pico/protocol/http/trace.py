@@ -1,7 +1,7 @@
 """The trace that a request belongs to, as its ``traceparent`` field says (W3C Trace Context).
 
-Responsible for: reading the trace ID of a valid field. Refuses to know: what is traced. The field itself travels as it
-is, valid or not (HTTP-69).
+Responsible for: reading the trace ID of a valid field, and replacing what a block of fields says of its trace. Refuses
+to know: what is traced. The fields travel as they are, valid or not (HTTP-69), unless this hop takes part in the trace.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["trace_id_of"]
+__all__ = ["trace_fields", "trace_id_of", "with_trace_fields"]
 
 VERSION_00_BYTES: Final = 55
 
@@ -25,3 +25,19 @@ def trace_id_of(traceparent: bytes) -> str:
     if match[1] == b"00" and len(traceparent) != VERSION_00_BYTES:
         return ""  # a later version may say more
     return match[2].decode("ascii")
+
+
+_LINES = re.compile(rb"(?im)^(traceparent|tracestate):([^\r\n]*)\r\n")
+
+
+def trace_fields(block: bytes) -> dict[str, list[str]]:
+    """What a block of ``Name: value CRLF`` lines says of its trace, by name in lower case."""
+    found: dict[str, list[str]] = {}
+    for name, value in _LINES.findall(block):
+        found.setdefault(name.lower().decode("ascii"), []).append(value.strip(b" \t").decode("latin-1"))
+    return found
+
+
+def with_trace_fields(block: bytes, fields: bytes) -> bytes:
+    """The block with ``fields``, lines of the same kind, in place of what it says of its trace."""
+    return _LINES.sub(b"", block) + fields
