@@ -6,7 +6,6 @@ to know: what they do. Several nodes in one process, as in tests, are told toget
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -14,13 +13,12 @@ from typing import Final
 from pico.actors.runtime import inboxes
 from pico.actors.supervisor import NODE_ORDER
 from pico.node.status.lists import Row
+from pico.observability.actor_metrics import kind_of
 from pico.observability.metrics import NodeMetrics
 
 __all__ = ["ActorPages"]
 
 COUNTED_AT_ONCE: Final = 500
-
-_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class ActorPages:
@@ -36,17 +34,18 @@ class ActorPages:
 
     def rows(self) -> Iterator[Row]:
         """One for each kind."""
-        actors, waiting, deepest = Counter[str](), Counter[str](), Counter[str]()
-        for number, (actor, depth) in enumerate(inboxes(), 1):
-            kind = _kind_of(actor)
+        actors, waiting, deepest = Counter[type](), Counter[type](), Counter[type]()
+        for number, (kind, depth) in enumerate(inboxes(), 1):
             actors[kind] += 1
-            waiting[kind] += depth
-            deepest[kind] = max(deepest[kind], depth)
+            if depth:
+                waiting[kind] += depth
+                deepest[kind] = max(deepest[kind], depth)
             if number % COUNTED_AT_ONCE == 0:
                 self._breathe()
-        for kind in sorted(actors):
-            yield {"actor": kind, "count": actors[kind], "waiting": waiting[kind], "deepest": deepest[kind]}
-
-
-def _kind_of(actor: type) -> str:
-    return _WORD.sub("-", actor.__name__.removesuffix("Actor")).lower()
+        for kind in sorted(actors, key=kind_of):
+            yield {
+                "actor": kind_of(kind),
+                "count": actors[kind],
+                "waiting": waiting[kind],
+                "deepest": deepest[kind],
+            }
