@@ -241,7 +241,7 @@ def stay(running: Sequence[Child]) -> None:
 
 def introduce(ports: Ports) -> None:
     nodes = "\n".join(
-        f"  node-{number}   proxy door http://{HOST}:{node.proxy}, metrics at http://{HOST}:{node.admin}/metrics"
+        f"  node-{number}   proxy door http://{HOST}:{node.proxy}, live page http://{HOST}:{node.admin}/"
         for number, node in enumerate(ports.nodes, 1)
     )
     say(f"""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from pico.observability.merge_patch import difference
 from tests.system.browser import Browser, why_not
 from tests.system.processes import HOST, Node, Programs, until
 from tests.system.service import Service
@@ -283,6 +285,25 @@ def test_among_many_endpoints_the_busiest_are_shown_and_each_is_found(
     assert re.fullmatch(r"10 that match, of 1[5-9]\d", page.text("#endpoints-count"))
     page.element("#filter").type("x")
     page.until("return document.querySelector('#endpoints .empty').innerText === 'No endpoint has that in its name.'")
+
+
+def test_the_page_and_the_node_mean_the_same_by_a_difference(page: Browser) -> None:
+    chance = random.Random(1)
+
+    def value(depth: int) -> object:
+        if depth == 0 or chance.random() < 0.3:
+            return chance.choice([0, 1, 1.5, True, False, "", "a", [1, None], []])
+        names = chance.sample(["a", "b", "7", "__proto__", "constructor"], chance.randrange(5))
+        return {name: value(depth - 1) for name in names}
+
+    pairs = [({"a": value(3), "__proto__": value(2)}, {"a": value(3), "b": value(2)}) for _ in range(300)]
+    changes = [[json.dumps(before), json.dumps(difference(before, after))] for before, after in pairs]
+    merged = page.run(
+        "return import('/page/stream.js').then(({ merged }) => arguments[0].map("
+        "  ([value, patch]) => JSON.stringify(merged(JSON.parse(value), JSON.parse(patch)))))",
+        changes,
+    )
+    assert [json.loads(text) for text in merged] == [after for _, after in pairs]
 
 
 class TestForEverybody:
