@@ -49,7 +49,7 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest $(ARGS)
 
-.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench format status-bench
+.PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench rollout format status-bench
 lint: install-dev ## ruff: format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -94,6 +94,9 @@ mutmut: install-dev ## mutmut on the protocol floor; what survives is listed
 
 docs: install-dev ## the documentation as a site, build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -n -q -c docs -d build/doctrees . build/docs
+
+rollout: install-dev ## restarts, kills and a new node behind HAProxy and nginx, under load; ARGS="restart --rounds=1"
+	@$(BIN)/python -m bench.rollout $(ARGS)
 
 cluster-bench: install ## a cluster of real processes: how fast it heals; ARGS=--quick for a short run
 	@$(BIN)/python -m bench.cluster $(ARGS)

@@ -19,6 +19,7 @@ __all__ = [
     "LinkTimers",
     "NodeConfig",
     "PeerLimits",
+    "RebalanceLimits",
     "RpcLimits",
     "SealLimits",
     "TlsFiles",
@@ -111,6 +112,8 @@ class LinkTimers:
     linger_s: float = 0.5  # from our goaway to the earliest close, for requests that cross it
     abort_s: float = 8.0  # from our close to the end of our patience
     draining_max: int = 4  # old tunnels that finish what they have while a new one serves
+    choosy_max: int = 8  # dials in a row that may end at a node which the link would rather not have
+    choosy_s: float = 0.25  # the longest wait from one of these to the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +205,18 @@ class PeerLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RebalanceLimits:
+    """How upstreams are spread over the nodes (``spec/rebalancing.md``, Parameters)."""
+
+    slack: float = 0.1  # how far from the mean is even enough
+    rate: float = 10.0  # upstreams asked to move, a second
+    interval_s: float = 1.0
+    interval_max_s: float = 64.0  # while asking brings nothing
+    settle_s: float = 5.0  # of unevenness before anybody is asked
+    move_s: float = 10.0  # for an agent to move
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
     """Certificate chain and key of one door, PEM."""
 
@@ -258,6 +273,8 @@ class NodeConfig:
     gossip_limits: GossipLimits = field(default_factory=GossipLimits)
     gossip_timers: GossipTimers = field(default_factory=GossipTimers)
     peer_limits: PeerLimits = field(default_factory=PeerLimits)
+    rebalance: str = "on"  # or "off"
+    rebalance_limits: RebalanceLimits = field(default_factory=RebalanceLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +306,7 @@ class AgentConfig:
     connect_s: float = 5.0  # to the local service
     response_head_s: float = 60.0
     response_idle_s: float = 300.0
+    connections: int = 1  # tunnels of each endpoint, each to another node if there are so many
     idle_connections_max: int = 64  # kept alive to one local service
     idle_connection_s: float = 30.0
     access_log: str = "off"

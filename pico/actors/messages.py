@@ -45,6 +45,7 @@ __all__ = [
     "LinkDialled",
     "LinkEnded",
     "LinkNotDialled",
+    "MoveUpstream",
     "PacketReceived",
     "PeerReady",
     "PeerUnreachable",
@@ -105,6 +106,11 @@ class DrainUpstream:
     """The node goes away: have the agent move, finish what is in flight."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveUpstream:
+    """Ask the agent to move; it gets requests until it has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,6 +220,11 @@ class Routes:
         self._on_count(endpoint_id, 0)
 
     @property
+    def upstreams(self) -> int:
+        """Upstreams here that requests may be given to."""
+        return sum(len(balancer.candidates) for balancer in self._balancers.values())
+
+    @property
     def endpoints(self) -> int:
         """Endpoints with at least one upstream here."""
         return len(self._balancers)

@@ -18,6 +18,7 @@ from pico.actors.messages import (
     AgentGoesAway,
     CloseUpstream,
     DrainUpstream,
+    MoveUpstream,
     TunnelEnded,
     UpstreamJoined,
     UpstreamLeft,
@@ -26,6 +27,7 @@ from pico.actors.routes import Upstream
 from pico.actors.runtime import GeventActor, tell
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.rpc import BaseEngine, ResetCode, StreamingEngine, StreamOpened
+from pico.protocol.tunnel import MOVE
 from pico.transport.clock import Clock
 from pico.transport.multiplexer import CLOSE_GOING_AWAY, Multiplexer
 from pico.transport.stream import Stream
@@ -90,6 +92,8 @@ class UpstreamConnection(GeventActor):
         elif isinstance(message, DrainUpstream):
             self._leave()
             self._multiplexer.goaway(message.reason)
+        elif isinstance(message, MoveUpstream):
+            self._multiplexer.goaway(MOVE)  # TUN-40: it stays in its pool
         elif isinstance(message, CloseUpstream):
             self._multiplexer.close(CLOSE_GOING_AWAY, message.reason)
 

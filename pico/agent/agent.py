@@ -125,8 +125,8 @@ class Agent:
         return (*process_routes(self.metrics.slices, self.ready), *log_routes(), *reload)
 
     def ready(self) -> tuple[bool, str]:
-        """Whether every endpoint is registered, and if not, which is not."""
-        if any(one.link is None for one in self._served.values()):
+        """Whether every endpoint has at least one tunnel, and if not, which has none."""
+        if not all(one.begun for one in self._served.values()):
             return False, "starting"
         missing = sorted(name for name, one in self._served.items() if not one.registered)
         return not missing, f"not registered: {', '.join(missing)}" if missing else ""

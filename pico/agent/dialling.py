@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from base64 import b64encode
+from collections.abc import Sequence
 from ssl import SSLContext
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from pico.config import HttpLimits
 from pico.errors import ConfigError, PicoError, RemoteProtocolError, TransportError
 from pico.protocol.http import ResponseReader
 from pico.protocol.http.values import ResponseHead
-from pico.protocol.tunnel import Refusal, check_acceptance, refusal_of, registration_request
+from pico.protocol.tunnel import Refusal, check_acceptance, node_of, refusal_of, registration_request
 from pico.transport.dial import dial
 from pico.transport.stream import BlockingReader, Stream
 
@@ -53,6 +54,8 @@ class Connected(NamedTuple):
     leftover: bytes
     """What arrived behind the handshake (TUN-10)."""
     streaming: bool
+    node: str = ""
+    """Which node it leads to; empty when it did not say so."""
 
 
 def server_of(url: str) -> Server:
@@ -68,9 +71,18 @@ def server_of(url: str) -> Server:
 
 
 def connect(
-    server: Server, endpoint_id: str, *, timeout_s: float, tls: SSLContext | None, limits: HttpLimits
+    server: Server,
+    endpoint_id: str,
+    *,
+    timeout_s: float,
+    tls: SSLContext | None,
+    limits: HttpLimits,
+    elsewhere: Sequence[str] = (),
 ) -> Connected | Refusal | str:
-    """Register at a server; a sentence says what failed. Blocks the calling greenlet only."""
+    """Register at a server; a sentence says what failed. Blocks the calling greenlet only.
+
+    ``elsewhere``: nodes that are asked to refuse, if they know another one.
+    """
     until = time.monotonic() + timeout_s
     try:
         stream = dial(server.host, server.port, timeout_s=timeout_s, tls=tls)
@@ -78,7 +90,7 @@ def connect(
         return str(error)
     kept = False
     try:
-        outcome = _register(stream, server, endpoint_id, until, limits)
+        outcome = _register(stream, server, endpoint_id, until, limits, elsewhere)
         kept = isinstance(outcome, Connected)
         return outcome
     except PicoError as error:
@@ -89,17 +101,18 @@ def connect(
 
 
 def _register(
-    stream: Stream, server: Server, endpoint_id: str, until: float, limits: HttpLimits
+    stream: Stream, server: Server, endpoint_id: str, until: float, limits: HttpLimits, elsewhere: Sequence[str]
 ) -> Connected | Refusal:
     key = b64encode(os.urandom(KEY_BYTES))
     reader, answer = BlockingReader(stream), ResponseReader(limits)
     answer.begin(b"GET", b"websocket")
-    stream.write(registration_request(endpoint_id, host=str(server), key=key, agent=f"pico-agent/{__version__}"))
+    agent = f"pico-agent/{__version__}"
+    stream.write(registration_request(endpoint_id, host=str(server), key=key, agent=agent, elsewhere=elsewhere))
     while True:
         head = _next_head(reader, answer, until)
         if head.status == SWITCHING_PROTOCOLS:
             streaming = check_acceptance(head, key)
-            return Connected(stream, answer.take_rest() + reader.detach(), streaming)
+            return Connected(stream, answer.take_rest() + reader.detach(), streaming, node_of(head))
         if head.status >= 200:
             return refusal_of(head, _body_of_refusal(reader, answer, until))
 

@@ -25,6 +25,7 @@ from pico.errors import PicoError
 from pico.observability.metrics import AgentMetrics
 from pico.protocol.rpc import BaseEngine, StreamingEngine, StreamOpened
 from pico.protocol.tunnel import (
+    ELSEWHERE,
     Abort,
     Announce,
     Change,
@@ -36,6 +37,7 @@ from pico.protocol.tunnel import (
     Link,
     LinkState,
     Refusal,
+    Spread,
 )
 from pico.transport.clock import Clock
 from pico.transport.multiplexer import Multiplexer
@@ -46,7 +48,7 @@ __all__ = ["LinkActor", "Tunnel"]
 IDLE_POLL_S: Final = 0.1
 """How often a tunnel that leaves is asked whether it is idle."""
 
-GOAWAY_REASON: Final = "the agent stops"
+GOAWAY_REASON: Final = "the agent moves or stops"
 
 _log = logging.getLogger("pico.agent")
 
@@ -105,7 +107,7 @@ class Tunnel:
 
 
 class LinkActor(GeventActor):
-    """Keeps one endpoint registered; ends by itself once it was stopped, or has given up.
+    """Keeps one tunnel of an endpoint; ends by itself once it was stopped, or has given up.
 
     ``gave_up`` is called with the reason for the latter, ``ended`` after either.
     """
@@ -121,6 +123,8 @@ class LinkActor(GeventActor):
         tls: SSLContext | None,
         gave_up: Callable[[str], None] = lambda reason: None,
         ended: Callable[[], None] = lambda: None,
+        spread: Spread | None = None,
+        place: int = 0,
     ) -> None:
         super().__init__()
         self.endpoint_id = forwarder.endpoint_id
@@ -135,12 +139,18 @@ class LinkActor(GeventActor):
         self._ended = ended
         self._tunnels: dict[int, Tunnel] = {}
         self._timer = clock.timer(self._wake)
-        self._link = Link(len(servers), config.link_timers, rng, now=clock.now())
+        self._link = Link(len(servers), config.link_timers, rng, now=clock.now(), spread=spread, place=place)
+        self._counted = False  # in the metric of tunnels
 
     @property
     def state(self) -> LinkState:
         """Where the link stands."""
         return self._link.state
+
+    @property
+    def serving(self) -> bool:
+        """Whether the endpoint can be reached through this link."""
+        return self._link.serving
 
     @property
     def streams(self) -> int:
@@ -177,6 +187,8 @@ class LinkActor(GeventActor):
         self._timer.stop()
         for tunnel in list(self._tunnels.values()):
             tunnel.multiplexer.abort("the link ended")
+        if self._counted:
+            self._metrics.tunnel_down(self.endpoint_id)
         if reason is None:
             self._ended()
 
@@ -184,12 +196,12 @@ class LinkActor(GeventActor):
         number, outcome = message.tunnel, message.outcome
         if isinstance(outcome, Connected):
             self._tunnels[number] = Tunnel(number, outcome, self._config, self._clock, self._forwarder, self.actor_ref)
-            self._link.accepted(number, now=now)
+            self._link.accepted(number, node=outcome.node, now=now)
         elif isinstance(outcome, Refusal):
-            self._metrics.tunnel_down(self.endpoint_id, "refused")
+            self._metrics.tunnel_ended("moved" if outcome.code == ELSEWHERE else "refused")
             self._link.refused(number, outcome, now=now)
         else:
-            self._metrics.tunnel_down(self.endpoint_id, "connect_failed")
+            self._metrics.tunnel_ended("connect_failed")
             self._link.failed(number, outcome, now=now)
 
     def _tunnel_ended(self, message: TunnelEnded, now: float) -> None:
@@ -215,6 +227,7 @@ class LinkActor(GeventActor):
         while commands := self._link.outgoing():
             for command in commands:
                 _DO[type(command)](self, command)
+        self._count_serving()
         if self._link.finished:
             self.finish()
             return
@@ -228,15 +241,20 @@ class LinkActor(GeventActor):
         else:
             self._timer.start(max(0.0, delay_s))
 
+    def _count_serving(self) -> None:
+        if self._counted is not self.serving:
+            self._counted = self.serving
+            (self._metrics.tunnel_up if self._counted else self._metrics.tunnel_down)(self.endpoint_id)
+
     def _wake(self) -> None:
         tell(self.actor_ref, TimerFired())
 
     # What the engine asks for.
 
     def _dial(self, command: Dial) -> None:
-        gevent.spawn_raw(self._connect, command.tunnel, self._servers[command.server])
+        gevent.spawn_raw(self._connect, command.tunnel, self._servers[command.server], command.elsewhere)
 
-    def _connect(self, number: int, server: Server) -> None:
+    def _connect(self, number: int, server: Server, elsewhere: tuple[str, ...]) -> None:
         """Runs in a greenlet of its own, and outlives nothing: its deadline is the dial's."""
         config = self._config
         outcome: Connected | Refusal | str = "the dial failed"
@@ -247,6 +265,7 @@ class LinkActor(GeventActor):
                 timeout_s=config.link_timers.dial_s,
                 tls=self._tls if server.tls else None,
                 limits=config.http_limits,
+                elsewhere=elsewhere,
             )
         except PicoError as error:
             outcome = str(error)
@@ -281,10 +300,13 @@ class LinkActor(GeventActor):
             self._start_current()
             _log.info("endpoint %s is registered at %s", endpoint, server)
         elif change is Change.GOING_AWAY:
-            self._metrics.tunnel_down(endpoint, "goaway")
+            self._metrics.tunnel_ended("goaway")
             _log.info("endpoint %s moves: %s goes away (%s)", endpoint, server, reason)
+        elif change is Change.MOVING:
+            self._metrics.tunnel_ended("moved")
+            _log.info("endpoint %s moves from %s: %s", endpoint, server, reason)
         elif change is Change.LOST:
-            self._metrics.tunnel_down(endpoint, _kind_of_end(reason))
+            self._metrics.tunnel_ended(_kind_of_end(reason))
             _log.warning("endpoint %s lost its tunnel to %s: %s", endpoint, server, reason)
         elif change is Change.RETRYING:
             _log.warning("endpoint %s is not registered, %s: %s; retrying", endpoint, server, reason)
@@ -296,7 +318,6 @@ class LinkActor(GeventActor):
     def _start_current(self) -> None:
         number = self._link.snapshot().current
         assert number is not None, "a registered link has a current tunnel"
-        self._metrics.tunnel_up(self.endpoint_id)
         self._tunnels[number].start()
 
 

@@ -1,4 +1,4 @@
-"""One endpoint that an agent serves: its link, the service behind it, and what starts the link anew.
+"""One endpoint that an agent serves: its links, the service behind it, and what starts a link anew.
 
 Responsible for: building these, changing what can change while they run, and their end. Refuses to know: which
 endpoints there are, and when one comes or goes.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,7 @@ from pico.agent.service import Service
 from pico.config import AgentConfig, EndpointTarget
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import AgentMetrics
-from pico.protocol.tunnel import LinkState
+from pico.protocol.tunnel import Spread
 from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
 
@@ -53,7 +54,7 @@ class Common:
     gave_up: Callable[[str], None]
     """Told the reason when an endpoint will not be served any more."""
     ended: Callable[[Served], None]
-    """Told when an endpoint's link is no more, in good order or for good."""
+    """Told when the last of an endpoint's links is no more, in good order or for good."""
     tracing: Tracing | None = None
 
 
@@ -62,32 +63,35 @@ class Served:
 
     def __init__(self, target: EndpointTarget, config: AgentConfig, materials: AgentMaterials, common: Common) -> None:
         self.target = target
-        self.link: LinkActor | None = None
+        self.links: dict[int, LinkActor] = {}
+        """By their places: one for each tunnel that is wanted."""
         self._config = config
         self._materials = materials
         self._common = common
         self._stopping = False
+        self._spread = Spread()
         self._services = [self._build_service()]  # the last one is in use, others finish what they have
         self._forwarder = Forwarder(
             self._services[-1], config, common.clock, common.metrics, common.access_log, common.tracing
         )
         # What befalls one link is not the trouble of the others.
-        self._supervisor = Supervisor(
-            [Child(name=LINK, build=self._build_link, restart=Restart.TRANSIENT)],
-            now=common.clock.now,
-            escalate=self._failed,
-            restarted=common.metrics.actor_restarts.add,
-        )
+        self._supervisors = [self._supervised(place) for place in range(config.connections)]
+        self._left = len(self._supervisors)
 
     @property
     def registered(self) -> bool:
         """Whether a node has the endpoint from this agent."""
-        return self.link is not None and self.link.state is LinkState.OPEN
+        return any(link.serving for link in self.links.values())
+
+    @property
+    def begun(self) -> bool:
+        """Whether each link has been built."""
+        return len(self.links) == len(self._supervisors)
 
     @property
     def streams(self) -> int:
         """Requests in flight."""
-        return 0 if self.link is None else self.link.streams
+        return sum(link.streams for link in self.links.values())
 
     @property
     def service_connections(self) -> int:
@@ -96,22 +100,24 @@ class Served:
 
     def launch(self) -> None:
         """Begin to dial."""
-        self._supervisor.launch()
+        for supervisor in self._supervisors:
+            supervisor.launch()
 
     def stop(self) -> None:
         """Finish what is in flight and end; the second time, at once."""
         self._stopping = True
-        if self.link is not None:
-            tell(self.link.actor_ref, StopLink())
+        for link in self.links.values():
+            tell(link.actor_ref, StopLink())
 
     def close(self) -> None:
         """Give back what is left; blocks until it is done."""
-        tell_to_stop(self._supervisor.actor_ref)
+        for supervisor in self._supervisors:
+            tell_to_stop(supervisor.actor_ref)
         for service in self._services:
             service.close()
 
     def reconfigure(self, target: EndpointTarget, config: AgentConfig, materials: AgentMaterials) -> None:
-        """For what comes from now on. The tunnel stays, also when another service is behind it."""
+        """For what comes from now on. Tunnels stay, also when another service is behind it."""
         moved = target != self.target
         self.target, self._config, self._materials = target, config, materials
         if moved:
@@ -121,8 +127,8 @@ class Served:
         else:
             self._services[-1].reconfigure(config, self._service_tls())
         self._forwarder.reconfigure(self._services[-1], config)
-        if self.link is not None:
-            self.link.reconfigure(config, materials.server_tls)
+        for link in self.links.values():
+            link.reconfigure(config, materials.server_tls)
 
     def _service_tls(self) -> Any:
         return self._materials.service_tls if self.target.tls else None
@@ -131,9 +137,18 @@ class Served:
         common = self._common
         return Service(self.target, self._config, common.clock, common.deadlines, common.metrics, self._service_tls())
 
-    def _build_link(self) -> LinkActor:
+    def _supervised(self, place: int) -> Supervisor:
         common = self._common
-        self.link = LinkActor(
+        return Supervisor(
+            [Child(name=LINK, build=partial(self._build_link, place), restart=Restart.TRANSIENT)],
+            now=common.clock.now,
+            escalate=self._failed,
+            restarted=common.metrics.actor_restarts.add,
+        )
+
+    def _build_link(self, place: int) -> LinkActor:
+        common = self._common
+        link = self.links[place] = LinkActor(
             self._forwarder,
             common.servers,
             self._config,
@@ -142,15 +157,22 @@ class Served:
             common.metrics,
             self._materials.server_tls,
             gave_up=common.gave_up,
-            ended=lambda: common.ended(self),
+            ended=self._link_ended,
+            spread=self._spread,
+            place=place,
         )
         if self._stopping:
-            tell(self.link.actor_ref, StopLink())
-        return self.link
+            tell(link.actor_ref, StopLink())
+        return link
+
+    def _link_ended(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._common.ended(self)
 
     def _failed(self, reason: BaseException) -> None:
         self._common.gave_up(f"endpoint {self.target.endpoint_id}: {reason}")
-        self._common.ended(self)
+        self._link_ended()
 
 
 def tell_to_stop(ref: pykka.ActorRef[Any]) -> None:

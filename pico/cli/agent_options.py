@@ -82,6 +82,10 @@ BEHAVIOUR: Final = Section(
             "grace_period", "link_timers.grace_period_s", DURATION_OR_ZERO,
             "for requests in flight when the agent stops", RELOAD,
         ),
+        Setting(
+            "connections", "connections", COUNT,
+            "tunnels of each endpoint, each to another node where there are so many",
+        ),
         Setting("connect_timeout", "connect_s", DURATION, "to the service", RELOAD),
         Setting(
             "response_head_timeout", "response_head_s", DURATION,
@@ -120,6 +124,13 @@ RARE_LINKS: Final = Section(
             "from the goodbye to the earliest close, for requests that cross it", RELOAD,
         ),
         Setting("draining_max", "link_timers.draining_max", COUNT, "old tunnels that finish what they have", RELOAD),
+        Setting(
+            "choosy_max", "link_timers.choosy_max", COUNT,
+            "tries to come to a node where the endpoint has no tunnel yet, before another one will do", RELOAD,
+        ),
+        Setting(
+            "choosy_wait", "link_timers.choosy_s", DURATION, "the longest wait from one of these to the next", RELOAD
+        ),
         Setting(
             "tunnel_streams_max", "rpc_limits.streams_max", COUNT, "requests in one tunnel at one time", RELOAD
         ),

@@ -143,6 +143,11 @@ BEHAVIOUR: Final = Section(
         Setting(
             "grace_period", "grace_period_s", DURATION_OR_ZERO, "for requests in flight when the node stops", RELOAD
         ),
+        Setting(
+            "rebalance", "rebalance", choice("on", "off"),
+            "whether agents are asked to move to a node that has fewer: on or off",
+        ),
+        Setting("rebalance_rate", "rebalance_limits.rate", FACTOR, "agents that are asked, a second"),
     ),
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from random import Random
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +47,7 @@ from pico.node.materials import NodeMaterials
 from pico.node.page import page_routes
 from pico.node.proxy_door import ClientConnection
 from pico.node.proxy_protocol import NO_PREFACE, Preface, read_preface
+from pico.node.rebalancing import Rebalancing
 from pico.node.report import Report
 from pico.node.status import ActorPages, Elsewhere, EndpointPages, NodePages, Status
 from pico.node.system import System
@@ -173,6 +175,16 @@ class Node:
         self.gossip_door.forwarding.questions = Questions(self.clock, AdminApp(self.status.routes_here()).read)
         self.history = History(self.clock, self.metrics.totals, DURATION_BOUNDS_S)
         self.live = Live(Report(self.status, self.history, self.clock, system.time_of_day), self.clock)
+        self._rebalancing = Rebalancing(
+            config,
+            self.clock,
+            self.gossip_door,
+            self.upstream_door,
+            node_id=node_id,
+            own=lambda: self.routes.upstreams,
+            settled=lambda: self.ready()[0] and not self.routes.joining(),
+            rng=Random(system.random_bytes(16)),
+        )
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
         self._supervisor = Supervisor(
             in_order(self._children()),
@@ -188,6 +200,7 @@ class Node:
         self._supervisor.launch()
         self._supervisor.started.get()
         self.gossip_door.start()
+        self._rebalancing.start()
         self._hub_watch.start()
         self.history.start()
 
@@ -245,6 +258,7 @@ class Node:
 
     def stop(self) -> None:
         """Close everything, in reverse order; blocks until it is done."""
+        self._rebalancing.stop()
         self._hub_watch.stop()
         self.history.stop()
         self.gossip_door.stop()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -25,7 +25,7 @@ import pykka
 from geventwebsocket.handler import WebSocketHandler
 
 from pico.actors.endpoint_pool import Endpoints
-from pico.actors.messages import CloseUpstream, DrainUpstream
+from pico.actors.messages import CloseUpstream, DrainUpstream, MoveUpstream
 from pico.actors.routes import Upstream
 from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
@@ -35,7 +35,15 @@ from pico.node.proxy_protocol import NO_PREFACE, Preface
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import Request, RequestReader, RequestRejected
 from pico.protocol.rpc import BaseEngine, StreamingEngine
-from pico.protocol.tunnel import SUBPROTOCOL, Registration, RegistrationRefused, check_registration, printable
+from pico.protocol.tunnel import (
+    ELSEWHERE,
+    NODE_FIELD,
+    SUBPROTOCOL,
+    Registration,
+    RegistrationRefused,
+    check_registration,
+    printable,
+)
 from pico.transport.clock import Clock
 from pico.transport.stream import BlockingReader, Stream
 from pico.transport.websocket import WebSocketCodec
@@ -70,6 +78,8 @@ class UpstreamDoor:
         self._by_endpoint: Counter[str] = Counter()
         self._by_address: Counter[str] = Counter()
         self.draining = False
+        self.better_elsewhere: Callable[[Sequence[str]], bool] = lambda named: False
+        """Whether an agent that named these nodes is to try another one; set by whoever knows the others."""
 
     def reconfigure(self, config: NodeConfig) -> None:
         """What counts for whoever connects from now on."""
@@ -113,6 +123,7 @@ class UpstreamDoor:
         try:
             registration, request, leftover = self._read_registration(reader, preface)
             self._check_limits(registration.endpoint_id, stream.peer_host)
+            self._check_others(registration)
         except RegistrationRefused as refused:
             self._refuse(stream, refused.status, refused.code, str(refused), refused.fields)
         except RequestRejected as rejected:
@@ -123,6 +134,20 @@ class UpstreamDoor:
             stream.close()
         else:
             self._register(stream, registration, request, leftover)
+
+    def movable(self) -> list[Upstream]:
+        """Upstreams that were not asked to move or to leave, and whose agents understand it."""
+        return [
+            one.upstream
+            for one in self._connections.values()
+            if one.upstream.streaming and not (one.upstream.leaving or one.upstream.multiplexer.engine.goaway_sent)
+        ]
+
+    def move(self, upstream_id: str) -> None:
+        """Ask its agent to move, which takes as long as it takes; harmless when it has gone."""
+        connection = self._connections.get(upstream_id)
+        if connection is not None:
+            tell(connection.actor_ref, MoveUpstream())
 
     def drain(self, reason: str) -> None:
         """Refuse new upstreams and have the agents of the others move."""
@@ -159,11 +184,15 @@ class UpstreamDoor:
             if held >= most:
                 raise RegistrationRefused(503, "too_many", f"{held} upstreams are connected {what}", RETRY_AFTER)
 
+    def _check_others(self, registration: Registration) -> None:
+        if registration.elsewhere and self.better_elsewhere(registration.elsewhere):  # TUN-36
+            raise RegistrationRefused(503, ELSEWHERE, "another node has room for this agent")
+
     def _refuse(
         self, stream: Stream, status: int, code: str, sentence: str, fields: tuple[tuple[str, str], ...] = ()
     ) -> None:
         self._metrics.handshakes.add(
-            code if code in ("invalid_endpoint", "not_found", "draining", "too_many") else "bad_request"
+            code if code in ("invalid_endpoint", "not_found", "draining", "too_many", ELSEWHERE) else "bad_request"
         )
         _log.info("refused an upstream from %s with %d: %s", stream.peer_host, status, sentence)
         body = json.dumps({"error": {"code": code, "message": sentence}}).encode() + b"\n"
@@ -189,7 +218,7 @@ class UpstreamDoor:
         limits = websocket_limits(
             config.websocket_limits, config.rpc_limits, config.http_limits, streaming=registration.streaming
         )
-        Acceptance(stream, registration).write_head()
+        Acceptance(stream, registration, self._node_id).write_head()
         upstream_id = f"{self._node_id}-u{next(self._numbers)}"
         address = stream.peer_host
         actor = UpstreamConnection(
@@ -222,12 +251,13 @@ class UpstreamDoor:
 class Acceptance(WebSocketHandler):
     """Has gevent-websocket answer a handshake that was found valid, on a stream in place of a socket."""
 
-    def __init__(self, stream: Stream, registration: Registration) -> None:
+    def __init__(self, stream: Stream, registration: Registration, node_id: str) -> None:
         subprotocol = SUBPROTOCOL if registration.streaming else ""
         application = SimpleNamespace(app_protocol=lambda _path: subprotocol)
         server = SimpleNamespace(application=application, logger=_log)
         super().__init__(SimpleNamespace(sendall=stream.write), (stream.peer_host, 0), server, BytesIO())
         self.application = application
+        self._node_id = node_id
         self.request_version = "HTTP/1.1"
         self.environ: dict[str, Any] = {
             "REQUEST_METHOD": "GET",
@@ -238,6 +268,10 @@ class Acceptance(WebSocketHandler):
             "HTTP_SEC_WEBSOCKET_KEY": registration.key.decode("ascii"),
             "HTTP_SEC_WEBSOCKET_PROTOCOL": subprotocol,
         }
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Say besides who has accepted (TUN-34)."""
+        return super().start_response(status, [*headers, (NODE_FIELD, self._node_id)], exc_info)
 
     def write_head(self) -> None:
         """Write the 101; the WebSocket object that the package makes beside it is left without its stream."""

@@ -46,7 +46,8 @@ DURATION_BOUNDS_S: Final = (
 )  # fmt: skip
 
 HANDSHAKE_RESULTS: Final = (
-    "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "timeout", "tls", "lost",
+    "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "elsewhere", "timeout", "tls",
+    "lost",
 )  # fmt: skip
 
 COUNTED_AT_ONCE: Final = 500
@@ -54,7 +55,7 @@ COUNTED_AT_ONCE: Final = 500
 PROTOCOLS: Final = ("http", "rpc", "websocket", "channel")
 
 TUNNEL_END_REASONS: Final = (
-    "connect_failed", "refused", "goaway", "closed", "lost", "silent", "protocol_error", "failed",
+    "connect_failed", "refused", "goaway", "moved", "closed", "lost", "silent", "protocol_error", "failed",
 )  # fmt: skip
 
 _METHODS: Final = {
@@ -408,14 +409,17 @@ class AgentMetrics(_Metrics):
         self._tunnels.pop(endpoint_id, None)
 
     def tunnel_up(self, endpoint_id: str) -> None:
-        """The endpoint is registered at a node."""
+        """A link of the endpoint is registered at a node."""
         assert endpoint_id in self._tunnels, "endpoints are made known before they are served"
-        self._tunnels[endpoint_id] = 1
+        self._tunnels[endpoint_id] += 1
 
-    def tunnel_down(self, endpoint_id: str, reason: str) -> None:
-        """It is no longer, or an attempt to register it failed; the agent will try again."""
-        assert endpoint_id in self._tunnels, "endpoints are made known before they are served"
-        self._tunnels[endpoint_id] = 0
+    def tunnel_down(self, endpoint_id: str) -> None:
+        """It is no longer."""
+        if endpoint_id in self._tunnels:  # else it is not served any more
+            self._tunnels[endpoint_id] -= 1
+
+    def tunnel_ended(self, reason: str) -> None:
+        """A tunnel ended, or an attempt to make one failed; the agent will try again."""
         self._reconnects.add(reason)
 
     def collect(self) -> Iterator[Metric]:
@@ -443,9 +447,9 @@ class AgentMetrics(_Metrics):
         return family
 
     def _tunnels_family(self) -> Metric:
-        family = GaugeMetricFamily("pico_tunnel_up", "1 while the endpoint has its tunnel.", labels=["endpoint"])
+        family = GaugeMetricFamily("pico_tunnel_up", "1 while the endpoint has a tunnel.", labels=["endpoint"])
         for endpoint_id, up in self._tunnels.items():
-            family.add_metric([endpoint_id], up)
+            family.add_metric([endpoint_id], min(1, up))
         return family
 
     def _service_family(self) -> Metric:

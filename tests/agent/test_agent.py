@@ -122,7 +122,7 @@ def test_a_link_that_fails_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> N
     with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
         node.tunnel(0)
         eventually(lambda: made.ready()[0], "readiness")
-        made._served["web"].link._link.goaway = None  # type: ignore[method-assign,assignment]
+        made._served["web"].links[0]._link.goaway = None  # type: ignore[method-assign,assignment]
         node.tunnel(0).multiplexer.goaway("leaving")
         assert bytes(node.tunnel(1).get().body) == b"hello"
         assert made.metrics.actor_restarts.count("link") == 1
@@ -138,7 +138,7 @@ def test_a_link_that_fails_again_and_again_fails_the_agent(monkeypatch: pytest.M
 
 def test_a_stop_that_comes_before_the_links_exist_reaches_them() -> None:
     with serving(answering(OK)) as server, door("hang") as node, running([node], server.server_port) as made:
-        assert made._served["web"].link is None
+        assert made._served["web"].links == {}
         made.stop()
         assert made.ended.wait(5)
         assert made.ready() == (False, "not registered: web")

@@ -119,7 +119,7 @@ def test_a_refusal_of_a_node_says_why() -> None:
     body = b'{"error": {"code": "invalid_endpoint", "message": "a label ends with a\\nhyphen"}}'
     fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), "x-pico-error": "invalid_endpoint"}
     outcome = dialled(answering("400 Bad Request", fields, body))
-    assert outcome == Refusal(400, "a label ends with a?hyphen", None, by_node=True)
+    assert outcome == Refusal(400, "a label ends with a?hyphen", None, by_node=True, code="invalid_endpoint")
 
 
 @covers("TUN-27")

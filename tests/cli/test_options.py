@@ -58,6 +58,8 @@ NOT_TO_BE_SET = {
     "peer_limits.rpc_limits.trailer_bytes_max", "peer_limits.rpc_limits.data_bytes_max",
     "peer_limits.rpc_limits.window_bytes", "peer_limits.rpc_limits.reason_bytes_max", "link_timers.backoff_factor",
     "link_timers.abort_s",
+    "rebalance_limits.slack", "rebalance_limits.interval_s", "rebalance_limits.interval_max_s",
+    "rebalance_limits.settle_s", "rebalance_limits.move_s",
 }  # fmt: skip
 
 

@@ -307,7 +307,12 @@ def test_a_tunnel_is_up_until_it_is_down() -> None:
     metrics.tunnel_up("one")
     assert value(metrics, "pico_tunnel_up", endpoint="one") == 1
     assert value(metrics, "pico_tunnel_up", endpoint="two") == 0
-    metrics.tunnel_down("one", TUNNEL_END_REASONS[0])
+    metrics.tunnel_up("one")
+    assert value(metrics, "pico_tunnel_up", endpoint="one") == 1, "two links, and one says no more than that"
+    metrics.tunnel_down("one")
+    assert value(metrics, "pico_tunnel_up", endpoint="one") == 1
+    metrics.tunnel_down("one")
+    metrics.tunnel_ended(TUNNEL_END_REASONS[0])
     assert value(metrics, "pico_tunnel_up", endpoint="one") == 0
     assert value(metrics, "pico_tunnel_reconnects_total", reason=TUNNEL_END_REASONS[0]) == 1
     with pytest.raises(AssertionError):

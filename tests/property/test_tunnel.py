@@ -25,6 +25,7 @@ from pico.protocol.tunnel import (
     LinkState,
     Refusal,
     RegistrationRefused,
+    Spread,
     check_acceptance,
     check_registration,
     printable,
@@ -36,7 +37,20 @@ TIMERS = LinkTimers()
 STATUSES = st.sampled_from([200, 302, 400, 401, 403, 404, 408, 426, 429, 500, 502, 503])
 
 
-@covers("TUN-20", "TUN-21", "TUN-22", "TUN-24", "TUN-25", "TUN-26", "TUN-29", "TUN-31", "TUN-32")
+@covers(
+    "TUN-20",
+    "TUN-21",
+    "TUN-22",
+    "TUN-37",
+    "TUN-39",
+    "TUN-40",
+    "TUN-24",
+    "TUN-25",
+    "TUN-26",
+    "TUN-29",
+    "TUN-31",
+    "TUN-32",
+)
 class LinkMachine(RuleBasedStateMachine):
     """One link; the machine is the network and keeps, for each tunnel, what it has been told to do."""
 
@@ -45,7 +59,8 @@ class LinkMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.servers = servers
         self.timers = LinkTimers(draining_max=draining)
-        self.link = Link(servers, self.timers, Random(seed), now=0.0)
+        self.spread = Spread()
+        self.link = Link(servers, self.timers, Random(seed), now=0.0, spread=self.spread)
         self.dialled = 0
         self.pending: int | None = None
         self.alive: set[int] = set()  # accepted and neither aborted nor ended
@@ -111,12 +126,12 @@ class LinkMachine(RuleBasedStateMachine):
             assert after is None or after > self.now or after != at, "a timer that fires for ever"
 
     @precondition(lambda self: self.pending is not None)
-    @rule()
-    def the_dial_is_accepted(self) -> None:
+    @rule(node=st.sampled_from(["", "a", "b"]))
+    def the_dial_is_accepted(self, node: str) -> None:
         tunnel = self.answered()
         self.alive.add(tunnel)
         self.statuses.pop(self.server, None)
-        self.link.accepted(tunnel, now=self.now)
+        self.link.accepted(tunnel, node=node, now=self.now)
         self.pump()
 
     @precondition(lambda self: self.pending is not None)
@@ -132,12 +147,23 @@ class LinkMachine(RuleBasedStateMachine):
         self.link.failed(self.answered(), reason, now=self.now)
         self.pump()
 
+    @precondition(lambda self: self.pending is not None)
+    @rule()
+    def the_dial_is_sent_elsewhere(self) -> None:
+        self.statuses[self.server] = 503
+        self.link.refused(self.answered(), Refusal(503, "there", None, True, "elsewhere"), now=self.now)
+        self.pump()
+
+    @rule(node=st.sampled_from(["", "a", "b"]))
+    def another_link_comes_to_a_node(self, node: str) -> None:
+        self.spread.hold(1, node)
+
     @precondition(lambda self: self.alive)
-    @rule(data=st.data())
-    def the_node_says_goaway(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), reason=st.sampled_from(["leaving", "move"]))
+    def the_node_says_goaway(self, data: st.DataObject, reason: str) -> None:
         tunnel = data.draw(st.sampled_from(sorted(self.alive)))
         was_current = self.link.snapshot().current == tunnel
-        self.link.goaway(tunnel, "leaving", now=self.now)
+        self.link.goaway(tunnel, reason, now=self.now)
         if was_current and self.link.next_timer() == self.now:
             self.at_once.append(self.now)
         self.pump()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pico.config import LinkTimers, NodeConfig, WebSocketLimits
-from pico.protocol.tunnel import LINK, Announce, Change, GiveUp, Link, LinkInput, LinkState, Refusal
+from pico.protocol.tunnel import LINK, Announce, Change, GiveUp, Link, LinkInput, LinkState, Refusal, Spread
 from pico.protocol.tunnel.backoff import Backoff
 from tests.protocol.tunnel_playbook import Longest, Playbook
 from tests.rules import covers
@@ -472,3 +472,102 @@ def test_other_timers_count_for_what_begins_from_then_on() -> None:
     assert book.link.state is LinkState.DRAINING
     assert book.asked("after 4.9") == []
     assert book.asked("after 0.2") == ["close 3 1001"]
+
+
+# Several tunnels, and moving.
+
+
+def pair(**timers: float) -> tuple[Playbook, Playbook]:
+    """Two links of one endpoint, each with a server of its own, the first with a tunnel to node a."""
+    spread = Spread()
+    first, second = (Playbook(2, spread, place, **timers) for place in (0, 1))
+    first.run("timer", "accepted 1 a")
+    return first, second
+
+
+@covers("TUN-41")
+def test_the_links_of_an_endpoint_begin_with_different_servers() -> None:
+    assert [Playbook(2, Spread(), place).asked("timer") for place in (0, 1, 2)] == [
+        ["dial 1 server 0"],
+        ["dial 1 server 1"],
+        ["dial 1 server 0"],
+    ]
+
+
+@covers("TUN-37")
+def test_a_link_names_the_nodes_where_the_others_are() -> None:
+    first, second = pair()
+    assert second.asked("timer") == ["dial 1 server 1 not a"]
+    second.step("accepted 1 b")
+    first.run("goaway 1 leaving")
+    assert first.asked("timer") == ["dial 2 server 1 not b"], "its own node goes away and refuses by itself"
+
+
+@covers("TUN-38")
+def test_elsewhere_is_no_failure_and_the_next_server_is_dialled_soon() -> None:
+    _, second = pair()
+    second.step("timer")
+    assert second.step("refused 1 503 elsewhere node") == []
+    assert second.link.snapshot().failures == 0
+    assert second.link.next_timer() == second.now + 0.25
+    assert second.asked("timer") == ["dial 2 server 0 not a"]
+
+
+@covers("TUN-37")
+def test_a_link_that_is_always_sent_elsewhere_takes_what_it_gets_at_last() -> None:
+    _, second = pair(choosy_max=3)
+    dials = []
+    for number in range(1, 5):
+        dials += second.asked("timer")
+        second.step(f"refused {number} 503 elsewhere node")
+    assert [" not a" in dial for dial in dials] == [True, True, True, False]
+    assert second.link.snapshot().failures == 1, "who was not asked to and says elsewhere has refused"
+
+
+@covers("TUN-39")
+def test_a_link_that_came_to_the_node_of_another_one_looks_further_while_it_serves() -> None:
+    _, second = pair()
+    second.step("timer")
+    assert second.asked("accepted 1 a") == []
+    assert second.link.serving
+    assert second.asked("timer") == ["dial 2 server 0 not a"]
+    assert second.asked("accepted 2 b") == ["goaway 1"]
+    assert second.link.snapshot().current == 2
+
+
+@covers("TUN-39", "TUN-37")
+def test_a_link_that_comes_to_the_same_node_again_and_again_stays_there() -> None:
+    _, second = pair(choosy_max=2, draining_max=4)
+    for number in (1, 2, 3):
+        second.run("timer", f"accepted {number} a")
+    assert second.link.snapshot().state is LinkState.OPEN
+    assert second.link.snapshot().current == 3
+
+
+@covers("TUN-40")
+def test_a_tunnel_that_is_asked_to_move_serves_until_there_is_another_and_a_goodbye_has_crossed() -> None:
+    book = Playbook(1, linger_s=0.5)
+    book.run("timer", "accepted 1 a")
+    assert book.step("goaway 1 move") == ["log moving server 0: the node has more than its share"]
+    assert book.link.serving
+    assert book.run("idle 1", "timer") == ["dial 2 server 0 not a"]
+    assert book.asked("accepted 2 b") == ["goaway 1"]
+    assert book.asked("idle 1") == []
+    assert book.asked("after 0.4") == []
+    assert book.asked("after 0.1") == ["close 1 1000"]
+
+
+@covers("TUN-40")
+def test_a_tunnel_that_ends_while_it_moves_leaves_nothing_to_be_choosy_about() -> None:
+    book = Playbook(1)
+    book.run("timer", "accepted 1 a", "goaway 1 move", "ended 1 lost")
+    assert not book.link.serving
+    assert book.asked("timer") == ["dial 2 server 0"]
+
+
+@covers("TUN-40", "TUN-30")
+def test_a_stop_while_a_tunnel_moves_says_goodbye_on_it() -> None:
+    book = Playbook(1)
+    book.run("timer", "accepted 1 a", "goaway 1 move")
+    assert book.asked("stop") == ["goaway 1"]
+    assert not book.link.serving

@@ -21,6 +21,7 @@ from pico.protocol.tunnel import (
     check_acceptance,
     check_registration,
     listener_path,
+    node_of,
     printable,
     refusal_of,
     registration_request,
@@ -236,7 +237,7 @@ def test_what_accepts_something_else_accepts_nothing(block: bytes, detail: str) 
 def test_a_refusal_of_a_node_is_known_by_its_body() -> None:
     body = b'{"error": {"code": "too_many", "message": "4096 upstreams"}}'
     head = answer(b"Content-Type: application/json\r\nRetry-After: 2\r\n", 503)
-    assert refusal_of(head, body) == Refusal(503, "4096 upstreams", 2.0, by_node=True)
+    assert refusal_of(head, body) == Refusal(503, "4096 upstreams", 2.0, by_node=True, code="too_many")
 
 
 @pytest.mark.parametrize("code", ["endpoint_missing", "endpoint_not_found"])
@@ -289,3 +290,44 @@ def test_retry_after_is_a_number_of_seconds(value: bytes | None, seconds: float 
 def test_text_of_the_peer_is_made_printable(text: str) -> None:
     assert printable(text) == "a?b"
     assert printable("é ü") == "é ü"
+
+
+# Nodes by name.
+
+
+@covers("TUN-35")
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ([], ()),
+        ([b"a"], ("a",)),
+        ([b"a, b-1", b"c"], ("a", "b-1", "c")),
+        ([b"no node, ,\xff, a"], ("a",)),
+        ([b",".join(b"n%d" % number for number in range(20))], tuple(f"n{number}" for number in range(16))),
+    ],
+)
+def test_the_nodes_where_an_agent_would_rather_not_be(values: list[bytes], named: tuple[str, ...]) -> None:
+    request = handshake()
+    request.fields.extend((b"X-Pico-Elsewhere", b"x-pico-elsewhere", value) for value in values)
+    assert check_registration(request).elsewhere == named
+
+
+@covers("TUN-35")
+def test_an_agent_writes_them_as_the_door_reads_them() -> None:
+    head = registration_request("web", host="n", key=KEY, agent="x", elsewhere=("a", "b"))
+    assert b"\r\nx-pico-elsewhere: a, b\r\n" in head
+    assert b"elsewhere" not in registration_request("web", host="n", key=KEY, agent="x")
+
+
+@covers("TUN-34")
+@pytest.mark.parametrize(
+    "block, name",
+    [
+        (b"", ""),
+        (b"X-Pico-Node: n-1\r\n", "n-1"),
+        (b"x-pico-node: a\r\nx-pico-node: b\r\n", ""),
+        (b"x-pico-node: no node\r\n", ""),
+    ],
+)
+def test_who_has_accepted(block: bytes, name: str) -> None:
+    assert node_of(answer(block)) == name

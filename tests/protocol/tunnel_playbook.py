@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pico.config import LinkTimers
-from pico.protocol.tunnel import Abort, Announce, Close, Command, Dial, GiveUp, Goaway, Link, Refusal
+from pico.protocol.tunnel import ELSEWHERE, Abort, Announce, Close, Command, Dial, GiveUp, Goaway, Link, Refusal, Spread
 
 
 class Longest:
@@ -22,9 +22,9 @@ class Longest:
 class Playbook:
     """A link, a time that the test moves, and steps with their outcome."""
 
-    def __init__(self, servers: int = 1, **timers: float) -> None:
+    def __init__(self, servers: int = 1, spread: Spread | None = None, place: int = 0, **timers: float) -> None:
         self.now = 100.0
-        self.link = Link(servers, LinkTimers(**timers), Longest(), now=self.now)  # type: ignore[arg-type]
+        self.link = Link(servers, LinkTimers(**timers), Longest(), now=self.now, spread=spread, place=place)  # type: ignore[arg-type]
 
     def step(self, text: str) -> list[str]:
         """Let one thing happen; what the link asks for then, announcements too."""
@@ -32,7 +32,7 @@ class Playbook:
         steps: dict[str, Callable[..., None]] = {
             "after": self._after,
             "timer": self._timer,
-            "accepted": lambda tunnel: self.link.accepted(int(tunnel), now=self.now),
+            "accepted": lambda tunnel, node="": self.link.accepted(int(tunnel), node=node, now=self.now),
             "refused": self._refused,
             "failed": lambda tunnel, *why: self.link.failed(int(tunnel), " ".join(why), now=self.now),
             "goaway": lambda tunnel, *why: self.link.goaway(int(tunnel), " ".join(why), now=self.now),
@@ -66,15 +66,17 @@ class Playbook:
     def _refused(self, tunnel: str, status: str, *more: str) -> None:
         words = list(more)
         by_node = "node" in words
+        code = ELSEWHERE if "elsewhere" in words else ""
         after = next((float(word.removeprefix("after=")) for word in words if word.startswith("after=")), None)
         reason = " ".join(word for word in words if word != "node" and not word.startswith("after="))
-        self.link.refused(int(tunnel), Refusal(int(status), reason, after, by_node), now=self.now)
+        self.link.refused(int(tunnel), Refusal(int(status), reason, after, by_node, code), now=self.now)
 
 
 def said(command: Command) -> str:
     """A command as a short text."""
     if isinstance(command, Dial):
-        return f"dial {command.tunnel} server {command.server}"
+        text = f"dial {command.tunnel} server {command.server}"
+        return f"{text} not {' '.join(command.elsewhere)}" if command.elsewhere else text
     if isinstance(command, Goaway):
         return f"goaway {command.tunnel}"
     if isinstance(command, Close):

@@ -134,7 +134,8 @@ class World:
     def __init__(self, seed: int, config: NodeConfig | None = None) -> None:
         self.rng = Random(seed)
         self.now = 0.0
-        self.config = config or NodeConfig(access_log="off")
+        # Services of this world choose their nodes by themselves, so that it comes to rest where they are.
+        self.config = config or NodeConfig(access_log="off", rebalance="off")
         self.ether = ProcessClock(self)
         self.network = Network(self)
         self.members: dict[str, Member] = {}

@@ -6,8 +6,10 @@ Responsible for: what is exported from this package. Refuses to know: everything
 from pico.protocol.tunnel.commands import Abort, Announce, Change, Close, Command, Dial, GiveUp, Goaway
 from pico.protocol.tunnel.link import Link, LinkSnapshot
 from pico.protocol.tunnel.registration import (
+    ELSEWHERE,
     HOPELESS_STATUSES,
     LISTENER_PATH,
+    NODE_FIELD,
     SUBPROTOCOL,
     Refusal,
     Registration,
@@ -15,17 +17,22 @@ from pico.protocol.tunnel.registration import (
     check_acceptance,
     check_registration,
     listener_path,
+    node_of,
     printable,
     refusal_of,
     registration_request,
     retry_after_s,
 )
+from pico.protocol.tunnel.spread import MOVE, Spread
 from pico.protocol.tunnel.states import LINK, LinkInput, LinkState
 
 __all__ = [
+    "ELSEWHERE",
     "HOPELESS_STATUSES",
     "LINK",
     "LISTENER_PATH",
+    "MOVE",
+    "NODE_FIELD",
     "SUBPROTOCOL",
     "Abort",
     "Announce",
@@ -42,9 +49,11 @@ __all__ = [
     "Refusal",
     "Registration",
     "RegistrationRefused",
+    "Spread",
     "check_acceptance",
     "check_registration",
     "listener_path",
+    "node_of",
     "printable",
     "refusal_of",
     "registration_request",

@@ -19,6 +19,8 @@ class Dial:
 
     tunnel: int
     server: int
+    elsewhere: tuple[str, ...] = ()
+    """Nodes at which the link would rather not be (TUN-35)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Change(Enum):
 
     REGISTERED = "registered"
     GOING_AWAY = "going away"
+    MOVING = "moving"
     LOST = "lost"
     RETRYING = "retrying"
     STOPPING = "stopping"

@@ -16,7 +16,8 @@ from typing import Final
 from pico.config import LinkTimers
 from pico.protocol.tunnel.backoff import Backoff, Chance
 from pico.protocol.tunnel.commands import Abort, Announce, Change, Close, Command, Dial, GiveUp, Goaway
-from pico.protocol.tunnel.registration import HOPELESS_STATUSES, Refusal, printable
+from pico.protocol.tunnel.registration import ELSEWHERE, HOPELESS_STATUSES, Refusal, printable
+from pico.protocol.tunnel.spread import MOVE, Spread
 from pico.protocol.tunnel.states import LINK, LinkInput, LinkState
 
 __all__ = ["Link", "LinkSnapshot"]
@@ -35,6 +36,8 @@ class _Tunnel:
 
     number: int
     opened_at: float
+    node: str = ""
+    moving: bool = False  # the node still gives it streams, and says no other goaway
     idle: bool = False
     closing: bool = False
     close_from: float = 0.0  # our goaway may still be crossing a stream until then
@@ -53,16 +56,33 @@ class LinkSnapshot:
 
 
 class Link:
-    """One endpoint's link; ``rng`` gives the jitter."""
+    """One endpoint's link; ``rng`` gives the jitter.
 
-    def __init__(self, server_count: int, timers: LinkTimers, rng: Chance, *, now: float) -> None:
+    An endpoint may have several: they share a ``spread``, and each has a ``place`` in it.
+    """
+
+    def __init__(
+        self,
+        server_count: int,
+        timers: LinkTimers,
+        rng: Chance,
+        *,
+        now: float,
+        spread: Spread | None = None,
+        place: int = 0,
+    ) -> None:
         assert server_count >= 1, "a link needs a server"
         self.state = LinkState.WAITING
         self._timers = timers
         self._server_count = server_count
         self._backoff = Backoff(timers, server_count, rng)
+        self._rng = rng
+        self._spread = Spread() if spread is None else spread
+        self._place = place
+        self._choosy_left = timers.choosy_max
+        self._elsewhere: tuple[str, ...] = ()  # what the dial under way says
         self._commands: list[Command] = []
-        self._server = 0
+        self._server = place % server_count  # TUN-41
         self._number = 0  # of the last dial
         self._dial_deadline = _NEVER
         self._due = now
@@ -91,6 +111,11 @@ class Link:
         """Other times for what begins from now on; what was begun ends when it was to."""
         self._timers = self._backoff.timers = timers
 
+    @property
+    def serving(self) -> bool:
+        """Whether a node gives streams to a tunnel of this link."""
+        return self._current is not None or any(old.moving and not old.closing for old in self._leaving.values())
+
     def snapshot(self) -> LinkSnapshot:
         """What the link is doing now."""
         return LinkSnapshot(
@@ -103,23 +128,38 @@ class Link:
 
     # What happened.
 
-    def accepted(self, tunnel: int, *, now: float) -> None:
-        """The dial of this number was answered with 101."""
+    def accepted(self, tunnel: int, *, node: str = "", now: float) -> None:
+        """The dial of this number was answered with 101, by the node of this name if it has said that."""
         if not self._is_dialled(tunnel):  # TUN-21
             self._commands.append(Abort(tunnel))
             return
         self._step(LinkInput.ACCEPTED)
-        self._current = _Tunnel(tunnel, now)
+        current = self._current = _Tunnel(tunnel, now, node)
+        self._spread.hold(self._place, node)
         self._registered_once = True
         self._announced.clear()
         self._hopeless.discard(self._server)
         self._announce(Change.REGISTERED)
-        for old in [old for old in self._leaving.values() if old.idle and not old.closing]:  # TUN-28
-            self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
+        if node and self._choosy_left and node in self._spread.others(self._place):
+            self._choosy_left -= 1
+            self._move(current, "another tunnel is at this node already", now)  # TUN-39
+            return
+        for old in list(self._leaving.values()):
+            if old.moving and not old.closing:  # TUN-40
+                self._commands.append(Goaway(old.number))
+                old.moving, old.idle, old.close_from = False, False, now + self._timers.linger_s
+            elif old.idle and not old.closing and now >= old.close_from:  # TUN-28
+                self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
 
     def refused(self, tunnel: int, refusal: Refusal, *, now: float) -> None:
         """The dial of this number was answered with another status."""
         if not self._is_dialled(tunnel):
+            return
+        if refusal.code == ELSEWHERE and self._elsewhere:
+            self._choosy_left -= 1
+            self._hopeless.discard(self._server)
+            self._step(LinkInput.FAILED)
+            self._wait(self._rng.uniform(0.0, self._timers.choosy_s), now)  # TUN-38
             return
         if refusal.retry_after_s is not None:  # TUN-25
             self._held_until[self._server] = now + min(refusal.retry_after_s, self._timers.retry_after_max_s)
@@ -139,15 +179,31 @@ class Link:
             self._retry(printable(reason), now)
 
     def goaway(self, tunnel: int, reason: str, *, now: float) -> None:
-        """The node takes no new streams on this tunnel."""
+        """The node takes no new streams on this tunnel, or would like to be rid of it."""
         current = self._current
         if current is None or current.number != tunnel:
+            return
+        self._choosy_left = self._timers.choosy_max
+        self._forgive_if_stable(current, now)
+        if reason == MOVE:
+            self._move(current, "the node has more than its share", now)  # TUN-40
             return
         self._step(LinkInput.GOAWAY)
         self._announce(Change.GOING_AWAY, printable(reason))
         self._leave(current)
         self._push_out(now)
-        self._forgive_if_stable(current, now)
+        self._wait_after_goaway(now)
+
+    def _move(self, current: _Tunnel, reason: str, now: float) -> None:
+        """Look for another node while this one still serves."""
+        current.moving = True
+        self._step(LinkInput.GOAWAY)
+        self._announce(Change.MOVING, reason)
+        self._leave(current)
+        self._push_out(now)
+        self._wait_after_goaway(now)
+
+    def _wait_after_goaway(self, now: float) -> None:
         if now >= self._at_once_from:  # TUN-24
             self._at_once_from = now + self._timers.stable_s
             self._wait(0.0, now)
@@ -160,14 +216,17 @@ class Link:
         if old is None or old.closing:
             return
         old.idle = True
-        if self.state is LinkState.OPEN:  # TUN-28
+        if self.state is LinkState.OPEN and not old.moving and now >= old.close_from:  # TUN-28
             self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
         elif self.state in _ENDING and now >= old.close_from:  # TUN-30
             self._close(old, CLOSE_GOING_AWAY, "the agent stops", now)
 
     def ended(self, tunnel: int, reason: str, *, now: float) -> None:
         """This tunnel is no more."""
-        if self._leaving.pop(tunnel, None) is not None:
+        old = self._leaving.pop(tunnel, None)
+        if old is not None:
+            if old.moving:  # nothing serves any more: anywhere will do
+                self._choosy_left = 0
             self._finish_if_empty()
             return
         current = self._current
@@ -175,6 +234,8 @@ class Link:
             return
         self._step(LinkInput.ENDED)
         self._current = None
+        self._spread.release(self._place)
+        self._choosy_left = self._timers.choosy_max
         self._forgive_if_stable(current, now)
         delay = self._backoff.failed()
         self._announce(Change.LOST, printable(reason), delay)
@@ -184,6 +245,7 @@ class Link:
 
     def stop(self, *, now: float) -> None:
         """Finish what is in flight, then end; a second call ends at once."""
+        self._spread.release(self._place)
         if self._stopped or self.state is LinkState.GIVEN_UP:
             self._stop_at_once()
             return
@@ -228,12 +290,17 @@ class Link:
             del self._leaving[old.number]
         elif now >= old.deadline:  # TUN-31
             self._close(old, CLOSE_GOING_AWAY, "the grace period is over", now)
-        elif now >= self._close_at(old):  # TUN-30
-            self._close(old, CLOSE_GOING_AWAY, "the agent stops", now)
+        elif now >= self._close_at(old):
+            if self.state is LinkState.OPEN:  # TUN-40
+                self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
+            else:  # TUN-30
+                self._close(old, CLOSE_GOING_AWAY, "the agent stops", now)
 
     def _close_at(self, old: _Tunnel) -> float:
-        """When an idle tunnel may be closed because the link ends."""
-        return old.close_from if old.idle and not old.closing and self.state in _ENDING else _NEVER
+        """When an idle tunnel may be closed."""
+        if not old.idle or old.closing or old.moving:
+            return _NEVER
+        return old.close_from if self.state in _ENDING or self.state is LinkState.OPEN else _NEVER
 
     # Dialling and waiting.
 
@@ -241,7 +308,15 @@ class Link:
         self._step(LinkInput.DUE)
         self._number += 1
         self._dial_deadline = now + self._timers.dial_s
-        self._commands.append(Dial(self._number, self._server))
+        self._elsewhere = self._nodes_to_avoid()
+        self._commands.append(Dial(self._number, self._server, self._elsewhere))
+
+    def _nodes_to_avoid(self) -> tuple[str, ...]:
+        """TUN-37."""
+        if not self._choosy_left:
+            return ()
+        moving = {old.node for old in self._leaving.values() if old.moving and old.node and not old.closing}
+        return tuple(sorted(moving | self._spread.others(self._place)))
 
     def _is_dialled(self, tunnel: int) -> bool:
         """Whether this number is the dial under way; it is over then."""
@@ -289,8 +364,9 @@ class Link:
     # Tunnels that leave.
 
     def _leave(self, tunnel: _Tunnel) -> None:
-        """The current tunnel only finishes what it has."""
+        """The current tunnel is one no more."""
         self._current = None
+        self._spread.release(self._place)
         self._leaving[tunnel.number] = tunnel
 
     def _push_out(self, now: float) -> None:
@@ -312,6 +388,7 @@ class Link:
         for old in self._leaving.values():
             if not old.closing:
                 self._commands.append(Goaway(old.number))  # TUN-30
+                old.moving = False
                 old.close_from = now + self._timers.linger_s
                 old.deadline = now + self._timers.grace_period_s
 

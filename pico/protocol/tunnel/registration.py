@@ -10,16 +10,20 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha1
 from typing import Final, NamedTuple, Protocol
 
 from pico.errors import RemoteProtocolError
+from pico.protocol.gossip.values import valid_name
 from pico.protocol.http.endpoint import endpoint_id
 from pico.protocol.http.values import ResponseHead
 
 __all__ = [
+    "ELSEWHERE",
     "HOPELESS_STATUSES",
     "LISTENER_PATH",
+    "NODE_FIELD",
     "SUBPROTOCOL",
     "Refusal",
     "Registration",
@@ -27,6 +31,7 @@ __all__ = [
     "check_acceptance",
     "check_registration",
     "listener_path",
+    "node_of",
     "printable",
     "refusal_of",
     "registration_request",
@@ -35,6 +40,14 @@ __all__ = [
 
 LISTENER_PATH: Final = "/pico/v1/listener/"
 SUBPROTOCOL: Final = "pico.stream.v1"
+NODE_FIELD: Final = "x-pico-node"
+ELSEWHERE_FIELD: Final = "x-pico-elsewhere"
+ELSEWHERE_MAX: Final = 16
+"""Nodes named in one handshake; what stands behind them is not looked at."""
+
+ELSEWHERE: Final = "elsewhere"
+"""The code of a refusal by a node that knows a better one (TUN-36)."""
+
 VERSION: Final = b"13"
 REASON_CHARACTERS_MAX: Final = 200
 ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -60,6 +73,8 @@ class Registration(NamedTuple):
     """``Sec-WebSocket-Key``, to be answered in ``Sec-WebSocket-Accept``."""
     streaming: bool
     """Whether the streaming extension was offered; it is then accepted (TUN-6)."""
+    elsewhere: tuple[str, ...] = ()
+    """Nodes at which the agent would rather not be; it will take no for an answer if there are any (TUN-35)."""
 
 
 class RegistrationRefused(RemoteProtocolError):
@@ -81,6 +96,8 @@ class Refusal(NamedTuple):
     retry_after_s: float | None = None
     by_node: bool = False
     """Whether a node said so, in the form of TUN-8, and not something in front of it."""
+    code: str = ""
+    """The node's word for it."""
 
 
 class _Handshake(Protocol):
@@ -111,7 +128,14 @@ def check_registration(request: _Handshake) -> Registration:
     key = _only(request, b"sec-websocket-key")
     if not _KEY.fullmatch(key):  # TUN-2
         raise _bad("Sec-WebSocket-Key is not 16 bytes in base64")
-    return Registration(endpoint, key, SUBPROTOCOL.encode() in _tokens(request, b"sec-websocket-protocol"))  # TUN-6
+    streaming = SUBPROTOCOL.encode() in _tokens(request, b"sec-websocket-protocol")  # TUN-6
+    return Registration(endpoint, key, streaming, _nodes_in(request))
+
+
+def _nodes_in(request: _Handshake) -> tuple[str, ...]:
+    """TUN-35; what is no node ID is passed over."""
+    named = (token.decode("latin-1") for token in _tokens(request, ELSEWHERE_FIELD.encode()))
+    return tuple(name for name in named if valid_name(name))[:ELSEWHERE_MAX]
 
 
 def _endpoint(target: bytes) -> str:
@@ -167,8 +191,9 @@ def _lower_tokens(request: _Handshake, name: bytes) -> list[bytes]:
 # The agent's side.
 
 
-def registration_request(endpoint: str, *, host: str, key: bytes, agent: str) -> bytes:
+def registration_request(endpoint: str, *, host: str, key: bytes, agent: str, elsewhere: Sequence[str] = ()) -> bytes:
     """The head that asks for a tunnel (TUN-1, TUN-6); ``key`` is ``Sec-WebSocket-Key``, fresh and in base64."""
+    nodes = ", ".join(elsewhere[:ELSEWHERE_MAX])
     lines = (
         f"GET {listener_path(endpoint)} HTTP/1.1",
         f"Host: {host}",
@@ -178,6 +203,7 @@ def registration_request(endpoint: str, *, host: str, key: bytes, agent: str) ->
         "Sec-WebSocket-Version: 13",
         f"Sec-WebSocket-Protocol: {SUBPROTOCOL}",
         f"User-Agent: {agent}",
+        *([f"{ELSEWHERE_FIELD}: {nodes}"] if nodes else []),  # TUN-35
         "\r\n",
     )
     return "\r\n".join(lines).encode("latin-1")
@@ -199,28 +225,35 @@ def check_acceptance(head: ResponseHead, key: bytes) -> bool:
     return bool(chosen)
 
 
+def node_of(head: ResponseHead) -> str:
+    """Which node has accepted; nothing when it does not say so in a way that can be understood (TUN-34)."""
+    named = [value.decode("latin-1") for value in _values_in(head.field_block, NODE_FIELD.encode())]
+    return named[0] if len(named) == 1 and valid_name(named[0]) else ""
+
+
 def refusal_of(head: ResponseHead, body: bytes) -> Refusal:
     """What an answer other than 101 says; ``body`` may be cut short."""
     retry_after = _values_in(head.field_block, b"retry-after")
-    sentence = _sentence_in(body)
+    code, sentence = _error_in(body)
     return Refusal(
         head.status,
         printable(sentence or head.reason.decode("latin-1")),
         retry_after_s(retry_after[0]) if len(retry_after) == 1 else None,
         by_node=bool(sentence),
+        code=code,
     )
 
 
-def _sentence_in(body: bytes) -> str:
-    """The sentence of a node's refusal (TUN-8), or nothing."""
+def _error_in(body: bytes) -> tuple[str, str]:
+    """Code and sentence of a node's refusal (TUN-8), or nothing."""
     try:
         error = json.loads(body)["error"]
         code, sentence = error["code"], error["message"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
+        return "", ""
     if not isinstance(code, str) or not isinstance(sentence, str):
-        return ""
-    return OTHER_DOOR if code in PROXY_CODES else sentence
+        return "", ""
+    return code, OTHER_DOOR if code in PROXY_CODES else sentence
 
 
 def _values_in(block: bytes, name: bytes) -> list[bytes]:
