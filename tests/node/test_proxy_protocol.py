@@ -148,6 +148,20 @@ def test_a_header_and_the_first_head_have_one_time_together(door: str, said: byt
 
 
 @covers("PROXY-14")
+@pytest.mark.parametrize("door", ["proxy-door", "upstream-door"])
+def test_a_late_header_leaves_the_head_what_is_left(door: str) -> None:
+    timers = HttpTimers(request_head_s=2.0, keep_alive_s=60.0, linger_s=0.1)
+    with behind_balancers(http_timers=timers, handshake_s=2.0) as node:
+        began = node.clock.now()
+        sock = connect(node, door)
+        until(lambda: node.clock.now() > began + 1.6, "the greater part of the time")
+        sock.sendall(LINE)
+        assert sock.recv(1000) == b""
+        assert node.clock.now() - began < 3.2, "it has not got as much again"
+        sock.close()
+
+
+@covers("PROXY-14")
 def test_later_heads_have_their_own_time() -> None:
     timers = HttpTimers(request_head_s=0.3, keep_alive_s=60.0, linger_s=0.1)
     with behind_balancers("proxy", http_timers=timers) as node:
