@@ -26,8 +26,8 @@ USAGE = """\
 pico status: what a node says of itself and of the cluster.
 
 Usage:
-  pico status [<what> [<id>]] [--admin=URL] [--ca-file=FILE] [--node=ID] [--endpoint=ID] [--limit=N]
-              [--json] [--watch] [--interval=DURATION] [--no-color]
+  pico status [<what> [<id>]] [--admin=URL] [--ca-file=FILE] [--node=ID] [--endpoint=ID] [--here]
+              [--limit=N] [--json] [--watch] [--interval=DURATION] [--no-color]
 
 What, by default nodes:
   node         this node; node ID: another one, as this node sees it
@@ -46,6 +46,7 @@ What, by default nodes:
   --ca-file=FILE         who vouches for it, with https
   --node=ID              ask that node, by way of this one
   --endpoint=ID          upstreams, requests and errors of that endpoint only
+  --here                 endpoints with an upstream at this node only
   --limit=N              rows at most; default: what the node finds enough
   --json                 as JSON, for machines; with --watch one line for each answer
   --watch                again and again, until Ctrl-C
@@ -200,6 +201,10 @@ def _asked(arguments: Mapping[str, Any]) -> Asked:
             if not allowed:
                 raise UsageError(f"{what} takes no --{option}")
             query[option] = value
+    if arguments["--here"]:
+        if what != "endpoints":
+            raise UsageError(f"{what} takes no --here")
+        query["where"] = "here"
     path = "nodes" if what == "node" and name is not None else page.path
     return Asked(page, f"/status/{path}" + (f"/{name}" if name is not None else ""), query)
 

@@ -100,10 +100,13 @@ def test_gossip_is_told_with_what_is_known_of_the_others(node, shown):
         lines = shown("gossip")
         assert ["node", "node-a"] in [line.split() for line in lines]
         assert lines[-2].split()[:2] == ["NODE", "STATUS"] and lines[-1].split()[0] == "node-b"
+        Agent(other, "far")
+        until(lambda: node.routes.knows("far"))
+        assert shown("endpoints")[1].split()[:3] == ["far", "1", "node-b=1"]
+        assert shown("endpoints", "--here") == ["nothing"]
         until(lambda: node.status.nodes.row("node-b")["link"] == "open")
         assert shown("node", "--node=node-b")[0].split() == ["node", "node-b"]
         assert shown("node", "node-b")[1].split() == ["status", "alive"]
-        del other
 
 
 def test_nothing_is_said_to_be_nothing(shown):
@@ -127,6 +130,7 @@ def test_every_page_is_there(shown, what):
         (("endpoint", ".."), "'..' is not an ID"),
         (("gossip", "--limit=3"), "gossip takes no --limit"),
         (("nodes", "--endpoint=x"), "nodes takes no --endpoint"),
+        (("nodes", "--here"), "nodes takes no --here"),
     ],
 )
 def test_a_wrong_word_is_named(node, words, why):
