@@ -12,16 +12,18 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from docs.drawing import Arrow, Column, Message, columns, sequence, states
 from pico.cli import pico as commands
 from pico.cli.agent_options import AGENT
 from pico.cli.node_options import NODE
+from pico.observability.metrics import AgentMetrics, NodeMetrics
 from pico.protocol.cluster import Condition, Standing, standing_of, status_of
 from pico.protocol.gossip.values import Rank, Record
 from pico.protocol.http.failures import Failure
@@ -232,7 +234,40 @@ def admin_paths() -> str:
     return "\n".join(rows)
 
 
+def node_metrics() -> str:
+    """What a node tells at ``/metrics``."""
+    metrics = NodeMetrics(
+        node_id="n", version="1", failure_codes=[one.code for one in Failure], actors=["x"], endpoint_series_max=1
+    )
+    metrics.request_finished(b"GET", 200, 0.1, 0.1, 0, 0)
+    metrics.tls_not_after = lambda: {"proxy": 0.0}
+    metrics.actors.inboxes = lambda: [(Path, 0)]
+    metrics.by_endpoint.loads = lambda: [("web", 1, 0)]
+    return _metrics_table(metrics.slices())
+
+
+def agent_metrics() -> str:
+    """What an agent tells beyond what a node does."""
+    metrics = AgentMetrics(version="1", endpoints=["web"], failure_codes=[one.code for one in Failure])
+    metrics.request_finished(200, 0.1, 0.1, 0, 0)
+    metrics.actors.inboxes = lambda: [(Path, 0)]
+    return _metrics_table(metrics.slices(), without=set(re.findall(r"^\| `(\w+)`", node_metrics(), re.MULTILINE)))
+
+
+def _metrics_table(slices: Iterable[bytes], without: Collection[str] = ()) -> str:
+    rows = []
+    for family in text_string_to_metric_families(b"".join(slices).decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        if name not in without:
+            named = ", ".join(f"`{label}`" for label in labels)
+            rows.append(f"| `{name}` | {family.type} | {named} | {family.documentation} |")
+    return "\n".join(["| metric | type | labels | what it tells |", "| --- | --- | --- | --- |", *sorted(rows)])
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "node-metrics": node_metrics,
+    "agent-metrics": agent_metrics,
     "failures": failure_table,
     "standings": standings,
     "usages": usages,

@@ -236,8 +236,11 @@ class Routes:
 
     def loads(self) -> Iterator[tuple[str, int, int]]:
         """Each endpoint here with its upstreams and the streams on them; others may run in between."""
-        for endpoint_id, balancer in list(self._balancers.items()):
-            yield endpoint_id, len(balancer.candidates), balancer.in_flight
+        # Only names are kept meanwhile: pairs would survive collections, and hasten the one that looks at everything.
+        for endpoint_id in list(self._balancers):
+            balancer = self._balancers.get(endpoint_id)
+            if balancer is not None:
+                yield endpoint_id, len(balancer.candidates), balancer.in_flight
 
     @property
     def streams(self) -> int:

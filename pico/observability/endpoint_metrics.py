@@ -30,7 +30,7 @@ class Counted(Protocol):
 
     @property
     def errors(self) -> int:
-        """Those of them that were errors."""
+        """Requests that entered here and were errors."""
 
 
 class EndpointMetrics:
@@ -61,7 +61,7 @@ class EndpointMetrics:
         yield from self._take_counts(requests, errors)
         for name, kind, documentation, rows in (
             ("pico_endpoint_requests_total", "counter", "Requests that entered here, by endpoint.", requests),
-            ("pico_endpoint_errors_total", "counter", "Those of them that were errors.", errors),
+            ("pico_endpoint_errors_total", "counter", "Requests that entered here and were errors.", errors),
             ("pico_endpoint_upstreams", "gauge", "Tunnels registered here, by endpoint.", upstreams),
             ("pico_endpoint_streams", "gauge", "Streams open on tunnels registered here, by endpoint.", streams),
         ):

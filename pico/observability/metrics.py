@@ -50,7 +50,7 @@ HANDSHAKE_RESULTS: Final = (
     "lost",
 )  # fmt: skip
 
-COUNTED_AT_ONCE: Final = 500
+COUNTED_AT_ONCE: Final = 200
 
 PROTOCOLS: Final = ("http", "rpc", "websocket", "channel")
 

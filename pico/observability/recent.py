@@ -160,9 +160,12 @@ class Recent:
         counter = self._endpoints[endpoint] = EndpointCounter()
         return counter
 
-    def counted(self) -> list[tuple[str, EndpointCounter]]:
-        """Every endpoint that has a counter."""
-        return list(self._endpoints.items())
+    def counted(self) -> Iterator[tuple[str, EndpointCounter]]:
+        """Every endpoint that has a counter; others may run in between."""
+        for endpoint in list(self._endpoints):
+            counter = self._endpoints.get(endpoint)
+            if counter is not None:
+                yield endpoint, counter
 
     def of(self, endpoint: str) -> EndpointCounter | None:
         """The counter of an endpoint; None before its first request."""
