@@ -68,7 +68,3 @@ export function time(at) {
   if (new Date().toDateString() === when.toDateString()) return clock;
   return `${when.getFullYear()}-${two(when.getMonth() + 1)}-${two(when.getDate())} ${clock}`;
 }
-
-export function count(value, one, many) {
-  return `${whole(value)} ${value === 1 ? one : many}`;
-}
