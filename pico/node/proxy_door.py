@@ -119,7 +119,8 @@ class ClientConnection:
     def _next_deadline(self) -> float:
         now, timers = self._services.clock.now(), self._services.timers
         if not self._reader.started:
-            return min(now + timers.keep_alive_s, self._head_deadline)  # PROXY-14
+            idle_until = now + timers.keep_alive_s
+            return self._head_deadline if self._head_deadline < idle_until else idle_until  # PROXY-14
         self._head_deadline = min(self._head_deadline, now + timers.request_head_s)
         return self._head_deadline
 

@@ -148,7 +148,7 @@ def test_an_agent_is_ready_when_it_is_registered(programs: Programs, service: Se
 
 def started_by(unit: str, config: Path) -> list[str]:
     """What the unit runs, with this file for its settings."""
-    found = re.search(r"^ExecStart=/usr/bin/(\S+) --config=\S+$", (UNITS / unit).read_text(), re.MULTILINE)
+    found = re.search(r"^ExecStart=/opt/pico/bin/(\S+) --config=\S+$", (UNITS / unit).read_text(), re.MULTILINE)
     assert found
     return [f"pico.cli.{found[1].removeprefix('pico-')}", f"--config={config}"]
 
@@ -245,7 +245,7 @@ def test_the_units(tmp_path: Path) -> None:
     true = shutil.which("true")
     for unit in UNITS.iterdir():
         if unit.is_file():
-            text = re.sub(r"^(ExecStart=)/usr/bin/pico-\w+", rf"\1{true}", unit.read_text(), flags=re.MULTILINE)
+            text = re.sub(r"^(ExecStart=)/opt/pico/bin/pico-\w+", rf"\1{true}", unit.read_text(), flags=re.MULTILINE)
             (tmp_path / unit.name.replace("@", "@web")).write_text(text)
     names = sorted(str(path) for path in tmp_path.glob("*.*"))
     assert len(names) == 6
