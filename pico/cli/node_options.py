@@ -145,7 +145,7 @@ BEHAVIOUR: Final = Section(
         ),
         Setting(
             "rebalance", "rebalance", choice("on", "off"),
-            "whether agents are asked to move to a node that has fewer: on or off",
+            "whether agents are asked to move to a node that has fewer: on or off", RELOAD,
         ),
         Setting("rebalance_rate", "rebalance_limits.rate", FACTOR, "agents that are asked, a second"),
     ),

@@ -60,6 +60,15 @@ class Rebalancing:
         if self._on:
             self._timer.start(LOOK_S)
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Whether to look is asked anew; how, is as it was."""
+        begins = config.rebalance == "on" and not self._on
+        self._on = config.rebalance == "on"
+        if begins:
+            self.start()
+        elif not self._on:
+            self.stop()
+
     def stop(self) -> None:
         """Ask nobody any more."""
         self._timer.stop()

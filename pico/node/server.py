@@ -226,6 +226,7 @@ class Node:
         self.services.reconfigure(config)
         self.routes.reconfigure(config.endpoint_wait_s, config.requests_per_endpoint_max)
         self.upstream_door.reconfigure(config)
+        self._rebalancing.reconfigure(config)
         self.gossip_door.reconfigure(config, materials.cluster_keys)
         self.access_log.change_format(config.access_log)
         proxy_door, admin_door = self._listening.get("proxy-door"), self._listening.get("admin-door")

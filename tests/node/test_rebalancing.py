@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 from pico.agent.agent import Agent as RealAgent
 from pico.config import AgentConfig, EndpointTarget, LinkTimers, RebalanceLimits
@@ -50,10 +51,16 @@ def test_those_above_the_share_are_asked_to_move_and_get_requests_until_they_hav
             agent.close()
 
 
-def test_without_rebalancing_nobody_is_asked():
+def test_without_rebalancing_nobody_is_asked_until_it_is_switched_on():
     with running_cluster(2, rebalance="off", rebalance_limits=AT_ONCE) as (first, _):
         agents = [Agent(first, "ep") for _ in range(8)]
         settled(lambda: not any(map(is_asked, agents)), quiet_s=1.5)
+        first.reconfigure(replace(first.config, rebalance="on"))
+        until(lambda: any(map(is_asked, agents)), "the first who is asked")
+        first.reconfigure(replace(first.config, rebalance="off"))
+        asked = sum(map(is_asked, agents))
+        agents += [Agent(first, "ep") for _ in range(8)]
+        settled(lambda: sum(map(is_asked, agents)) == asked, quiet_s=1.5)
         for agent in agents:
             agent.close()
 
