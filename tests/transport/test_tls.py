@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from pico.transport.clock import HubClock, ManualClock
 from pico.transport.dial import dial
 from pico.transport.memory import memory_pair
 from pico.transport.stream import BlockingReader, SocketStream, Stream
-from pico.transport.tls import TlsStream, accept_tls, client_context, connect_tls, server_context
+from pico.transport.tls import TlsStream, accept_tls, client_context, connect_tls, not_after, server_context
 from tests.certificates import Authority
 from tests.transport.recorder import DEADLINE_S, Recorder, open_files, settle, socket_pair, tcp_sockets
 
@@ -431,3 +432,14 @@ def test_a_fault_of_the_files_names_the_file(authority: Authority, files: TlsFil
     for ca_file in (missing, str(junk), str(tmp_path)):
         with pytest.raises(ConfigError, match=ca_file):
             client_context(ca_file)
+
+
+def test_until_when_a_certificate_is_valid(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    now = time.time()
+    assert not_after(authority.issue("node.example").certificate) > now
+    assert not_after(authority.issue("node.example", expired=True).certificate) < now
+    with pytest.raises(ConfigError, match="certificates in PEM"):
+        not_after(authority.issue("node.example").key)
+    with pytest.raises(ConfigError):
+        not_after(str(tmp_path / "none.pem"))
