@@ -174,6 +174,7 @@ def test_every_container_is_confined_and_of_a_version_that_is_named(compose: dic
         assert not service["image"].endswith("latest"), name
         if service["image"].startswith("pico:"):
             assert service["image"] == f"pico:{pico.__version__}"
+            assert "build" in service, f"{name}: an image of ours is in no registry"
 
 
 def test_every_file_that_is_mounted_is_there(compose: dict[str, Any]) -> None:
