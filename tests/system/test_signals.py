@@ -83,7 +83,9 @@ def test_an_agent_that_is_told_to_stop_finishes_what_is_in_flight(
     assert agent.wait() == 0
 
 
-@pytest.mark.parametrize("which,number", [("node", signal.SIGTERM), ("agent", signal.SIGINT)])
+@pytest.mark.parametrize(
+    "which,number", [("node", signal.SIGTERM), ("agent", signal.SIGTERM), ("agent", signal.SIGINT)]
+)
 def test_the_second_signal_stops_at_once(
     programs: Programs, service: Service, which: str, number: signal.Signals
 ) -> None:

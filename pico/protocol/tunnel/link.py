@@ -223,10 +223,7 @@ class Link:
 
     def ended(self, tunnel: int, reason: str, *, now: float) -> None:
         """This tunnel is no more."""
-        old = self._leaving.pop(tunnel, None)
-        if old is not None:
-            if old.moving:  # nothing serves any more: anywhere will do
-                self._choosy_left = 0
+        if self._leaving.pop(tunnel, None) is not None:
             self._finish_if_empty()
             return
         current = self._current
