@@ -7,21 +7,25 @@ turn. Refuses to know: what the text says and who reads it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+import gevent
 from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 __all__ = ["text_of", "timely"]
 
-PIECE_S: Final = 0.0005
+PIECE_S: Final = 0.0003
 """How long the hub is kept for one piece."""
 
+PAUSE_S: Final = 0.003
+"""Until the next piece: requests come first, and whoever scrapes has seconds."""
 
-def timely(slices: Iterable[bytes]) -> Iterator[bytes]:
-    """The slices put together to pieces that took ``PIECE_S`` each to make, for a server that rests between pieces.
+
+def timely(slices: Iterable[bytes], pause: Callable[[float], object] = gevent.sleep) -> Iterator[bytes]:
+    """The slices put together to pieces that took ``PIECE_S`` each to make; the calling greenlet rests between them.
 
     Whoever makes the slices yields at least once in a few hundred microseconds, an empty slice if there is no text yet.
     """
@@ -30,6 +34,7 @@ def timely(slices: Iterable[bytes]) -> Iterator[bytes]:
         made.append(one)
         if time.perf_counter() - began >= PIECE_S:
             yield b"".join(made)
+            pause(PAUSE_S)
             made, began = [], time.perf_counter()
     yield b"".join(made)
 

@@ -59,7 +59,6 @@ def test_others_have_their_turn_between_pieces() -> None:
     size = 0
     for piece in timely(metrics.slices()):
         size += len(piece)
-        gevent.sleep(0.001)
     done.append(True)
     watching.join()
     assert size > 1_000_000
