@@ -144,7 +144,7 @@ def _extensions(block: bytes) -> dict[int, bytes]:
     at = 0
     while at < len(block):
         end = at + 3 + int.from_bytes(block[at + 1 : at + 3])
-        if at + 3 > len(block) or end > len(block):
+        if end > len(block):  # also where the length itself is cut short
             raise RemoteProtocolError("a PROXY header whose extensions do not fit into it")
         found[block[at]] = block[at + 3 : end]
         at = end
