@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pico.cli import pico as commands
 from pico.cli.agent_options import AGENT
@@ -16,7 +18,7 @@ from pico.cli.command_line import parse
 from pico.cli.node_options import NODE
 from pico.cli.status import PAGES
 from pico.protocol.http.failures import Failure
-from tests.docs.pages import ROOT, anchors_of, pages
+from tests.docs.pages import ROOT, anchors_of, blocks_of, pages
 
 TROUBLE = ROOT / "docs" / "troubleshooting.md"
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -151,3 +153,21 @@ def test_a_command_within_a_sentence_is_one(line: str) -> None:
 
 def test_there_are_commands_within_sentences() -> None:
     assert {"status nodes", "config check FILE"} <= set(INLINE)
+
+
+SAMPLES = [
+    (f"{block.page.name}:{block.line}", match[1], block.text)
+    for page in pages()
+    for block in blocks_of(page)
+    if block.language == "yaml" and (match := re.match(r"# (node|agent)\.yaml\n", block.text))
+]
+
+
+@pytest.mark.parametrize("program,text", [sample[1:] for sample in SAMPLES], ids=[sample[0] for sample in SAMPLES])
+def test_a_sample_of_a_configuration_file_has_names_that_exist(program: str, text: str) -> None:
+    schema = json.loads((ROOT / "docs" / f"pico-{program}.schema.json").read_text())
+    assert not set(yaml.safe_load(text)) - set(schema["properties"])
+
+
+def test_there_are_samples_for_both_programs() -> None:
+    assert {sample[1] for sample in SAMPLES} == {"node", "agent"}
