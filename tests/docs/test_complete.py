@@ -155,6 +155,20 @@ def test_there_are_commands_within_sentences() -> None:
     assert {"status nodes", "config check FILE"} <= set(INLINE)
 
 
+METRICS = set(re.findall(r"^\| `(pico_[a-z_]+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+SUFFIXES = r"_(?:bucket|count|sum)$"
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if "spec" not in page.parts], ids=lambda page: page.name)
+def test_a_metric_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"`(pico_[a-z_]+)(?:\{[^`]*)?`", page.read_text()))
+    assert not {re.sub(SUFFIXES, "", name) for name in named} - METRICS
+
+
+def test_there_are_metrics() -> None:
+    assert {"pico_requests_total", "pico_gossip_nodes"} <= METRICS
+
+
 SAMPLES = [
     (f"{block.page.name}:{block.line}", match[1], block.text)
     for page in pages()
