@@ -147,6 +147,7 @@ class UpstreamDoor:
         """Ask its agent to move, which takes as long as it takes; harmless when it has gone."""
         connection = self._connections.get(upstream_id)
         if connection is not None:
+            self._metrics.moves += 1
             tell(connection.actor_ref, MoveUpstream())
 
     def drain(self, reason: str) -> None:

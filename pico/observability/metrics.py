@@ -212,6 +212,7 @@ class NodeMetrics(_Metrics):
         "forwarded_in",
         "forwarded_out",
         "handshakes",
+        "moves",
         "parse_rejects",
         "proxy_headers",
         "relays_in_flight",
@@ -238,6 +239,7 @@ class NodeMetrics(_Metrics):
         self._version = version
         self._requests: dict[tuple[bytes, int], int] = {}
         self.retries = 0
+        self.moves = 0
         self.cluster = ClusterMetrics()
         self.by_endpoint = EndpointMetrics(endpoint_series_max)
         self.forwarded_in = 0
@@ -301,6 +303,9 @@ class NodeMetrics(_Metrics):
         )
         yield from super().collect()
         yield CounterMetricFamily("pico_retries_total", "Requests tried again on another upstream.", self.retries)
+        yield CounterMetricFamily(
+            "pico_upstreams_moved_total", "Upstreams asked to move to a node that has fewer.", self.moves
+        )
         yield self._forwarded_family()
         yield from self.cluster.collect()
         yield self.parse_rejects.family("pico_parse_rejects_total", "Requests that were not valid HTTP.", "reason")
