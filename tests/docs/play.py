@@ -241,8 +241,8 @@ def _network(machines: Sequence[str], directory: Path) -> None:
     own = Path("/etc/hosts").read_text()
     known.write_text(own + "".join(f"{address} {name}\n" for name, address in hosts.items()))
     _run("mount", "--bind", str(known), "/etc/hosts")
-    Path("/run/netns").mkdir(exist_ok=True)
-    _run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
+    _run("mount", "-t", "tmpfs", "tmpfs", "/run")  # also for who is root here only
+    Path("/run/netns").mkdir()
     _ip("link", "add", "br0", "type", "bridge")
     _ip("addr", "add", "10.77.0.254/24", "dev", "br0")
     _ip("link", "set", "br0", "up")
