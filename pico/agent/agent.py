@@ -6,7 +6,6 @@ the parts do. Several agents live in one process: everything hangs on an instanc
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import random
@@ -22,6 +21,7 @@ from gevent.event import Event
 
 from pico import __version__
 from pico.actors.admin_door import AdminDoor
+from pico.actors.heap import Heap
 from pico.actors.reload import Proposal, Reload
 from pico.actors.runtime import inboxes, install_registry
 from pico.agent.dialling import server_of
@@ -239,8 +239,8 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
     if agent.reload is not None:
         signal_handler(signal.SIGHUP, agent.reload.ask)
     agent.start()
-    gc.collect()
-    gc.freeze()  # what lives as long as the process need not be looked at again
+    heap = Heap(agent.clock)
+    heap.settle()
     notifier.watch(agent.clock)
     announcing = gevent.spawn(_announce, agent, notifier) if notifier.wanted else None
     gevent.wait([asked, agent.failed, agent.ended], count=1)
@@ -251,6 +251,7 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
         _log.error("the agent ends: %s", agent.failure)
         agent.stop()
     agent.ended.wait()
+    heap.close()
     agent.close()
     if tracing is not None:
         tracing.close()

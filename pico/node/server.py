@@ -7,7 +7,6 @@ of ``Node``.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import re
@@ -29,6 +28,7 @@ from gevent.event import Event
 
 from pico import __version__
 from pico.actors.endpoint_pool import Endpoints
+from pico.actors.heap import Heap
 from pico.actors.listener import Listener
 from pico.actors.messages import DrainCluster, LeaveCluster, StopAccepting
 from pico.actors.questions import Questions
@@ -493,8 +493,8 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
     if node.reload is not None:
         signal_handler(signal.SIGHUP, node.reload.ask)
     node.start()
-    gc.collect()
-    gc.freeze()  # what lives as long as the process need not be looked at again
+    heap = Heap(node.clock)
+    heap.settle()
     _log.info("node %s is ready", node_id)
     notifier.watch(node.clock)
     announcing = gevent.spawn(_announce, node, notifier) if notifier.wanted else None
@@ -506,6 +506,7 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
         _log.info("node %s drains", node_id)
         drained = gevent.spawn(node.drain)
         gevent.wait([drained, again, node.failed], count=1)
+    heap.close()
     node.stop()
     if tracing is not None:
         tracing.close()
