@@ -26,14 +26,14 @@ SERIOUS = ("warning", "error", "exception", "critical")
 COMMAND_LINE = ROOT / "pico" / "cli"
 
 
-def complaints() -> Iterator[tuple[str, str]]:
-    """Every warning and error that a node or an agent writes, with ``...`` for what is filled in, and where."""
+def lines_of(levels: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Every line that a node or an agent writes at these levels, with ``...`` for what is filled in, and where."""
     for path in sorted((ROOT / "pico").rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(call, ast.Call)
                 and isinstance(call.func, ast.Attribute)
-                and call.func.attr in SERIOUS
+                and call.func.attr in levels
                 and ast.unparse(call.func.value) == "_log"
             ):
                 first = call.args[0]
@@ -41,7 +41,7 @@ def complaints() -> Iterator[tuple[str, str]]:
                 yield re.sub(r"(?:%[-0-9.]*[a-z])+", "...", str(first.value)), f"{path.name}:{call.lineno}"
 
 
-COMPLAINTS = dict(complaints())
+COMPLAINTS = dict(lines_of(SERIOUS))
 
 
 @pytest.mark.parametrize("line", COMPLAINTS)
@@ -55,6 +55,13 @@ def test_only_lines_that_are_written_are_explained() -> None:
     lines = {line for cell in cells for line in re.findall(r"`([^`]+)`", cell)}
     assert not lines - set(COMPLAINTS)
     assert len(lines) > 10
+
+
+def test_only_lines_that_are_written_are_shown_as_ordinary_ones() -> None:
+    shown = (ROOT / "docs" / "logs.md").read_text().partition("| line | means |")[2].partition("\n\n")[0]
+    lines = {line for row in shown.splitlines() for line in re.findall(r"`([^`]+)`", row.split("|")[1] if row else "")}
+    assert len(lines) > 8
+    assert not lines - set(dict(lines_of(("info",))))
 
 
 @pytest.mark.parametrize("failure", Failure, ids=lambda failure: failure.code)
