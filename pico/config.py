@@ -106,7 +106,7 @@ class LinkTimers:
     backoff_first_s: float = 0.1
     backoff_factor: float = 2.0
     backoff_max_s: float = 15.0
-    stable_s: float = 10.0  # a tunnel that lived so long resets the backoff
+    stable_s: float = 1.0  # a tunnel that lived so long resets the backoff
     retry_after_max_s: float = 60.0  # the longest Retry-After that is obeyed
     grace_period_s: float = 30.0  # for requests in flight when the agent stops
     linger_s: float = 0.5  # from our goaway to the earliest close, for requests that cross it

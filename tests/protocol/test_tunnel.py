@@ -571,3 +571,11 @@ def test_a_stop_while_a_tunnel_moves_says_goodbye_on_it() -> None:
     book.run("timer", "accepted 1 a", "goaway 1 move")
     assert book.asked("stop") == ["goaway 1"]
     assert not book.link.serving
+
+
+@covers("TUN-23")
+def test_nodes_that_die_one_after_the_other_leave_no_endpoint_waiting() -> None:
+    book = Playbook(1)
+    for number in range(1, 20):
+        book.run("timer", f"accepted {number}", "after 2", f"ended {number} lost")
+        assert book.link.next_timer() == pytest.approx(book.now + LinkTimers().backoff_first_s)
