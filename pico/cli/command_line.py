@@ -67,7 +67,9 @@ def parse(
         own = program.split()[1:]
         return dict(docopt(usage, [*own, *words], default_help=False, options_first=commands))
     except DocoptExit as error:
-        raise UsageError(f"unexpected argument {plain[0]!r}" if plain else "a command is missing") from error
+        raise UsageError(
+            f"unexpected argument {plain[0]!r}" if plain else f"{_first_word(usage)} is missing"
+        ) from error
 
 
 def guarded(program: str, command: Callable[[], int]) -> int:
@@ -109,6 +111,12 @@ def _options_of(usage: str) -> dict[str, _Option]:
         option = _Option(name, bool(value), repeats, required)
         options.update({name: option, **({short: option} if short else {})})
     return options
+
+
+def _first_word(usage: str) -> str:
+    """What the usage text wants before all else."""
+    found = re.search(r"<([a-z]+)>", usage)
+    return f"the {found[1]}" if found else "a word"
 
 
 def _check(options: dict[str, _Option], words: Sequence[str], *, commands: bool) -> tuple[set[str], list[str]]:

@@ -198,7 +198,7 @@ def test_watching_in_a_pipe_is_one_line_for_each_answer(nodes: tuple[Node, Node]
         (["status", "--jsn"], 2, "unknown option --jsn"),
         (["status", "--interval=0s"], 2, "--interval"),
         (["drain", "--admin=http://127.0.0.1:1"], 1, "no status from http://127.0.0.1:1/-/drain: connection refused"),
-        (["forget"], 2, "a command is missing"),
+        (["forget"], 2, "the node is missing"),
     ],
 )
 def test_what_goes_wrong_is_one_line(words: list[str], code: int, said: str) -> None:
