@@ -14,7 +14,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 from typing import Protocol
 
 from pico.config import RebalanceLimits
@@ -43,8 +43,17 @@ class Counts:
 
     @property
     def excess(self) -> int:
-        """What this node has above its share: the mean, rounded up (BALANCE-2)."""
-        return max(0, self.own - ceil(self.mean))
+        """What this node has above its share (BALANCE-2)."""
+        return max(0, self.own - self.share(min(self.others.values(), default=self.own)))
+
+    def share(self, least: int) -> int:
+        """What a node may keep while one of those that could take more has ``least``: the mean, rounded up.
+
+        Or rounded down, if ``least`` is less by more than one: else several nodes might each keep a part of one, and that
+        node might never get anything.
+        """
+        mean = self.mean
+        return floor(mean) if least < mean - 1.0 else ceil(mean)
 
     def is_uneven(self, slack: float) -> bool:
         """Whether a node has clearly more or less than the mean (BALANCE-1)."""
@@ -124,4 +133,5 @@ def is_better_elsewhere(counts: Counts, named: Collection[str], node_id: str, *,
         return False
     if node_id in named:  # BALANCE-8
         return True
-    return by_share and counts.own >= ceil(counts.mean) and min(room) < counts.mean
+    least = min(room)
+    return by_share and counts.own >= counts.share(least) and least < counts.mean

@@ -42,10 +42,10 @@ def test_those_above_the_share_are_asked_to_move_and_get_requests_until_they_hav
     with running_cluster(2, rebalance_limits=AT_ONCE) as (first, second):
         agents = [Agent(first, "ep") for _ in range(8)]
         base = Agent(first, "old", streaming=False)
-        until(lambda: sum(map(is_asked, agents)) == 4, "the excess")
-        settled(lambda: sum(map(is_asked, agents)) == 4)
+        until(lambda: sum(map(is_asked, agents)) == 5, "the excess")
+        settled(lambda: sum(map(is_asked, agents)) == 5)
         assert first.routes.upstreams == 9
-        assert first.metrics.moves == 4
+        assert first.metrics.moves == 5
         assert all(answers(node) for node in (first, second) for _ in range(20))
         assert not is_asked(base)
         for agent in (*agents, base):
