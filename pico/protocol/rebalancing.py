@@ -49,8 +49,8 @@ class Counts:
     def share(self, least: int) -> int:
         """What a node may keep while one of those that could take more has ``least``: the mean, rounded up.
 
-        Or rounded down, if ``least`` is less by more than one: else several nodes might each keep a part of one, and that
-        node might never get anything.
+        Or rounded down, if ``least`` is less by more than one: else several nodes might each keep a part of one, and
+        that node might never get anything.
         """
         mean = self.mean
         return floor(mean) if least < mean - 1.0 else ceil(mean)
