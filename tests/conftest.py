@@ -1,4 +1,4 @@
-"""Hypothesis profiles; nothing else is global.
+"""Hypothesis profiles, and Ctrl-C; nothing else is global.
 
 ``HYPOTHESIS_PROFILE`` names one: ``dev`` (quick, for the editor), ``ci`` (fixed examples, the same on every run) or
 ``deep`` (long, by ``make property``). Without it a machine that says ``CI=true`` gets ``ci`` and a person gets ``dev``.
@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -24,3 +25,7 @@ def _profile() -> str:
 
 
 settings.load_profile(_profile())
+
+# A suite that a shell started in the background ignores SIGINT, and so would every program that it starts; a handler of
+# our own is not inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
