@@ -189,7 +189,7 @@ class ProxyRequest(InlineActor):
     def _answer_options(self) -> None:
         """The client asks the node itself (RFC 9110 §7.6.2)."""
         self.status = 204
-        self.keep_alive = self._request.keep_alive and self._body_read
+        self.keep_alive = self._request.keep_alive and self._body_read and not self._services.draining
         date = self._services.date(self._now)
         self._client.write(
             options_response(self._request, keep_alive=self.keep_alive, request_id=self.request_id, date=date)
@@ -634,7 +634,8 @@ class ProxyRequest(InlineActor):
             self._client.abort()
         else:
             self.status = failure.status
-            self.keep_alive = self._request.keep_alive and self._body_read and failure.status not in (400, 500)
+            sound = self._body_read and failure.status not in (400, 500)
+            self.keep_alive = self._request.keep_alive and sound and not self._services.draining  # HTTP-67
             response = failure_response(
                 failure,
                 detail,

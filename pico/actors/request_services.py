@@ -36,6 +36,10 @@ class Connection(Protocol):
     scheme: str
     tls_version: str
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in progress, and another request may come."""
+
     def close_when_idle(self) -> None:
         """End it unless a request is in progress."""
 
@@ -70,6 +74,7 @@ class RequestServices:
         self.reconfigure(config)
         self.via = f"1.1 {node_id}".encode()
         self.draining = False
+        self.leaving = False  # no connection is kept any more
         self.connections: dict[Connection, None] = {}
         self._time_of_day = time_of_day
         self._request_id_prefix = request_id_prefix

@@ -25,6 +25,10 @@ __all__ = ["ClientConnection"]
 BUFFER_BYTES_MAX: Final = 128 * 1024
 """Bytes of a client that are held before its socket is no longer read."""
 
+LAST_CALL_S: Final = 0.5
+"""A response that began before its node drained did not say that it is the last: for so long a client or balancer that
+means to use the connection again still may, and is told then."""
+
 
 class ClientConnection:
     """Serves one client connection; ``run`` returns when it is closed."""
@@ -55,6 +59,7 @@ class ClientConnection:
         self._late = False
         self._head_deadline = inf
         self._discarding = 0
+        self._closing = False
 
     def run(self) -> None:
         """Serve requests until the connection ends; runs in the connection's greenlet."""
@@ -70,9 +75,14 @@ class ClientConnection:
             self._services.deadlines.discard(self)
             self._stream.close()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in progress, and another request may come."""
+        return self._request is None and not self._reader.started and not self._closing
+
     def close_when_idle(self) -> None:
         """Draining: end the connection now if no request is in progress; called in the hub."""
-        if self._request is None and not self._reader.started:
+        if self.idle:
             self._late = True
             self._parking.unpark()
 
@@ -119,7 +129,7 @@ class ClientConnection:
     def _next_deadline(self) -> float:
         now, timers = self._services.clock.now(), self._services.timers
         if not self._reader.started:
-            idle_until = now + timers.keep_alive_s
+            idle_until = now + (LAST_CALL_S if self._services.leaving else timers.keep_alive_s)
             return self._head_deadline if self._head_deadline < idle_until else idle_until  # PROXY-14
         self._head_deadline = min(self._head_deadline, now + timers.request_head_s)
         return self._head_deadline
@@ -131,6 +141,7 @@ class ClientConnection:
 
     def _linger(self) -> None:
         """Let the client read our last response before the socket is closed under it (RFC 9112 §9.6)."""
+        self._closing = True
         if self._lost or self._stream.closed:
             return
         self._stream.half_close()

@@ -247,15 +247,25 @@ class Node:
             ref = self._supervisor.ref(door)
             if ref is not None:
                 tell(ref, StopAccepting())
+        self.services.leaving = True
         for connection in tuple(self.services.connections):
             connection.close_when_idle()
         self.upstream_door.drain("the node is going away")
         forwarding = self.gossip_door.forwarding
         forwarding.drain("the node is going away")
         until = self.clock.now() + config.grace_period_s
-        while (self.metrics.requests_in_flight or forwarding.relays) and self.clock.now() < until:
-            sleep(self.clock, POLL_S)
+        self._finish(until)
         self._leave()
+        self._finish(until)  # of a head that was on its way
+
+    def _finish(self, until: float) -> None:
+        """Wait for all that is in flight, and for connections on which another request may come."""
+        while self.clock.now() < until and (
+            self.metrics.requests_in_flight
+            or self.gossip_door.forwarding.relays
+            or any(connection.idle for connection in self.services.connections)
+        ):
+            sleep(self.clock, POLL_S)
 
     def stop(self) -> None:
         """Close everything, in reverse order; blocks until it is done."""

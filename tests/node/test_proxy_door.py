@@ -11,6 +11,7 @@ from tests.node.harness import (
     UNKNOWN_LENGTH,
     Agent,
     Client,
+    Response,
     echo,
     ends_with_reset,
     logged,
@@ -524,6 +525,25 @@ def test_while_the_node_drains_responses_say_close_and_idle_connections_end(node
     assert agent.goaway.get(timeout=5)
     draining.get(timeout=5)
     assert node.ready() == (False, "draining")
+
+
+@covers("HTTP-67")
+def test_a_response_that_began_before_the_drain_may_be_followed_by_one_more_request(node):
+    agent = Agent(node, "ep", lambda call: call.respond(200, b"", length=4, end=False))
+    once, twice = (Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n") for _ in range(2))
+    heads = [Response(client.read_head(), b"", True) for client in (once, twice)]
+    assert [head.fields(b"connection") for head in heads] == [[], []]
+    draining = gevent.spawn(node.drain)
+    assert agent.goaway.get(timeout=5)
+    for call in agent.calls:
+        call.data(b"body", end=True)
+    for client, head in zip((once, twice), heads, strict=True):
+        assert client._counted(head, 4).body == b"body"
+    assert not draining.ready()
+    assert twice.get(host=b"nobody.x").fields(b"connection") == [b"close"]
+    assert once.at_end() and twice.at_end(), "and nobody can ask again"
+    draining.get(timeout=5)
+    assert [line["status"] for line in logged(node)] == [200, 200, 502]
 
 
 def test_what_is_not_http_is_refused_and_logged(node):
