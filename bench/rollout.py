@@ -197,24 +197,30 @@ def counted(rows: Sequence[Row]) -> str:
 
 
 def restart(balancer: str, rounds: int, rate: float, pause_s: float) -> Result:
+    def each(made: Scene) -> None:
+        for number in range(len(made.nodes)):
+            made.restart_node(number, signal.SIGTERM)
+            time.sleep(pause_s)
+
     with scene(balancer) as made:
-        made.start_agents()
-        everything: list[Row] = []
-        for turn in range(rounds):
-            with loaded(made, rate) as rows:
-                began = time.monotonic()
-                for number in range(len(made.nodes)):
-                    made.restart_node(number, signal.SIGTERM)
-                    time.sleep(pause_s)
-            everything += rows
-            say(f"restart, {balancer}, round {turn + 1}: {counted(rows)} in {time.monotonic() - began:.0f} s")
-            show(failures(rows, began))
-    return Result(
-        f"rolling restart of 3 nodes behind {balancer}, {rounds} times",
-        "0 failed",
-        counted(everything),
-        not failures(everything),
-    )
+        return nobody_notices("restart", balancer, "rolling restart of 3 nodes", made, each, rounds, rate)
+
+
+def nobody_notices(
+    bar: str, balancer: str, what: str, made: Scene, each: Callable[[Scene], None], rounds: int, rate: float
+) -> Result:
+    """So many rounds of ``each`` under load, of which no request may fail."""
+    made.start_agents()
+    everything: list[Row] = []
+    for turn in range(rounds):
+        with loaded(made, rate) as rows:
+            began = time.monotonic()
+            each(made)
+        everything += rows
+        say(f"{bar}, {balancer}, round {turn + 1}: {counted(rows)} in {time.monotonic() - began:.0f} s")
+        show(failures(rows, began))
+    name = f"{what} behind {balancer}, {rounds} times"
+    return Result(name, "0 failed", counted(everything), not failures(everything))
 
 
 def kill(balancer: str, rounds: int, rate: float, pause_s: float) -> Result:
@@ -254,24 +260,14 @@ def in_flight_and_unsafe(row: Row, times: Sequence[Moment]) -> bool:
 
 
 def agents(balancer: str, rounds: int, rate: float, pause_s: float) -> Result:
+    def each(made: Scene) -> None:
+        for number in range(len(made.agents)):
+            made.restart_agent(number)
+            time.sleep(pause_s / 4)
+
     with scene(balancer, copies=2) as made:
-        made.start_agents()
-        everything: list[Row] = []
-        for turn in range(rounds):
-            with loaded(made, rate) as rows:
-                began = time.monotonic()
-                for number in range(len(made.agents)):
-                    made.restart_agent(number)
-                    time.sleep(pause_s / 4)
-            everything += rows
-            say(f"agents, {balancer}, round {turn + 1}: {counted(rows)} in {time.monotonic() - began:.0f} s")
-            show(failures(rows, began))
-    return Result(
-        f"rolling restart of 8 agents, two for each endpoint, behind {balancer}, {rounds} times",
-        "0 failed",
-        counted(everything),
-        not failures(everything),
-    )
+        what = "rolling restart of 8 agents, two for each endpoint,"
+        return nobody_notices("agents", balancer, what, made, each, rounds, rate)
 
 
 def scale(balancer: str, rate: float, upstreams: int = 300) -> Result:
