@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from pico.cli import common_settings as common
 from pico.cli.kinds import (
     COUNT,
     DURATION,
@@ -19,7 +20,6 @@ from pico.cli.kinds import (
     HOST,
     PORT,
     SERVERS,
-    choice,
     size,
 )
 from pico.cli.relations import require_more
@@ -63,19 +63,10 @@ BEHAVIOUR: Final = Section(
     "Behaviour",
     "A duration is 500ms, 10s, 5m or 1h",
     (
-        Setting(
-            "access_log", "access_log", choice("json", "keyvalue", "combined", "off"),
-            "json, keyvalue, combined or off", RELOAD,
-        ),
-        Setting(
-            "tracing", "tracing", choice("off", "otlp"),
-            "off or otlp: spans of OpenTelemetry to where OTEL_EXPORTER_OTLP_ENDPOINT says",
-        ),
-        Setting("log_format", "log_format", choice("keyvalue", "json"), "keyvalue or json", RELOAD),
-        Setting(
-            "log_level", "log_level", choice("debug", "info", "warning", "error"), "debug, info, warning or error",
-            RELOAD,
-        ),
+        common.ACCESS_LOG,
+        common.TRACING,
+        common.LOG_FORMAT,
+        common.LOG_LEVEL,
         Setting("admin_port", "admin_port", PORT, "for /livez, /readyz and /metrics; 0: none"),
         Setting("admin_host", "admin_host", HOST, none="every address"),
         Setting(
@@ -96,13 +87,8 @@ BEHAVIOUR: Final = Section(
         Setting("idle_connection_timeout", "idle_connection_s", DURATION, "how long", RELOAD),
         Setting("dial_timeout", "link_timers.dial_s", DURATION, "to a server, with TLS and the handshake", RELOAD),
         Setting("backoff_max", "link_timers.backoff_max_s", DURATION, "the longest wait before another try", RELOAD),
-        Setting(
-            "heartbeat", "rpc_limits.heartbeat_s", DURATION,
-            "quiet time after which a tunnel is asked for a sign of life", RELOAD,
-        ),
-        Setting(
-            "silence", "rpc_limits.silence_s", DURATION, "quiet time after which a tunnel is given up", RELOAD
-        ),
+        common.HEARTBEAT,
+        common.SILENCE,
     ),
 )  # fmt: skip
 
@@ -131,16 +117,12 @@ RARE_LINKS: Final = Section(
         Setting(
             "choosy_wait", "link_timers.choosy_s", DURATION, "the longest wait from one of these to the next", RELOAD
         ),
-        Setting(
-            "tunnel_streams_max", "rpc_limits.streams_max", COUNT, "requests in one tunnel at one time", RELOAD
-        ),
+        common.TUNNEL_STREAMS_MAX,
         Setting(
             "tunnel_control_bytes_max", "rpc_limits.control_bytes_max", size(lowest=1024),
             "answers queued towards a node that does not read", RELOAD,
         ),
-        Setting(
-            "tunnel_fragments_max", "websocket_limits.fragments_max", COUNT, "frames of one WebSocket message", RELOAD
-        ),
+        common.TUNNEL_FRAGMENTS_MAX,
         Setting(
             "base_body_bytes_max", "rpc_limits.base_body_bytes_max", size(lowest=0, highest=1024**3),
             "one body, for nodes that speak the base protocol only", RELOAD,
@@ -161,18 +143,9 @@ RARE_RESPONSES: Final = Section(
             RELOAD,
         ),
         Setting("fields_max", "http_limits.fields_max", COUNT, "fields of one response", RELOAD),
-        Setting(
-            "field_line_bytes_max", "http_limits.field_line_bytes_max", size(lowest=256, highest=64 * 1024),
-            "one field with its name", RELOAD,
-        ),
-        Setting(
-            "chunk_line_bytes_max", "http_limits.chunk_line_bytes_max", size(lowest=32, highest=64 * 1024),
-            "size and extension of one chunk", RELOAD,
-        ),
-        Setting(
-            "trailer_bytes_max", "http_limits.trailer_bytes_max", size(lowest=0, highest=16 * 1024),
-            "fields after a body", RELOAD,
-        ),
+        common.FIELD_LINE_BYTES_MAX,
+        common.CHUNK_LINE_BYTES_MAX,
+        common.TRAILER_BYTES_MAX,
         Setting(
             "informational_max", "http_limits.informational_max", COUNT, "1xx responses before the final one", RELOAD
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from pico.cli import common_settings as common
 from pico.cli.kinds import (
     ADDRESSES,
     ADVERTISED,
@@ -114,23 +115,14 @@ BEHAVIOUR: Final = Section(
             "where they say who is calling before all else, by the PROXY protocol: off, proxy, upstream or both",
         ),
         Setting("balance", "balance", choice("least-in-flight", "round-robin"), "least-in-flight or round-robin"),
-        Setting(
-            "access_log", "access_log", choice("json", "keyvalue", "combined", "off"),
-            "json, keyvalue, combined or off", RELOAD,
-        ),
+        common.ACCESS_LOG,
         Setting(
             "metrics_endpoints", "metrics_endpoints_max", COUNT_OR_ZERO,
             "endpoints with metrics of their own; the rest is counted together",
         ),
-        Setting(
-            "tracing", "tracing", choice("off", "otlp"),
-            "off or otlp: spans of OpenTelemetry to where OTEL_EXPORTER_OTLP_ENDPOINT says",
-        ),
-        Setting("log_format", "log_format", choice("keyvalue", "json"), "keyvalue or json", RELOAD),
-        Setting(
-            "log_level", "log_level", choice("debug", "info", "warning", "error"), "debug, info, warning or error",
-            RELOAD,
-        ),
+        common.TRACING,
+        common.LOG_FORMAT,
+        common.LOG_LEVEL,
         Setting("attempts_max", "attempts_max", COUNT, "upstreams tried for one request", RELOAD),
         Setting(
             "endpoint_wait", "endpoint_wait_s", DURATION_OR_ZERO,
@@ -205,13 +197,8 @@ TIMERS: Final = Section(
             "request_total_timeout", "http_timers.request_total_s", DURATION_OR_ZERO, "a whole request; 0: no limit",
             RELOAD,
         ),
-        Setting(
-            "heartbeat", "rpc_limits.heartbeat_s", DURATION,
-            "quiet time after which a tunnel is asked for a sign of life", RELOAD,
-        ),
-        Setting(
-            "silence", "rpc_limits.silence_s", DURATION, "quiet time after which a tunnel is given up", RELOAD
-        ),
+        common.HEARTBEAT,
+        common.SILENCE,
         Setting(
             "link_heartbeat", "peer_limits.rpc_limits.heartbeat_s", DURATION, "the same for the link to another node"
         ),
@@ -237,18 +224,9 @@ RARE_REQUESTS: Final = Section(
             "request_line_bytes_max", "http_limits.request_line_bytes_max", size(lowest=8 * 1024, highest=64 * 1024),
             "method, target and version", RELOAD,
         ),
-        Setting(
-            "field_line_bytes_max", "http_limits.field_line_bytes_max", size(lowest=256, highest=64 * 1024),
-            "one field with its name", RELOAD,
-        ),
-        Setting(
-            "chunk_line_bytes_max", "http_limits.chunk_line_bytes_max", size(lowest=32, highest=64 * 1024),
-            "size and extension of one chunk", RELOAD,
-        ),
-        Setting(
-            "trailer_bytes_max", "http_limits.trailer_bytes_max", size(lowest=0, highest=16 * 1024),
-            "fields after a body", RELOAD,
-        ),
+        common.FIELD_LINE_BYTES_MAX,
+        common.CHUNK_LINE_BYTES_MAX,
+        common.TRAILER_BYTES_MAX,
         Setting(
             "discard_bytes_max", "http_limits.discard_bytes_max", size(lowest=0),
             "unread body that is drained to keep a connection", RELOAD,
@@ -270,16 +248,12 @@ RARE_TUNNELS: Final = Section(
     "Tunnels and links, rarely changed",
     "Tunnels that are open keep what they began with",
     (
-        Setting(
-            "tunnel_streams_max", "rpc_limits.streams_max", COUNT, "requests in one tunnel at one time", RELOAD
-        ),
+        common.TUNNEL_STREAMS_MAX,
         Setting(
             "tunnel_control_bytes_max", "rpc_limits.control_bytes_max", size(lowest=1024),
             "answers queued towards an agent that does not read", RELOAD,
         ),
-        Setting(
-            "tunnel_fragments_max", "websocket_limits.fragments_max", COUNT, "frames of one WebSocket message", RELOAD
-        ),
+        common.TUNNEL_FRAGMENTS_MAX,
         Setting(
             "tunnel_close_timeout", "websocket_limits.close_s", DURATION, "from our close frame to the agent's", RELOAD
         ),
