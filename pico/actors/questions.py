@@ -33,7 +33,7 @@ from pico.protocol.rpc import (
 )
 from pico.transport.clock import Clock
 from pico.transport.multiplexer import Multiplexer
-from pico.transport.parking import sleep
+from pico.transport.parking import give_way
 
 __all__ = ["ANSWER_BYTES_MAX", "NoAnswer", "Questions", "Told", "ask"]
 
@@ -44,9 +44,6 @@ ANSWER_BYTES_MAX: Final = 1024 * 1024
 
 QUESTION_S: Final = 5.0
 """From the question to the end of its answer."""
-
-BREATH_S: Final = 0.001
-"""Between two pieces of an answer."""
 
 _log = logging.getLogger("pico.forwarding")
 
@@ -182,7 +179,7 @@ class Questions:
             body += piece
             if len(body) > ANSWER_BYTES_MAX or speech.over:
                 return None
-            sleep(self._clock, BREATH_S)
+            give_way(self._clock)
         return body
 
     def _ended(self) -> None:

@@ -205,10 +205,6 @@ def _announce(agent: Agent, notifier: Notifier) -> None:
         if answer[1] != said:
             notifier.status(said := answer[1])
         sleep(agent.clock, POLL_S)
-    _announce_ready(agent, notifier)
-
-
-def _announce_ready(agent: Agent, notifier: Notifier) -> None:
     notifier.ready(f"serving {', '.join(target.endpoint_id for target in agent.config.endpoints)}")
 
 

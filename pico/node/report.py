@@ -10,11 +10,10 @@ moment is told in place of a duration.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from heapq import nsmallest
 from itertools import islice
 from typing import Any, Final, TypeVar
-
-import gevent
 
 from pico.node.live import View
 from pico.node.status import Status
@@ -22,6 +21,7 @@ from pico.node.status.lists import Row
 from pico.observability.history import History, Sample
 from pico.protocol.cluster import NodeStatus
 from pico.transport.clock import Clock
+from pico.transport.parking import give_way
 
 __all__ = ["ROWS_MAX", "Report"]
 
@@ -37,9 +37,6 @@ REQUESTS_MAX: Final = 100
 ROWS_AT_ONCE: Final = 50
 NAMES_AT_ONCE: Final = 1000
 """Looked at before others have their turn: either takes about a millisecond."""
-
-BREATH_S: Final = 0.001
-"""Between two slices: long enough that everything that waits has its turn first."""
 
 NODE: Final = (
     "status", "self", "since_s", "version", "gossip", "endpoints", "upstreams", "in_flight", "draining", "standing",
@@ -60,10 +57,6 @@ T = TypeVar("T")
 Make = Callable[[str], Row | None]
 
 
-def _breathe() -> None:
-    gevent.sleep(BREATH_S)
-
-
 class Report:
     """One per node; calling it makes the report of a view, and lets others run meanwhile."""
 
@@ -74,13 +67,14 @@ class Report:
         clock: Clock,
         time_of_day: Callable[[], float],
         *,
-        breathe: Callable[[], None] = _breathe,
+        breathe: Callable[[], None] | None = None,
     ) -> None:
+        """``breathe`` lets others have their turn, by default on that clock."""
         self._status = status
         self._history = history
         self._clock = clock
         self._time_of_day = time_of_day
-        self._breathe = breathe
+        self._breathe = breathe or partial(give_way, clock)
 
     def __call__(self, view: View) -> Mapping[str, Any]:
         """The report of this moment."""

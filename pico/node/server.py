@@ -64,7 +64,7 @@ from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
 from pico.transport.inherited import Inherited
 from pico.transport.notify import Notifier
-from pico.transport.parking import sleep
+from pico.transport.parking import give_way, sleep
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import TlsStream, accept_tls
 
@@ -75,9 +75,6 @@ __all__ = ["Node", "run_node"]
 
 HANDSHAKES_MAX: Final = 1024
 """Connections at the upstream door whose handshake is not complete."""
-
-BREATH_S: Final = 0.001
-"""For others, in what takes long."""
 
 POLL_S: Final = 0.05
 STOP_S: Final = 10.0
@@ -168,7 +165,7 @@ class Node:
                 ready=self.ready,
             ),
             EndpointPages(node_id, self.clock, self.routes, self.upstream_door, self.services.recent),
-            ActorPages(self.metrics, lambda: sleep(self.clock, BREATH_S)),
+            ActorPages(self.metrics, partial(give_way, self.clock)),
             self.services.recent,
             Elsewhere(self.gossip_door),
         )

@@ -6,14 +6,17 @@ greenlet also has a deadline that unparks it (``pico.transport.deadlines``).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from gevent.hub import get_hub
 
 from pico.transport.clock import Clock
 
-__all__ = ["Parking", "sleep"]
+__all__ = ["Parking", "give_way", "sleep"]
+
+BREATH_S: Final = 0.001
+"""Long enough that everything that waits has its turn first."""
 
 
 class Parking:
@@ -53,3 +56,8 @@ def sleep(clock: Clock, delay_s: float) -> None:
         parking.park()
     finally:
         timer.stop()
+
+
+def give_way(clock: Clock) -> None:
+    """Between two pieces of something long: let everybody else have a turn."""
+    sleep(clock, BREATH_S)
