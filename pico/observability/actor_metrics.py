@@ -14,11 +14,33 @@ from prometheus_client.core import GaugeMetricFamily
 
 from pico.observability.rendering import text_of
 
-__all__ = ["ActorMetrics", "kind_of"]
+__all__ = ["ActorMetrics", "Census", "kind_of"]
 
 COUNTED_AT_ONCE: Final = 200
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+class Census:
+    """What one look at all actors adds up to, by kind."""
+
+    def __init__(self) -> None:
+        self._actors, self._waiting, self._deepest = Counter[type](), Counter[type](), Counter[type]()
+
+    def take(self, inboxes: Iterable[tuple[type, int]], at_once: int) -> Iterator[None]:
+        """Look at them; comes back between any so many, since there may be one for each endpoint and request."""
+        for number, (kind, depth) in enumerate(inboxes, 1):
+            self._actors[kind] += 1
+            if depth:
+                self._waiting[kind] += depth
+                self._deepest[kind] = max(self._deepest[kind], depth)
+            if number % at_once == 0:
+                yield
+
+    def rows(self) -> Iterator[tuple[str, int, int, int]]:
+        """Each kind with its actors, the messages that wait for them together, and the most that wait for one."""
+        for kind in sorted(self._actors, key=kind_of):
+            yield kind_of(kind), self._actors[kind], self._waiting[kind], self._deepest[kind]
 
 
 class ActorMetrics:
@@ -29,23 +51,22 @@ class ActorMetrics:
         """One actor after the other: its class, and the messages that wait for it."""
 
     def slices(self) -> Iterator[bytes]:
-        """Their text; there may be several actors for each endpoint and request, so it comes in pieces."""
-        actors, waiting, deepest = Counter[type](), Counter[type](), Counter[type]()
-        for number, (kind, depth) in enumerate(self.inboxes()):
-            actors[kind] += 1
-            if depth:
-                waiting[kind] += depth
-                deepest[kind] = max(deepest[kind], depth)
-            if number % COUNTED_AT_ONCE == 0:
-                yield b""
-        for name, documentation, counts in (
-            ("pico_actors", "Actors alive, by kind.", actors),
-            ("pico_actor_inbox_messages", "Messages that wait for actors of a kind, together.", waiting),
-            ("pico_actor_inbox_depth", "Messages that wait for one actor: the most of its kind.", deepest),
+        """Their text, in pieces."""
+        census = Census()
+        for _ in census.take(self.inboxes(), COUNTED_AT_ONCE):
+            yield b""
+        rows = list(census.rows())
+        for column, (name, documentation) in enumerate(
+            (
+                ("pico_actors", "Actors alive, by kind."),
+                ("pico_actor_inbox_messages", "Messages that wait for actors of a kind, together."),
+                ("pico_actor_inbox_depth", "Messages that wait for one actor: the most of its kind."),
+            ),
+            1,
         ):
             family = GaugeMetricFamily(name, documentation, labels=["actor"])
-            for kind in sorted(actors, key=kind_of):
-                family.add_metric([kind_of(kind)], counts[kind])
+            for row in rows:
+                family.add_metric([row[0]], row[column])
             yield text_of(family)
 
 

@@ -1,19 +1,18 @@
 """The actors of the process, and what waits for them.
 
-Responsible for: adding up by kind, a few at a time, since there may be one for each upstream and each request. Refuses
-to know: what they do. Several nodes in one process, as in tests, are told together.
+Responsible for: telling them by kind, and letting others have their turn meanwhile. Refuses to know: what they do.
+Several nodes in one process, as in tests, are told together.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from pico.actors.runtime import inboxes
 from pico.actors.supervisor import NODE_ORDER
 from pico.node.status.lists import Row
-from pico.observability.actor_metrics import kind_of
+from pico.observability.actor_metrics import Census
 from pico.observability.metrics import NodeMetrics
 
 __all__ = ["ActorPages"]
@@ -34,18 +33,8 @@ class ActorPages:
 
     def rows(self) -> Iterator[Row]:
         """One for each kind."""
-        actors, waiting, deepest = Counter[type](), Counter[type](), Counter[type]()
-        for number, (kind, depth) in enumerate(inboxes(), 1):
-            actors[kind] += 1
-            if depth:
-                waiting[kind] += depth
-                deepest[kind] = max(deepest[kind], depth)
-            if number % COUNTED_AT_ONCE == 0:
-                self._breathe()
-        for kind in sorted(actors, key=kind_of):
-            yield {
-                "actor": kind_of(kind),
-                "count": actors[kind],
-                "waiting": waiting[kind],
-                "deepest": deepest[kind],
-            }
+        census = Census()
+        for _ in census.take(inboxes(), COUNTED_AT_ONCE):
+            self._breathe()
+        for kind, count, waiting, deepest in census.rows():
+            yield {"actor": kind, "count": count, "waiting": waiting, "deepest": deepest}
