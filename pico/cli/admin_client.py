@@ -12,15 +12,13 @@ import requests
 from requests.exceptions import ConnectionError, RequestException, SSLError, Timeout
 
 from pico.errors import PicoError
+from pico.protocol.tunnel import PROXY_CODES
 
 __all__ = ["DEFAULT_URL", "AdminClient", "NoStatus"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8001"
 ANSWER_S: Final = 15.0
 """Longer than one node waits for another that it asks."""
-
-PROXY_CODES: Final = ("endpoint_missing", "endpoint_not_found")
-"""What only the proxy door of a node says."""
 
 
 class NoStatus(PicoError):
