@@ -37,10 +37,10 @@ class Census:
             if number % at_once == 0:
                 yield
 
-    def rows(self) -> Iterator[tuple[str, int, int, int]]:
+    def rows(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
         """Each kind with its actors, the messages that wait for them together, and the most that wait for one."""
         for kind in sorted(self._actors, key=kind_of):
-            yield kind_of(kind), self._actors[kind], self._waiting[kind], self._deepest[kind]
+            yield kind_of(kind), (self._actors[kind], self._waiting[kind], self._deepest[kind])
 
 
 class ActorMetrics:
@@ -61,12 +61,11 @@ class ActorMetrics:
                 ("pico_actors", "Actors alive, by kind."),
                 ("pico_actor_inbox_messages", "Messages that wait for actors of a kind, together."),
                 ("pico_actor_inbox_depth", "Messages that wait for one actor: the most of its kind."),
-            ),
-            1,
+            )
         ):
             family = GaugeMetricFamily(name, documentation, labels=["actor"])
-            for row in rows:
-                family.add_metric([row[0]], row[column])
+            for kind, figures in rows:
+                family.add_metric([kind], figures[column])
             yield text_of(family)
 
 

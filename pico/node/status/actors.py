@@ -36,5 +36,5 @@ class ActorPages:
         census = Census()
         for _ in census.take(inboxes(), COUNTED_AT_ONCE):
             self._breathe()
-        for kind, count, waiting, deepest in census.rows():
+        for kind, (count, waiting, deepest) in census.rows():
             yield {"actor": kind, "count": count, "waiting": waiting, "deepest": deepest}
