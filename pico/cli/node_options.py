@@ -240,6 +240,10 @@ RARE_REQUESTS: Final = Section(
             "linger_timeout", "http_timers.linger_s", DURATION_OR_ZERO,
             "for a client to read the answer to a request that was refused", RELOAD,
         ),
+        Setting(
+            "last_call_timeout", "http_timers.last_call_s", DURATION_OR_ZERO,
+            "while a node drains: for one more request, after a response that did not say so", RELOAD,
+        ),
     ),
     rare=True,
 )  # fmt: skip

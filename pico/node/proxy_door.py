@@ -25,10 +25,6 @@ __all__ = ["ClientConnection"]
 BUFFER_BYTES_MAX: Final = 128 * 1024
 """Bytes of a client that are held before its socket is no longer read."""
 
-LAST_CALL_S: Final = 0.5
-"""A response that began before its node drained did not say that it is the last: for so long a client or balancer that
-means to use the connection again still may, and is told then."""
-
 
 class ClientConnection:
     """Serves one client connection; ``run`` returns when it is closed."""
@@ -129,7 +125,8 @@ class ClientConnection:
     def _next_deadline(self) -> float:
         now, timers = self._services.clock.now(), self._services.timers
         if not self._reader.started:
-            idle_until = now + (LAST_CALL_S if self._services.leaving else timers.keep_alive_s)
+            # A response that began before the node drained did not say that it is the last (HTTP-67).
+            idle_until = now + (timers.last_call_s if self._services.leaving else timers.keep_alive_s)
             return self._head_deadline if self._head_deadline < idle_until else idle_until  # PROXY-14
         self._head_deadline = min(self._head_deadline, now + timers.request_head_s)
         return self._head_deadline
