@@ -8,6 +8,7 @@ import time
 import gevent
 import pytest
 
+from pico.actors.heap import Heap
 from pico.node.live import View
 from pico.node.report import ROWS_MAX, Report
 from pico.observability.merge_patch import difference
@@ -133,6 +134,8 @@ def test_ten_thousand_endpoints_block_nobody_and_the_busiest_are_told(pair):
         began = time.thread_time()
 
     report = reporting(one, breathe=breathe)
+    heap = Heap(one.clock)
+    heap.settle()  # as a node does: what this process has besides is not the report's to look at
     for view in (View(), View(filter="00"), View(endpoint="web")):
         for _ in range(3):
             began = time.thread_time()
@@ -146,6 +149,7 @@ def test_ten_thousand_endpoints_block_nobody_and_the_busiest_are_told(pair):
             assert len(told["endpoints"]) == ROWS_MAX
             assert next(iter(told["endpoints"])) == "b0042"
             assert len(json.dumps(told)) < 60_000
+    heap.close()
     assert max(slices) < SLICE_S
     print(f"longest slice {max(slices) * 1000:.2f} ms of {len(slices)}")
     for agent in agents:

@@ -114,6 +114,7 @@ def agent(programs: Programs, nodes: tuple[Node, Node], service: Service) -> Age
 
 def test_a_day_of_an_operator(nodes: tuple[Node, Node], agent: Agent) -> None:
     one, other = nodes
+    until(lambda: '"web"' in other.admin("/status/endpoints")[1], "word of the endpoint")
     for _ in range(3):
         assert curl("--fail", "-H", "x-pico-endpoint: web", f"{other.url}/fields?secret=1").returncode == 0
     web = told(other, "endpoint", "web")
