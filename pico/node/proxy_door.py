@@ -20,7 +20,7 @@ from pico.protocol.http import Failure, Request, RequestReader, RequestRejected,
 from pico.transport.parking import Parking
 from pico.transport.stream import Stream
 
-__all__ = ["ClientConnection"]
+__all__ = ["BUFFER_BYTES_MAX", "ClientConnection"]
 
 BUFFER_BYTES_MAX: Final = 128 * 1024
 """Bytes of a client that are held before its socket is no longer read."""

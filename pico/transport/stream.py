@@ -29,7 +29,7 @@ from gevent.hub import Waiter, get_hub
 from pico.errors import ConnectionLost, LocalProtocolError, TransportTimeout
 from pico.transport.clock import Clock, HubClock
 
-__all__ = ["READ_BYTES_MAX", "BlockingReader", "Receiver", "SocketStream", "Stream", "report_crash"]
+__all__ = ["READ_BYTES_MAX", "RECV_BYTES", "BlockingReader", "Receiver", "SocketStream", "Stream", "report_crash"]
 
 RECV_BYTES: Final = 64 * 1024
 """Read at a time, unless ``read_bytes_max`` says otherwise; one connection gets no more of one turn of the hub."""

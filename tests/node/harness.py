@@ -19,13 +19,14 @@ from gevent.queue import Queue
 
 from pico.actors.reload import Proposal
 from pico.config import HttpLimits, HttpTimers, NodeConfig, RpcLimits, WebSocketLimits
+from pico.node.proxy_door import BUFFER_BYTES_MAX
 from pico.node.server import Node
 from pico.node.system import System
 from pico.protocol.http.values import UNKNOWN_LENGTH, ResponseHead
 from pico.protocol.rpc import BaseEngine, DataReceived, ResetCode, StreamingEngine, TrailersReceived
 from pico.transport.clock import HubClock
 from pico.transport.multiplexer import Multiplexer
-from pico.transport.stream import SocketStream
+from pico.transport.stream import RECV_BYTES, SocketStream
 from pico.transport.websocket import WebSocketCodec
 from tests.cluster_side import Member
 
@@ -215,6 +216,26 @@ def send_until_blocked(sock: socket.socket, data: bytes, quiet_s: float = 0.3) -
             rest = rest[sent:] or data
     except TimeoutError:
         return total
+
+
+def bytes_in_kernel(sock: socket.socket) -> int:
+    """What both ends of an IPv4 connection of this machine have sent and not read, wherever the kernel keeps it.
+
+    How much that may be is the kernel's own matter: it fits the buffers to the traffic, up to some tens of MiB.
+    """
+    ends = {sock.getsockname()[1], sock.getpeername()[1]}
+    held = 0
+    with open("/proc/net/tcp") as lines:
+        next(lines)
+        for line in lines:
+            _, local, remote, _, queues, *_ = line.split()
+            if {int(end.split(":")[1], 16) for end in (local, remote)} == ends:
+                held += sum(int(queue, 16) for queue in queues.split(":"))
+    return held
+
+
+UPLOAD_BYTES_HELD_MAX = 2 * (BUFFER_BYTES_MAX + RECV_BYTES)
+"""What a node holds of an upload besides windows: a buffer and what filled it in one turn, once taken and once more."""
 
 
 def ends_with_reset(sock: socket.socket) -> bool:
@@ -417,11 +438,13 @@ def logged(node) -> list[dict]:
 
 __all__ = [
     "UNKNOWN_LENGTH",
+    "UPLOAD_BYTES_HELD_MAX",
     "Agent",
     "Call",
     "Client",
     "Response",
     "RpcLimits",
+    "bytes_in_kernel",
     "connect",
     "echo",
     "ends_with_reset",
