@@ -204,6 +204,12 @@ class PeerLimits:
     rpc_limits: RpcLimits = field(default_factory=_peer_rpc_limits)
     channel_limits: ChannelLimits = field(default_factory=ChannelLimits)
 
+    @property
+    def accepted_rpc_limits(self) -> RpcLimits:
+        """The same on the side that accepted a link: it asks later, so that of two who hear nothing one asks."""
+        limits = self.rpc_limits
+        return replace(limits, heartbeat_s=limits.heartbeat_s + (limits.silence_s - limits.heartbeat_s) / 4)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebalanceLimits:

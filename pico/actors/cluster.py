@@ -18,8 +18,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import ip_address
+from math import inf
 from typing import Any, Final
 
 from pico.actors.gossip_peer import DialPeer, GossipPeer
@@ -67,6 +68,9 @@ __all__ = ["Cluster", "ClusterParts", "locate_gossip"]
 PEER_RESTART_S: Final = 1.0
 """From the failure of a peer's actor to the next one, which may fail as well, and as fast as it can."""
 
+CARDS_LOCATED_MAX: Final = 1_024
+"""Cards of which it is remembered where they say that the node is."""
+
 _log = logging.getLogger("pico.cluster")
 
 
@@ -89,6 +93,7 @@ class ClusterParts:
     """Another process has this node's ID."""
 
 
+@lru_cache(maxsize=CARDS_LOCATED_MAX)  # asked with each datagram that is sent, and the same for a node's whole life
 def locate_gossip(card: bytes) -> Address | None:
     """Where the gossip port of the node with that card is; None unless the card says an IP address."""
     decoded = decode_card(card)
@@ -140,6 +145,7 @@ class Cluster(GeventActor):
         self._endpoints = LocalEndpoints(_OwnEntries(self.engine, parts.clock))
         self._datagrams: Datagrams | None = None
         self._timer = parts.clock.timer(lambda: self.post(GossipTimerDue()))
+        self._due = inf  # for which the timer was started, until it has fired
         self._peers: dict[str, _Peer] = {}
         self._upstreams: dict[str, PeerUpstream] = {}
         self._resting: dict[str, float] = {}  # until when there is no new actor for a peer whose actor has failed
@@ -195,6 +201,7 @@ class Cluster(GeventActor):
         if isinstance(message, PacketReceived):
             engine.receive_packet(message.packet, message.source, now=now, acked=message.acked)
         elif isinstance(message, GossipTimerDue):
+            self._due = inf
             engine.handle_timer(now=now)
             self._endpoints.handle_timer(now=now)
         elif isinstance(message, EndpointCount):
@@ -281,7 +288,9 @@ class Cluster(GeventActor):
         endpoints_due = self._endpoints.next_timer()
         if endpoints_due is not None:
             due = min(due, endpoints_due)
-        self._timer.start(max(0.0, due - self._clock.now()))
+        if due != self._due:
+            self._due = due
+            self._timer.start(max(0.0, due - self._clock.now()))
 
     def _send(self) -> bool:
         """Whether there was anything to send."""

@@ -334,7 +334,7 @@ class GossipDoor:
         limits = self._config.peer_limits
 
         def build(owner: MultiplexerOwner) -> Multiplexer:
-            engine = StreamingEngine(limits.rpc_limits, now=self._clock.now())
+            engine = StreamingEngine(limits.accepted_rpc_limits, now=self._clock.now())
             return Multiplexer(stream, ChannelCodec(channel.frames, limits.channel_limits), engine, self._clock, owner)
 
         self.forwarding.accept(channel.node_id, build).multiplexer.start(channel.leftover)

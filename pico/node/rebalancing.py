@@ -16,7 +16,7 @@ from pico.node.gossip_door import GossipDoor
 from pico.node.upstream_door import UpstreamDoor
 from pico.protocol.cluster import Standing
 from pico.protocol.rebalancing import Counts, Rebalancer, choose_movers, is_better_elsewhere
-from pico.transport.clock import Clock
+from pico.transport.clock import Clock, until_tick
 
 __all__ = ["Rebalancing"]
 
@@ -58,7 +58,7 @@ class Rebalancing:
     def start(self) -> None:
         """Begin to look, if that is wanted."""
         if self._on:
-            self._timer.start(LOOK_S)
+            self._timer.start(until_tick(self._clock.now(), LOOK_S))
 
     def reconfigure(self, config: NodeConfig) -> None:
         """Whether to look is asked anew; how, is as it was."""
@@ -74,8 +74,11 @@ class Rebalancing:
         self._timer.stop()
 
     def _look(self) -> None:
-        self._timer.start(LOOK_S)
         now = self._clock.now()
+        self._timer.start(until_tick(now, LOOK_S))
+        if not self._own():  # nothing that could be too much
+            self._rebalancer.rest()
+            return
         counts, calm = self._counts()
         wanted = self._rebalancer.decide(counts, pending=self._pending(now), calm=calm, now=now)
         if not wanted:

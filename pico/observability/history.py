@@ -10,10 +10,9 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from pico.transport.clock import Clock
+from pico.transport.clock import Clock, until_tick
 
 __all__ = ["SAMPLES_MAX", "History", "Sample", "Totals", "percentile"]
 
@@ -62,8 +61,9 @@ class History:
 
     def start(self) -> None:
         """Begin to sample."""
-        self._totals.append((self._clock.now(), self._read()))
-        self._timer.start(INTERVAL_S)
+        now = self._clock.now()
+        self._totals.append((now, self._read()))
+        self._timer.start(until_tick(now, INTERVAL_S))
 
     def stop(self) -> None:
         """Sample no longer."""
@@ -87,7 +87,7 @@ class History:
             )
         )
         self.taken += 1
-        self._timer.start(INTERVAL_S)
+        self._timer.start(until_tick(now, INTERVAL_S))
 
 
 def percentile(counts: Sequence[int], bounds_s: Sequence[float], share: float) -> float | None:

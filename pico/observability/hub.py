@@ -6,10 +6,9 @@ Responsible for: noticing that something kept the event loop from turning. Refus
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from pico.transport.clock import Clock
+from pico.transport.clock import Clock, until_tick
 
 __all__ = ["HubWatch"]
 
@@ -29,8 +28,10 @@ class HubWatch:
 
     def start(self) -> None:
         """Begin to watch."""
-        self._due = self._clock.now() + INTERVAL_S
-        self._timer.start(INTERVAL_S)
+        now = self._clock.now()
+        delay_s = until_tick(now, INTERVAL_S)
+        self._due = now + delay_s
+        self._timer.start(delay_s)
 
     def stop(self) -> None:
         """Watch no longer."""

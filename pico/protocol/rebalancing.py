@@ -78,7 +78,7 @@ class Rebalancer:
         """How many upstreams to ask to move now; ``pending`` were asked before and are still here."""
         limits = self._limits
         if not calm or not counts.excess:  # BALANCE-2, BALANCE-5
-            self._rest()
+            self.rest()
             return 0
         if self._uneven_since is None:
             if not counts.is_uneven(limits.slack):  # BALANCE-1
@@ -93,7 +93,8 @@ class Rebalancer:
         self._own_before = counts.own
         return self._asked
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
+        """This node has no excess: the next time begins anew."""
         self._uneven_since = None
         self._asked = 0
         self._interval_s = self._limits.interval_s

@@ -18,12 +18,22 @@ from typing import Any, Final, Protocol
 
 from gevent.hub import get_hub
 
-__all__ = ["Callback", "Clock", "HubClock", "ManualClock", "Timer"]
+__all__ = ["Callback", "Clock", "HubClock", "ManualClock", "Timer", "until_tick"]
 
 Callback = Callable[[], object]
 
 SOON_MAX: Final = 1_000_000
 """Callbacks that one ``ManualClock.advance`` runs before it takes them for an endless loop."""
+
+
+def until_tick(now: float, interval_s: float) -> float:
+    """Seconds from ``now`` to a multiple of an interval: the next one, or that after it when the next is near.
+
+    For what is done again and again and need not be done at a certain moment: all of it that is done so happens in the
+    same turns of the hub, and an idle process is woken once for all.
+    """
+    left_s = interval_s - now % interval_s
+    return left_s if left_s >= interval_s / 2 else left_s + interval_s
 
 
 class Timer(Protocol):

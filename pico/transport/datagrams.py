@@ -15,7 +15,7 @@ import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from random import Random
 from socket import (
     AF_INET,
@@ -57,6 +57,9 @@ TURN_MAX: Final = 64
 """Datagrams that one turn of the hub may bring."""
 
 SYSTEM_BUFFER_BYTES: Final = 1 << 20  # asked of the system, which may give less
+
+ADDRESSES_MAX: Final = 4096
+"""Addresses of which it is remembered how the system takes them."""
 
 _READ: Final = 1  # event of the loop
 _NUMERIC: Final = AI_NUMERICHOST | AI_V4MAPPED
@@ -198,6 +201,7 @@ def _bound(family: int, address: Any) -> _socket.socket:
     return sock
 
 
+@lru_cache(maxsize=ADDRESSES_MAX)
 def _system_address(family: int, address: Address) -> Any:
     """As a socket of this family takes it; asks nobody, and so never waits."""
     return _socket.getaddrinfo(address[0], address[1], family, SOCK_DGRAM, 0, _NUMERIC)[0][4]

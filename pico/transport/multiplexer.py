@@ -32,9 +32,16 @@ from pico.transport.clock import Clock, Timer
 from pico.transport.stream import READ_BYTES_MAX, Stream
 from pico.transport.websocket import BINARY, Kind, WebSocketCodec, WebSocketViolation
 
-__all__ = ["Multiplexer", "MultiplexerOwner", "Sink"]
+__all__ = ["GRACE_S", "Multiplexer", "MultiplexerOwner", "Sink"]
 
 Sink = Callable[[StreamEvent], None]
+
+GRACE_S: Final = 0.05
+"""How much later than it has to be the engine is asked whether a heartbeat is due.
+
+The next one is due so long after the answer to the last one, and the timer is started before that comes: with this it
+need not be started again for an answer that came as fast as that, and an idle connection wakes the process once.
+"""
 
 FLUSH_BYTES: Final = 128 * 1024
 """Messages that are handed to the byte stream at a time; control messages wait for no more than this."""
@@ -310,7 +317,7 @@ class Multiplexer:
     def _arm(self) -> None:
         at = self._engine.next_timer()
         if at is not None and not self._ended:
-            self._timer.start(max(0.0, at - self._clock.now()))
+            self._timer.start(max(0.0, at - self._clock.now()) + GRACE_S)
 
     def _on_close_deadline(self) -> None:
         self._stream.abort()

@@ -14,7 +14,7 @@ class BlockedClock(ManualClock):
     def __init__(self) -> None:
         super().__init__()
         self.time = 0.0
-        self.waiting: list[Callable[[], None]] = []
+        self.waiting: list[tuple[Callable[[], None], float]] = []
 
     def now(self) -> float:
         return self.time
@@ -23,8 +23,9 @@ class BlockedClock(ManualClock):
         return _HeldTimer(self, callback)
 
     def fire(self, late_s: float) -> None:
-        self.time += INTERVAL_S + late_s
-        self.waiting.pop()()
+        callback, delay_s = self.waiting.pop()
+        self.time += delay_s + late_s
+        callback()
 
 
 class _HeldTimer:
@@ -33,8 +34,8 @@ class _HeldTimer:
         self._callback = callback
 
     def start(self, delay_s: float) -> None:
-        assert delay_s == INTERVAL_S
-        self._clock.waiting = [self._callback]
+        assert INTERVAL_S / 2 <= delay_s < 1.5 * INTERVAL_S
+        self._clock.waiting = [(self._callback, delay_s)]
 
     def stop(self) -> None:
         self._clock.waiting = []

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 from gevent.hub import get_hub
 
-from pico.transport.clock import Clock, HubClock, ManualClock, Timer
+from pico.transport.clock import Clock, HubClock, ManualClock, Timer, until_tick
 
 DEADLINE_S = 5.0
 
@@ -202,3 +202,29 @@ def test_an_endless_loop_under_a_manual_clock_is_found(monkeypatch: pytest.Monke
     clock.call_soon(for_ever)
     with pytest.raises(AssertionError):
         clock.advance()
+
+
+def test_what_is_done_every_so_often_falls_together_whenever_it_began() -> None:
+    clock = ManualClock(17.3)
+    fired: set[float] = set()
+
+    def every(interval_s: float) -> None:
+        def tick() -> None:
+            fired.add(round(clock.now(), 6))
+            timer.start(until_tick(clock.now(), interval_s))
+
+        timer = clock.timer(tick)
+        timer.start(until_tick(clock.now(), interval_s))
+
+    for began_after_s in (0.0, 0.123, 0.321):
+        clock.advance(began_after_s)
+        every(0.5)
+        every(1.0)
+    clock.advance(5.0)
+    assert sorted(fired) == [18.0 + 0.5 * turn for turn in range(len(fired))]
+    assert len(fired) == 10
+
+
+@pytest.mark.parametrize("now", [0.0, 0.25, 0.3, 0.4999999999, 0.5, 7.7, 1e9 + 1e-7])
+def test_a_tick_is_neither_at_once_nor_far(now: float) -> None:
+    assert 0.25 <= until_tick(now, 0.5) < 0.75 + 1e-9

@@ -19,7 +19,7 @@ from pico.protocol.rpc import (
 from pico.protocol.rpc.messages import HEADER
 from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
-from pico.transport.multiplexer import Multiplexer
+from pico.transport.multiplexer import GRACE_S, Multiplexer
 from pico.transport.websocket import Kind, WebSocketCodec
 from tests.rules import covers
 
@@ -218,7 +218,7 @@ def test_heartbeats_keep_a_quiet_pair_alive_and_a_silent_peer_is_given_up():
     wire.clock.advance(RpcLimits().silence_s - 0.1)
     assert [message.kind for message in wire.got] == [Kind.BINARY] * 2
     assert not wire.owner.ended
-    wire.clock.advance(0.1)
+    wire.clock.advance(0.1 + GRACE_S)
     assert len(wire.owner.ended) == 1
 
 
@@ -257,3 +257,19 @@ def test_a_violation_is_said_with_its_code_and_ends_the_connection(frame, code):
     assert int.from_bytes(message.payload[:2], "big") == code
     assert len(wire.owner.ended) == 1
     assert wire.mux.violated in ("rpc", "websocket")
+
+
+def test_a_heartbeat_that_was_answered_fast_is_followed_by_the_next_without_waking_between(monkeypatch):
+    woken_at = []
+    handle_timer = StreamingEngine.handle_timer
+    monkeypatch.setattr(
+        StreamingEngine, "handle_timer", lambda engine, *, now: (woken_at.append(now), handle_timer(engine, now=now))[1]
+    )
+    wire = Wire()
+    wire.clock.advance(RpcLimits().heartbeat_s + GRACE_S)
+    for count in range(1, 6):
+        assert len(wire.got) == len(woken_at) == count
+        _, id_, _ = HEADER.unpack(wire.got[-1].payload)
+        wire.clock.advance(0.02)
+        wire.send(*wire.codec.encode(HEADER.pack(1, id_, 0x8000)))
+        wire.clock.advance(RpcLimits().heartbeat_s + GRACE_S - 0.019)

@@ -461,9 +461,11 @@ class GossipEngine:
             self.table.verify(ack.node_id, ack.life)
 
     def _answered(self, sequence: int, node_id: str) -> bool:
+        answers_again = not self.detector.answers(node_id)
         if not self.detector.answered(sequence, node_id, now=self._now):
             return False
-        self._events.append(NodeChanged(node_id, ()))  # whether it answers may have changed
+        if answers_again:
+            self._events.append(NodeChanged(node_id, ()))
         return True
 
     def _help(self, request: PingRequest, origin: Address) -> None:
