@@ -521,7 +521,7 @@ SUITES: dict[str, Callable[[bool], list[Result]]] = {
     "restart": lambda quick: restart(2 if quick else 10),
     "idle": lambda quick: idle(5.0 if quick else 30.0),
     "crowd": lambda quick: idle_among_many(20 if quick else 50, 5.0 if quick else 30.0),
-    "cpu": lambda quick: forwarded_cpu(1.0 if quick else 3.0, 2 if quick else 7),
+    "cpu": lambda quick: forwarded_cpu(1.0, 2 if quick else 24),
     "load": lambda quick: lost_under_load(4 if quick else 10, 100 if quick else 1_000, 4.0 if quick else 10.0),
 }
 

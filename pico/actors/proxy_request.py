@@ -284,7 +284,7 @@ class ProxyRequest(InlineActor):
 
     def _forward(self, peer: PeerUpstream) -> None:
         assert self._head is not None
-        if peer.may_open:
+        if peer.open:  # it was chosen because it takes a stream, or else because it can be connected to
             self._services.metrics.forwarded_out += 1
             self._entry = self._services.routes.entry_of(peer.id, self.endpoint_id)
             self._open(peer, addressed(self._head, self.endpoint_id))

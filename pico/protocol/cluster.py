@@ -277,7 +277,7 @@ class NodeView:
 
 
 class _Said(NamedTuple):
-    version: int
+    entry: EntryVersion
     upstreams: int
 
 
@@ -361,7 +361,7 @@ class ClusterView:
         """Which entry says that the node has the endpoint."""
         node = self._nodes.get(node_id)
         said = None if node is None else node.endpoints.get(endpoint_id)
-        return None if node is None or said is None else EntryVersion(node.life, said.version)
+        return None if said is None else said.entry
 
     def card_of(self, node_id: str) -> Card | None:
         """The node's card; None when it has none that can be read."""
@@ -407,7 +407,9 @@ class ClusterView:
         if key.startswith(_ENDPOINT):
             endpoint_id = endpoint_of_key(key)
             if endpoint_id:
-                self._take_count(node_id, node, endpoint_id, _Said(version, decode_count(value)))
+                self._take_count(
+                    node_id, node, endpoint_id, _Said(EntryVersion(node.life, version), decode_count(value))
+                )
         elif key == CARD:
             node.card = None if value is None else decode_card(value)
             self.broken_cards += value is not None and node.card is None
@@ -419,7 +421,9 @@ class ClusterView:
         node.upstreams += said.upstreams - (before.upstreams if before is not None else 0)
         if said.upstreams:
             node.endpoints[endpoint_id] = said
-        if node.absent.get(endpoint_id) != said.version:  # else it is what was corrected, in a copy that was replaced
+        if (
+            node.absent.get(endpoint_id) != said.entry.version
+        ):  # else it is what was corrected, in a copy that was replaced
             node.absent.pop(endpoint_id, None)
             self._place(node_id, node, endpoint_id, said.upstreams)
 

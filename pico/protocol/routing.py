@@ -162,6 +162,9 @@ class PeerChoice(Generic[P]):
 
 def choose_peer(choices: Sequence[PeerChoice[P]], rng: Chance) -> P | None:
     """The peer for a request, perhaps one that must be connected to first; None when none takes it (ROUTING-11)."""
+    if len(choices) == 1 and choices[0].standing is not Standing.NOT:  # most endpoints are at one node
+        peer = choices[0].peer
+        return peer if peer.may_open or peer.may_connect else None
     for standing in (Standing.ROUTABLE, Standing.LAST_RESORT):
         able = [choice for choice in choices if choice.standing is standing]
         ready = [choice for choice in able if choice.peer.may_open]
@@ -193,7 +196,7 @@ _ADDRESS_LINE = re.compile(rb"x-pico-endpoint: ([0-9a-z](?:[0-9a-z-]{0,61}[0-9a-
 
 def addressed(head: RequestHead, endpoint_id: str) -> RequestHead:
     """The head as it travels to a peer: its first line says which endpoint is meant (ROUTING-13)."""
-    block = b"x-pico-endpoint: %b\r\n%b" % (endpoint_id.encode("ascii"), head.field_block)
+    block = b"x-pico-endpoint: " + endpoint_id.encode("ascii") + b"\r\n" + head.field_block
     return RequestHead(head.method, head.target, block, head.body_length, head.upgrade)
 
 
