@@ -93,6 +93,8 @@ class Routes:
         self._peers: Peers = {}
         self._rng: Chance | None = None
         self._on_count: Callable[[str, int], None] = _nobody_listens
+        self.upstreams = 0
+        """Upstreams here that requests may be given to; written here only."""
         self.changes = 0
         """Grows whenever an endpoint appears or vanishes, here or elsewhere."""
         self.joining: Callable[[], bool] = bool
@@ -197,6 +199,8 @@ class Routes:
 
     def publish(self, endpoint_id: str, balancer: Balancer[Upstream]) -> None:
         """Replace what is known of one endpoint; a balancer without candidates removes it."""
+        before = self._balancers.get(endpoint_id)
+        self.upstreams += len(balancer.candidates) - (len(before.candidates) if before is not None else 0)
         if balancer.candidates:
             self.changes += endpoint_id not in self._balancers
             self._balancers[endpoint_id] = balancer
@@ -210,6 +214,7 @@ class Routes:
     def clear(self) -> None:
         """Nothing is registered any more."""
         self.changes += 1
+        self.upstreams = 0
         for endpoint_id in list(self._balancers):
             del self._balancers[endpoint_id]
             self._remember(endpoint_id)
@@ -218,11 +223,6 @@ class Routes:
     def deny(self, endpoint_id: str) -> None:
         """A peer was told that the endpoint is not here; the next number said of it must be newer (CLUSTER-8)."""
         self._on_count(endpoint_id, 0)
-
-    @property
-    def upstreams(self) -> int:
-        """Upstreams here that requests may be given to."""
-        return sum(len(balancer.candidates) for balancer in self._balancers.values())
 
     @property
     def endpoints(self) -> int:

@@ -16,7 +16,7 @@ from pico.observability.rendering import text_of
 
 __all__ = ["ActorMetrics", "Census", "kind_of"]
 
-COUNTED_AT_ONCE: Final = 200
+COUNTED_AT_ONCE: Final = 64
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 

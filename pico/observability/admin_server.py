@@ -35,7 +35,7 @@ STREAM_LOOK_S: Final = 1.0
 
 TLS_HANDSHAKE_S: Final = 5.0
 
-BREATH_S: Final = 0.001
+BREATH_S: Final = 0.002
 """Between two pieces of one answer: long enough that everything that waits has its turn first."""
 
 TCP_ESTABLISHED: Final = 1

@@ -11,14 +11,13 @@ needs no escaping. What is not an endpoint's own series is added up as ``__other
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Final, Protocol
 
 __all__ = ["OTHER", "Counted", "EndpointMetrics"]
 
 OTHER: Final = "__other__"
 
-AT_ONCE: Final = 200
+AT_ONCE: Final = 64
 
 
 class Counted(Protocol):
@@ -52,23 +51,15 @@ class EndpointMetrics:
         """Nothing, unless there may be series."""
         if not self._series_max:
             return
-        requests: list[tuple[str, int]] = []
-        errors: list[tuple[str, int]] = []
-        upstreams: list[tuple[str, int]] = []
-        streams: list[tuple[str, int]] = []
+        requests = _Family("pico_endpoint_requests_total", "counter", "Requests that entered here, by endpoint.")
+        errors = _Family("pico_endpoint_errors_total", "counter", "Requests that entered here and were errors.")
+        upstreams = _Family("pico_endpoint_upstreams", "gauge", "Tunnels registered here, by endpoint.")
+        streams = _Family("pico_endpoint_streams", "gauge", "Streams open on tunnels registered here, by endpoint.")
         yield from self._forget_the_gone()
         yield from self._take_loads(upstreams, streams)
         yield from self._take_counts(requests, errors)
-        for name, kind, documentation, rows in (
-            ("pico_endpoint_requests_total", "counter", "Requests that entered here, by endpoint.", requests),
-            ("pico_endpoint_errors_total", "counter", "Requests that entered here and were errors.", errors),
-            ("pico_endpoint_upstreams", "gauge", "Tunnels registered here, by endpoint.", upstreams),
-            ("pico_endpoint_streams", "gauge", "Streams open on tunnels registered here, by endpoint.", streams),
-        ):
-            yield f"# HELP {name} {documentation}\n# TYPE {name} {kind}\n".encode()
-            each = iter(rows)
-            while some := list(islice(each, AT_ONCE)):
-                yield "".join([f'{name}{{endpoint="{endpoint}"}} {value}\n' for endpoint, value in some]).encode()
+        for family in (requests, errors, upstreams, streams):
+            yield from family.pieces()
 
     def _forget_the_gone(self) -> Iterator[bytes]:
         for known in (self._named, self._before):
@@ -87,34 +78,34 @@ class EndpointMetrics:
         self._named[endpoint] = None
         return True
 
-    def _take_loads(self, upstreams: list[tuple[str, int]], streams: list[tuple[str, int]]) -> Iterator[bytes]:
+    def _take_loads(self, upstreams: _Family, streams: _Family) -> Iterator[bytes]:
         other_upstreams = other_streams = 0
         for number, (endpoint, registered, in_flight) in enumerate(self.loads()):
             if self._has_series(endpoint):
-                upstreams.append((endpoint, registered))
-                streams.append((endpoint, in_flight))
+                upstreams.add(endpoint, registered)
+                streams.add(endpoint, in_flight)
             else:
                 self._before.setdefault(endpoint, (0, 0))
                 other_upstreams += registered
                 other_streams += in_flight
             if number % AT_ONCE == 0:
                 yield b""
-        upstreams.append((OTHER, other_upstreams))
-        streams.append((OTHER, other_streams))
+        upstreams.add(OTHER, other_upstreams)
+        streams.add(OTHER, other_streams)
 
-    def _take_counts(self, requests: list[tuple[str, int]], errors: list[tuple[str, int]]) -> Iterator[bytes]:
+    def _take_counts(self, requests: _Family, errors: _Family) -> Iterator[bytes]:
         for number, (endpoint, counted) in enumerate(self.counted()):
             if not self.exists(endpoint):
                 pass
             elif self._has_series(endpoint):
-                requests.append((endpoint, counted.requests))
-                errors.append((endpoint, counted.errors))
+                requests.add(endpoint, counted.requests)
+                errors.add(endpoint, counted.errors)
             else:
                 self._add_to_other(endpoint, counted.requests, counted.errors)
             if number % AT_ONCE == 0:
                 yield b""
-        requests.append((OTHER, self._other_requests))
-        errors.append((OTHER, self._other_errors))
+        requests.add(OTHER, self._other_requests)
+        errors.add(OTHER, self._other_errors)
 
     def _add_to_other(self, endpoint: str, requests: int, errors: int) -> None:
         """What is new since the last time, so that the sum only grows, whoever comes and goes."""
@@ -122,3 +113,27 @@ class EndpointMetrics:
         self._before[endpoint] = (requests, errors)
         self._other_requests += max(0, requests - requests_before)
         self._other_errors += max(0, errors - errors_before)
+
+
+class _Family:
+    """The text of one metric. Nothing but text is kept of it: a tuple for each line would hasten Python's collector."""
+
+    def __init__(self, name: str, kind: str, documentation: str) -> None:
+        self._name = name
+        self._pieces = [f"# HELP {name} {documentation}\n# TYPE {name} {kind}\n"]
+        self._lines: list[str] = []
+
+    def add(self, endpoint: str, value: int) -> None:
+        """One series."""
+        self._lines.append(f'{self._name}{{endpoint="{endpoint}"}} {value}\n')
+        if len(self._lines) == AT_ONCE:
+            self._end_piece()
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it."""
+        self._end_piece()
+        return map(str.encode, self._pieces)
+
+    def _end_piece(self) -> None:
+        self._pieces.append("".join(self._lines))
+        self._lines.clear()

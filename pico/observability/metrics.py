@@ -50,7 +50,7 @@ HANDSHAKE_RESULTS: Final = (
     "lost",
 )  # fmt: skip
 
-COUNTED_AT_ONCE: Final = 200
+COUNTED_AT_ONCE: Final = 64
 
 PROTOCOLS: Final = ("http", "rpc", "websocket", "channel")
 

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 __all__ = ["text_of", "timely"]
 
-PIECE_S: Final = 0.0003
+PIECE_S: Final = 0.0002
 """How long the hub is kept for one piece."""
 
 PAUSE_S: Final = 0.003

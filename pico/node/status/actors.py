@@ -17,7 +17,7 @@ from pico.observability.metrics import NodeMetrics
 
 __all__ = ["ActorPages"]
 
-COUNTED_AT_ONCE: Final = 500
+COUNTED_AT_ONCE: Final = 64
 
 
 class ActorPages:

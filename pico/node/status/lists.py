@@ -19,8 +19,8 @@ __all__ = ["LIMIT_MAX", "Row", "listing", "no_such", "page_of"]
 LIMIT_DEFAULT: Final = 1000
 LIMIT_MAX: Final = 100_000
 
-ROWS_AT_ONCE: Final = 32
-"""Made without a break: a quarter of a millisecond."""
+ROWS_AT_ONCE: Final = 16
+"""Made without a break: a fifth of a millisecond."""
 
 Row = dict[str, Any]
 
