@@ -323,3 +323,15 @@ def test_a_choice_among_peers_costs_the_same_with_one_endpoint_there_and_with_a_
         assert scene.routes.choose("e0") in scene.peers.values()
         costs.append(calls_of(lambda scene=scene: scene.routes.choose("e0")))
     assert costs[0] == costs[1] < 60
+
+
+def test_upstreams_are_counted_as_they_come_and_go() -> None:
+    routes, rng = Scene().routes, Random(1)
+    for _ in range(200):
+        routes.publish(rng.choice("abc"), LeastInFlight(tuple(One() for _ in range(rng.randrange(4)))))
+        assert routes.upstreams == sum(count for _, count, _ in routes.loads())
+    assert routes.upstreams
+    routes.clear()
+    assert routes.upstreams == 0
+    routes.publish("a", LeastInFlight((One(),)))
+    assert routes.upstreams == 1

@@ -429,6 +429,18 @@ class TestProbes:
         assert member.record_of("b") == DEAD
         assert [to for to, one in member.said() if one == records("b", DEAD) and to != "b"] == ["c", "d"]
 
+    def test_an_answer_is_news_only_of_a_node_that_has_not_answered(self) -> None:
+        member = Member("a", probe_s=0.5).meet("b", "c")
+        member.engine.detector._next_round = 1e9
+        for silent, news in ((False, []), (True, ["b"]), (False, [])):
+            member.engine.failed("b", now=member.now)
+            if silent:
+                member.pass_time(0.6)  # and it is asked again by the one that suspects it
+            ping = [said for to, said in member.said() if to == "b" and isinstance(said, Ping)][-1]
+            member.events.clear()
+            member.hear("b", Ack(ping.sequence, "b", LIFE))
+            assert changed(member) == news
+
     @covers("GOSSIP-64")
     def test_who_brings_the_suspicion_counts_as_its_witness(self) -> None:
         member = Member("a").meet("b", "c", "d", "e")

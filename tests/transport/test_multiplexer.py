@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from pico.config import RpcLimits, WebSocketLimits
+from pico.config import PeerLimits, RpcLimits, WebSocketLimits
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc import (
     DataReceived,
@@ -273,3 +273,18 @@ def test_a_heartbeat_that_was_answered_fast_is_followed_by_the_next_without_waki
         wire.clock.advance(0.02)
         wire.send(*wire.codec.encode(HEADER.pack(1, id_, 0x8000)))
         wire.clock.advance(RpcLimits().heartbeat_s + GRACE_S - 0.019)
+
+
+def test_of_two_ends_of_a_link_that_hear_nothing_one_asks():
+    clock, limits = ManualClock(), PeerLimits()
+    dialled, accepted = (
+        Multiplexer(end, WebSocketCodec(role, WebSocketLimits()), StreamingEngine(of, now=0.0), clock, Owner())
+        for end, role, of in zip(
+            memory_pair(clock), ("client", "server"), (limits.rpc_limits, limits.accepted_rpc_limits), strict=True
+        )
+    )
+    dialled.start()
+    accepted.start()
+    clock.advance(100.0)
+    assert dialled.engine.round_trip_s is not None
+    assert accepted.engine.round_trip_s is None
