@@ -106,6 +106,7 @@ class GossipDoor:
         self._ready_actor: Cluster | None = None
         self._key_seal: KeySeal | None = None
         self._resolver: Any = None
+        self._started = False
         self._resolve_timer = clock.timer(self._resolve_again)
         routes.joining = self._is_catching_up
         metrics.cluster.corrections = lambda: 0 if self._actor is None else self._actor.view.corrections
@@ -144,7 +145,8 @@ class GossipDoor:
                 contested=self._contested,
             )
         )
-        self._resolve_timer.start(0.0)  # it knows no seeds yet
+        if self._started:
+            self._resolve_timer.start(0.0)  # it knows no seeds yet
         return self._actor
 
     @property
@@ -174,7 +176,8 @@ class GossipDoor:
         return replace(self._actor.standing(), links_in=self.forwarding.links)
 
     def start(self) -> None:
-        """Begin to look for the nodes that were named."""
+        """Begin to look for the nodes that were named: not before the door is open, for they dial back at once."""
+        self._started = True
         self._resolve_again()
 
     def stop(self) -> None:

@@ -298,6 +298,29 @@ def test_a_node_that_is_restarted_under_its_name_has_its_new_endpoints_and_none_
             settled(lambda: not places(nodes[1], "old") and not places(nodes[2], "old"))
 
 
+def test_whoever_hears_of_a_node_can_dial_it():
+    port, could_dial = free_port(), []
+
+    class Watching(System):
+        """Looks whether the node's own gossip door is open when it begins to look for others."""
+
+        def resolve(self, host, port_there):
+            try:
+                socket.create_connection((HOST, port), WITHIN_S).close()
+            except ConnectionRefusedError:
+                could_dial.append(False)
+            else:
+                could_dial.append(True)
+            return super().resolve(host, port_there)
+
+    with (
+        running_node("node-1") as first,
+        running_node("node-2", join=gossip_of(first), gossip_port=port, system=Watching()) as second,
+    ):
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+        assert could_dial[0]
+
+
 def test_a_node_that_stops_without_a_word_is_gone_for_the_others_too():
     with running_cluster(2, gossip_timers=QUICK) as nodes:
         nodes[0].stop()
