@@ -67,14 +67,17 @@ class NodeProcess:
         os.kill(self.child.pid, number)
 
 
+_ports = iter(random.sample(range(20_000, 32_000), 12_000))
+
+
 def quiet_port() -> int:
-    """Free for both protocols, and below those that the system gives to outgoing connections: so it stays free."""
-    while True:
-        port = random.randrange(20_000, 32_000)
+    """Free for both protocols, given once, and below those that the system gives to outgoing connections."""
+    for port in _ports:
         with contextlib.suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             tcp.bind((HOST, port))
             udp.bind((HOST, port))
             return port
+    raise BenchFailed("no port is free")
 
 
 class Nodes:
