@@ -45,13 +45,16 @@ def needed(program: str) -> str:
     return path
 
 
+_ports = iter(random.sample(range(20_000, 32_000), 12_000))
+
+
 def quiet_port() -> int:
-    """Free, and below those that the system gives to outgoing connections: so it stays free."""
-    while True:
-        port = random.randrange(20_000, 32_000)
+    """Free, given once, and below those that the system gives to outgoing connections: so it stays free."""
+    for port in _ports:
         with suppress(OSError), socket.socket() as tcp:
             tcp.bind(("", port))
             return port
+    raise AssertionError("no port is free")
 
 
 def three_nodes(programs: Programs, *options: str) -> list[Node]:
