@@ -137,6 +137,16 @@ def test_the_keys_of_a_cluster_change_while_it_runs(tmp_path: Path) -> None:
             keys(file, *ring)
             for node in (first, second):
                 node.reconfigure(node.config)
+            heard = [node.gossip_door.standing().datagrams_received for node in (first, second)]
+            # What was sealed before the step is still to be opened after it.
+            until(
+                lambda heard=heard: all(
+                    node.gossip_door.standing().datagrams_received >= before + 3
+                    for node, before in zip((first, second), heard, strict=True)
+                ),
+                "datagrams of after the step",
+                WITHIN_S,
+            )
         with running_node("third", cluster_key_file=keys(file, new), join=gossip_of(first)) as third:
             until(lambda: know_each_other([first, second, third]), "the cluster with the new key", WITHIN_S)
         assert not any(first.gossip_door.standing().violations.values())
