@@ -17,7 +17,7 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from pico.observability.actor_metrics import ActorMetrics
+from pico.observability.actor_metrics import COUNTED_AT_ONCE, ActorMetrics
 from pico.observability.cluster_metrics import ClusterMetrics
 from pico.observability.endpoint_metrics import EndpointMetrics
 from pico.observability.history import Totals
@@ -49,8 +49,6 @@ HANDSHAKE_RESULTS: Final = (
     "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "elsewhere", "timeout", "tls",
     "lost",
 )  # fmt: skip
-
-COUNTED_AT_ONCE: Final = 64
 
 PROTOCOLS: Final = ("http", "rpc", "websocket", "channel")
 

@@ -407,9 +407,8 @@ class ClusterView:
         if key.startswith(_ENDPOINT):
             endpoint_id = endpoint_of_key(key)
             if endpoint_id:
-                self._take_count(
-                    node_id, node, endpoint_id, _Said(EntryVersion(node.life, version), decode_count(value))
-                )
+                said = _Said(EntryVersion(node.life, version), decode_count(value))
+                self._take_count(node_id, node, endpoint_id, said)
         elif key == CARD:
             node.card = None if value is None else decode_card(value)
             self.broken_cards += value is not None and node.card is None
@@ -421,9 +420,8 @@ class ClusterView:
         node.upstreams += said.upstreams - (before.upstreams if before is not None else 0)
         if said.upstreams:
             node.endpoints[endpoint_id] = said
-        if (
-            node.absent.get(endpoint_id) != said.entry.version
-        ):  # else it is what was corrected, in a copy that was replaced
+        # Else it is what was corrected, in a copy that was replaced.
+        if node.absent.get(endpoint_id) != said.entry.version:
             node.absent.pop(endpoint_id, None)
             self._place(node_id, node, endpoint_id, said.upstreams)
 

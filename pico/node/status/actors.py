@@ -7,7 +7,6 @@ Several nodes in one process, as in tests, are told together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from pico.actors.runtime import inboxes
 from pico.actors.supervisor import NODE_ORDER
@@ -16,8 +15,6 @@ from pico.observability.actor_metrics import Census
 from pico.observability.metrics import NodeMetrics
 
 __all__ = ["ActorPages"]
-
-COUNTED_AT_ONCE: Final = 64
 
 
 class ActorPages:
@@ -34,7 +31,7 @@ class ActorPages:
     def rows(self) -> Iterator[Row]:
         """One for each kind."""
         census = Census()
-        for _ in census.take(inboxes(), COUNTED_AT_ONCE):
+        for _ in census.take(inboxes()):
             self._breathe()
         for kind, (count, waiting, deepest) in census.rows():
             yield {"actor": kind, "count": count, "waiting": waiting, "deepest": deepest}
