@@ -36,6 +36,20 @@ $(BIN)/python:
 install: .venv/.installed ## the programs, into .venv
 install-dev: .venv/.installed-dev ## what the tests need, too
 
+# What a wheel brings, in a tree of its own with everything around it: tests and benchmarks run there as they do here.
+COMPILED := build/compiled
+$(COMPILED)/.built: setup.py setup.cfg pyproject.toml $(shell find pico -name '*.py') | $(BIN)/python
+	rm -rf $(COMPILED) build/lib* build/bdist*
+	mkdir -p $(COMPILED)
+	$(BIN)/python -m pip --disable-pip-version-check --no-input wheel --quiet --no-deps --wheel-dir $(COMPILED) .
+	cp -R pico $(COMPILED)/
+	$(BIN)/python -m zipfile -e $(COMPILED)/*.whl $(COMPILED)
+	@touch $@
+
+.PHONY: compiled
+compiled: install $(COMPILED)/.built ## the hot path compiled, in build/compiled; without Python's headers plain Python
+	cp -R bench deploy docs spec tests Makefile *.md *.cfg *.toml *.ini setup.py LICENSE .coveragerc $(COMPILED)/
+
 .PHONY: demo
 demo: install ## three nodes, an agent and a sample service; ARGS=--once exits when its requests are answered
 	@$(BIN)/pico demo $(ARGS)
@@ -47,7 +61,15 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory test-compiled
 	$(BIN)/python -m pytest $(ARGS)
+
+# Everything of which the parts can be real: compiled code takes no stand-ins.
+.PHONY: test-compiled
+test-compiled: install-dev compiled ## what the compiled hot path must pass, too
+	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \
+		tests/test_compiled.py tests/protocol tests/property tests/transport tests/agent tests/node $(addprefix tests/system/, \
+		test_base_protocol.py test_cluster.py test_curl.py test_killed.py test_large.py test_tls.py test_tokens.py)
 
 .PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench rollout format status-bench
 lint: install-dev ## ruff: format and rules
@@ -104,8 +126,8 @@ cluster-bench: install ## a cluster of real processes: how fast it heals; ARGS=-
 status-bench: install ## what looking at a node costs its requests; ARGS="--endpoints=1000 --rounds=1" for a short run
 	@$(BIN)/python -m bench.status $(ARGS)
 
-bench: install ## requests a second, latency and CPU for each request
-	@$(BIN)/pico bench $(ARGS)
+bench: compiled ## requests a second, latency and CPU for each request
+	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/pico bench $(ARGS)
 
 .PHONY: reference
 reference: install ## what the documentation takes from the code: settings, JSON Schemas, usage texts, failures, pictures

@@ -118,7 +118,7 @@ class ProxyRequest(InlineActor):
     reason = ""  # of the failure, if more is known than its code; for the operator only
     traced: Traced | None = None
     _head: RequestHead | None = None
-    _upstream: Upstream | PeerUpstream | None = None
+    _upstream: Upstream | PeerUpstream | None
     _multiplexer: Multiplexer | None = None  # that of the stream: a peer may have another one by now
     _stream: RpcStream | None = None
     _tried: tuple[Upstream | PeerUpstream, ...] = ()
@@ -152,6 +152,7 @@ class ProxyRequest(InlineActor):
         self._services = services
         self._client = client
         self._request = request
+        self._upstream = None  # mypyc passes over such a default of a union of three
         self.request_id = services.new_request_id()
         # The time of what is being handled: it is read once for each message, not by everyone who needs it.
         self._now = self.began_at = services.clock.now()

@@ -256,7 +256,9 @@ class Acceptance(WebSocketHandler):
         subprotocol = SUBPROTOCOL if registration.streaming else ""
         application = SimpleNamespace(app_protocol=lambda _path: subprotocol)
         server = SimpleNamespace(application=application, logger=_log)
-        super().__init__(SimpleNamespace(sendall=stream.write), (stream.peer_host, 0), server, BytesIO())
+        # pywsgi sends a bytearray, which a compiled stream does not take for bytes.
+        sock = SimpleNamespace(sendall=lambda data: stream.write(bytes(data)))
+        super().__init__(sock, (stream.peer_host, 0), server, BytesIO())
         self.application = application
         self._node_id = node_id
         self.request_version = "HTTP/1.1"

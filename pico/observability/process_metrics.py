@@ -22,6 +22,8 @@ from gevent.hub import get_hub
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from pico import is_compiled
+
 __all__ = ["ProcessMetrics", "open_files"]
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -34,6 +36,7 @@ class ProcessMetrics:
 
     def __init__(self, version: str) -> None:
         self._version = version
+        self._compiled = "yes" if is_compiled() else "no"
         self._began_at = time.time() - _age_s()
         registry = CollectorRegistry()
         self._collectors = (PlatformCollector(registry=registry), GCCollector(registry=registry))
@@ -41,9 +44,11 @@ class ProcessMetrics:
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client calls a collector."""
         build = GaugeMetricFamily(
-            "pico_build_info", "Always 1; what the process is made of.", labels=["version", "python", "gevent"]
+            "pico_build_info",
+            "Always 1; what the process is made of.",
+            labels=["version", "python", "gevent", "compiled"],
         )
-        build.add_metric([self._version, platform.python_version(), gevent.__version__], 1)
+        build.add_metric([self._version, platform.python_version(), gevent.__version__, self._compiled], 1)
         yield build
         yield from self._process()
         for collector in self._collectors:

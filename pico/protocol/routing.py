@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pico.protocol.cluster import Standing
@@ -146,13 +145,15 @@ class Chance(Protocol):
         """At least 0 and below 1, each equally likely."""
 
 
-@dataclass(slots=True)
 class PeerChoice(Generic[P]):
     """A peer that has the endpoint, with so many upstreams."""
 
-    peer: P
-    upstreams: int
-    standing: Standing = Standing.ROUTABLE
+    __slots__ = ("peer", "standing", "upstreams")
+
+    def __init__(self, peer: P, upstreams: int, standing: Standing = Standing.ROUTABLE) -> None:
+        self.peer = peer
+        self.upstreams = upstreams
+        self.standing = standing
 
     @property
     def load(self) -> float:

@@ -211,12 +211,8 @@ class Multiplexer:
                     self._engine.receive_message(payload, now=now)
                 else:
                     self._receive_other(kind, payload)
-        except WebSocketViolation as violation:
-            self._violation("websocket", violation.close_code, str(violation))
-        except ChannelViolation as violation:
-            self._violation("channel", CLOSE_PROTOCOL_ERROR, str(violation))
         except RemoteProtocolError as violation:
-            self._violation("rpc", CLOSE_PROTOCOL_ERROR, str(violation))
+            self._violation(violation)
         self._pump()
 
     def ended(self) -> None:
@@ -249,11 +245,15 @@ class Multiplexer:
         self._stream.close()
         self._end(self._closing or f"the peer closed the connection with code {code}")
 
-    def _violation(self, protocol: str, code: int, sentence: str) -> None:
+    def _violation(self, violation: RemoteProtocolError) -> None:
         """The peer broke the protocol: say so and end the connection (RPC-2)."""
         if self._ended:
             return
-        self.violated = protocol
+        sentence, code = str(violation), CLOSE_PROTOCOL_ERROR
+        if isinstance(violation, WebSocketViolation):
+            self.violated, code = "websocket", violation.close_code
+        else:
+            self.violated = "channel" if isinstance(violation, ChannelViolation) else "rpc"
         _log.warning("protocol violation by %s: %s", self._stream.peer_host, sentence)
         self._stream.write(self._codec.encode_close(code, sentence[:120]))
         self._stream.close()

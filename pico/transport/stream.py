@@ -248,8 +248,8 @@ class SocketStream:
         if size:
             try:
                 self._receiver.received(bytes(self._scratch[:size]))  # type: ignore[union-attr] # the watcher runs only for a receiver
-            except BaseException as error:
-                self._crashed(error)
+            except BaseException as fault:
+                self._crashed(fault)
         else:
             self._end()
 

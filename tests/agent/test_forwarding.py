@@ -23,6 +23,7 @@ from tests.agent.harness import (
     read_head,
     serving,
 )
+from tests.compiled import interpreted_only
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -500,6 +501,7 @@ def test_when_the_second_try_finds_no_service_the_request_was_still_touched() ->
         made.close()
 
 
+@interpreted_only
 def test_a_fault_of_our_own_ends_the_stream(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with bench(answering(OK)) as made:
         monkeypatch.setattr("pico.agent.service.ResponseReader.next_head", lambda *_: 1 // 0)

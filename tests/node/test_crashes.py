@@ -17,6 +17,7 @@ from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.protocol.rpc import ResetCode
 from tests.actors.census import nothing_left_behind
+from tests.compiled import interpreted_only
 from tests.node.harness import (
     UNKNOWN_LENGTH,
     Agent,
@@ -123,6 +124,7 @@ SCENES = {
 }
 
 
+@interpreted_only
 @pytest.mark.parametrize("step", SCENES)
 def test_a_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
     scene, target = SCENES[step]
@@ -175,6 +177,7 @@ def forwarded(scene, target: bytes, owner, tables, step: str, monkeypatch) -> No
         assert Client(entry.machine).get().body == b"fine"
 
 
+@interpreted_only
 @pytest.mark.parametrize("step", [*SCENES, "_forward", "_on_peer_ready"])
 def test_a_forwarded_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
     scene, target = SCENES.get(step, (get, b"/"))

@@ -21,6 +21,7 @@ from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
 from pico.transport.multiplexer import GRACE_S, Multiplexer
 from pico.transport.websocket import Kind, WebSocketCodec
+from tests.compiled import interpreted_only
 from tests.rules import covers
 
 GET = RequestHead(b"GET", b"/", b"Host: a.b\r\n", 0, b"")
@@ -120,6 +121,7 @@ def test_a_call_travels_and_every_event_reaches_its_own_sink():
     assert pair.node.in_flight == pair.agent.in_flight == 0
 
 
+@interpreted_only
 def test_what_is_queued_in_one_turn_leaves_in_one_write(monkeypatch):
     pair = Pair()
     writes: list[int] = []
@@ -259,6 +261,7 @@ def test_a_violation_is_said_with_its_code_and_ends_the_connection(frame, code):
     assert wire.mux.violated in ("rpc", "websocket")
 
 
+@interpreted_only
 def test_a_heartbeat_that_was_answered_fast_is_followed_by_the_next_without_waking_between(monkeypatch):
     woken_at = []
     handle_timer = StreamingEngine.handle_timer

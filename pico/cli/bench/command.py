@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from pico import __version__
+from pico import __version__, is_compiled
 from pico.cli.bench.counters import instructions_are_counted, peak_rss_kib, reset_peak_rss
 from pico.cli.bench.memory import (
     UPSTREAMS_PER_ENDPOINT,
@@ -218,7 +218,7 @@ def measure_stalled(children: Children, services: Services, count: int) -> dict[
 
 def machine_of() -> dict[str, Any]:
     return {
-        "pico": __version__,
+        "pico": f"{__version__}, {'compiled' if is_compiled() else 'interpreted'}",
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),

@@ -35,10 +35,10 @@ class BaseStream(RpcStream):
     """A call of the base protocol, with the half that is being gathered."""
 
     method = b""
-    head: RequestHead | ResponseHead | None = None
 
     def __init__(self, id_: int, opened_here: bool, window_bytes: int, context: Any = None) -> None:
         super().__init__(id_, opened_here, window_bytes, context)
+        self.head: RequestHead | ResponseHead | None = None
         self.body = bytearray()
 
 

@@ -6,13 +6,11 @@ request.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc.messages import ResetCode
-
-if TYPE_CHECKING:
-    from pico.protocol.rpc.stream import RpcStream
+from pico.protocol.rpc.stream import RpcStream
 
 __all__ = [
     "CreditReceived",

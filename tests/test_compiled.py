@@ -1,0 +1,69 @@
+"""The list of what is compiled, and what mypyc would compile into something else than it says."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pico
+from pico import is_compiled
+
+ROOT = Path(__file__).parents[1]
+
+
+def listed() -> tuple[str, ...]:
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMPILED":
+            names = ast.literal_eval(node.value)
+            assert isinstance(names, tuple)
+            return names
+    raise AssertionError("setup.py lists nothing")
+
+
+MODULES = listed()
+
+
+def test_each_module_is_there_and_named_once() -> None:
+    assert len(set(MODULES)) == len(MODULES)
+    assert [name for name in MODULES if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.skipif(
+    Path(pico.__file__).parents[1].name != "compiled", reason="this tree is not that of `make compiled`"
+)
+def test_what_is_listed_is_compiled_where_it_can_be() -> None:
+    can_be = shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").is_file()
+    assert is_compiled() == bool(can_be)
+    extensions = {path.relative_to(ROOT).as_posix().partition(".")[0] for path in (ROOT / "pico").rglob("*.so")}
+    assert extensions == ({name.removesuffix(".py") for name in MODULES} if can_be else set())
+
+
+def handlers(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.ExceptHandler) and node.name is not None and node.type is not None:
+            yield node.name, ast.unparse(node.type)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_name_of_one_function_holds_exceptions_of_one_type(module: str) -> None:
+    """mypyc gives it the type of the first handler, and raises TypeError in the others."""
+    for function in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(function, ast.FunctionDef):
+            types: dict[str, str] = {}
+            for name, type_ in handlers(function):
+                assert types.setdefault(name, type_) == type_, f"{module}: {function.name}: {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_union_of_several_types_has_none_as_its_default_on_a_class(module: str) -> None:
+    """mypyc leaves such an attribute without a value; ``__init__`` has to set it."""
+    for owner in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(owner, ast.ClassDef):
+            for node in owner.body:
+                if isinstance(node, ast.AnnAssign) and node.value is not None and ast.unparse(node.value) == "None":
+                    assert ast.unparse(node.annotation).count("|") < 2, f"{module}: {ast.unparse(node)}"
