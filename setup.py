@@ -24,7 +24,6 @@ COMPILED = (
     "pico/protocol/http/request.py",
     "pico/protocol/http/response.py",
     "pico/protocol/http/values.py",
-    "pico/protocol/routing.py",
     "pico/protocol/rpc/base.py",
     "pico/protocol/rpc/connection.py",
     "pico/protocol/rpc/events.py",

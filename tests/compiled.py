@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pico import is_compiled
+from pico.compiling import is_compiled
 
 __all__ = ["interpreted_only"]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import shutil
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 import pico
-from pico import is_compiled
+from pico.compiling import is_compiled
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +43,16 @@ def test_what_is_listed_is_compiled_where_it_can_be() -> None:
     assert is_compiled() == bool(can_be)
     extensions = {path.relative_to(ROOT).as_posix().partition(".")[0] for path in (ROOT / "pico").rglob("*.so")}
     assert extensions == ({name.removesuffix(".py") for name in MODULES} if can_be else set())
+
+
+@pytest.mark.skipif(not is_compiled(), reason="nothing is compiled here")
+@pytest.mark.parametrize("module", MODULES)
+def test_no_compiled_class_has_a_dictionary_behind_its_layout(module: str) -> None:
+    """Its objects would break the garbage collector with the first weak reference; see ``plain_class``."""
+    imported = importlib.import_module(module.removesuffix(".py").replace("/", "."))
+    for owner in vars(imported).values():
+        if isinstance(owner, type) and owner.__module__ == imported.__name__ and "__mypyc_attrs__" in vars(owner):
+            assert not owner.__weakrefoffset__ or owner.__bases__ == (Protocol,), owner
 
 
 def handlers(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:

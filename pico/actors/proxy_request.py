@@ -14,6 +14,8 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import pykka
+
 from pico.actors.messages import (
     ClientDrained,
     ClientEnded,
@@ -28,6 +30,7 @@ from pico.actors.peers import PeerUpstream
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Upstream
 from pico.actors.runtime import InlineActor
+from pico.compiling import plain_class
 from pico.protocol.cluster import EntryVersion
 from pico.protocol.http import (
     CHUNKED,
@@ -105,8 +108,36 @@ class Client(Protocol):
         """Reset the connection, so that the client notices that the response is not complete."""
 
 
+@plain_class
 class ProxyRequest(InlineActor):
-    """Takes one request to its end; afterwards ``keep_alive`` says whether the connection can carry another."""
+    """The actor of one request: its inbox and its life, and the ``exchange`` that does the work."""
+
+    def __init__(self, services: RequestServices, client: Client, request: Request) -> None:
+        super().__init__()
+        self.exchange = Exchange(self, services, client, request)
+
+    def on_start(self) -> None:
+        """Find out where the request goes, and send it there."""
+        self.exchange.begin()
+
+    def on_receive(self, message: Any) -> None:
+        """Go on with what has happened."""
+        self.exchange.handle(message)
+
+    def on_exit(self, reason: BaseException | None) -> None:
+        """Leave nothing open, whatever the way out."""
+        self.exchange.abandon()
+
+    def deadline_passed(self, now: float) -> None:
+        """Called in the hub, when the sweep of deadlines comes by the client's connection."""
+        self.post(DeadlinePassed(now))
+
+
+class Exchange:
+    """Takes one request to its end; afterwards ``keep_alive`` says whether the connection can carry another.
+
+    An object of its own beside the actor, because an actor extends a class of pykka and cannot be compiled whole.
+    """
 
     # Defaults stand on the class: an instance sets only what differs, which is most of what making one would cost.
     keep_alive = False
@@ -147,8 +178,8 @@ class ProxyRequest(InlineActor):
     _unsent_bytes = 0  # when the client was last seen to take something
     _finished = False
 
-    def __init__(self, services: RequestServices, client: Client, request: Request) -> None:
-        super().__init__()
+    def __init__(self, actor: ProxyRequest, services: RequestServices, client: Client, request: Request) -> None:
+        self._actor: ProxyRequest | None = actor  # until the end, else the two would keep each other
         self._services = services
         self._client = client
         self._request = request
@@ -159,9 +190,7 @@ class ProxyRequest(InlineActor):
         if services.timers.request_total_s:
             self._total_deadline = self.began_at + services.timers.request_total_s
 
-    # The actor's life.
-
-    def on_start(self) -> None:
+    def begin(self) -> None:
         """Find out where the request goes, and send it there."""
         request = self._request
         self._services.metrics.request_started()
@@ -211,14 +240,14 @@ class ProxyRequest(InlineActor):
         )
         return head if self.traced is None else head._replace(field_block=self.traced.mark(head.field_block))
 
-    def on_receive(self, message: Any) -> None:
+    def handle(self, message: Any) -> None:
         """Go on with what has happened."""
         if not self._finished:
             self._now = self._services.clock.now()
             _HANDLERS[type(message)](self, message)
 
-    def on_exit(self, reason: BaseException | None) -> None:
-        """Leave nothing open, whatever the way out."""
+    def abandon(self) -> None:
+        """The actor ends: leave nothing open, if that was not its end."""
         if not self._finished:
             self._give_up(Failure.INTERNAL)
 
@@ -235,9 +264,10 @@ class ProxyRequest(InlineActor):
         """When something is late, on the services' clock."""
         return min(self._client_deadline, self._service_deadline, self._total_deadline)
 
-    def deadline_passed(self, now: float) -> None:
-        """Called in the hub, when the sweep of deadlines comes by the client's connection."""
-        self.post(DeadlinePassed(now))
+    @property
+    def _ref(self) -> pykka.ActorRef[Any]:
+        assert self._actor is not None, "only who has not finished waits for something"
+        return self._actor.actor_ref
 
     # Towards the service.
 
@@ -259,7 +289,7 @@ class ProxyRequest(InlineActor):
     def _wait_for_endpoint(self) -> None:
         until = 0.0
         if self._wait_until > self._now:
-            until = min(self._services.routes.wait(self.endpoint_id, self.actor_ref), self._wait_until)
+            until = min(self._services.routes.wait(self.endpoint_id, self._ref), self._wait_until)
         self._waiting = until > 0.0
         if self._waiting:
             self._service_deadline = self._wait_until = until
@@ -291,7 +321,7 @@ class ProxyRequest(InlineActor):
             self._open(peer, addressed(self._head, self.endpoint_id))
         else:
             self._waiting, self._connecting = True, peer
-            self._service_deadline = peer.connect(self.actor_ref)
+            self._service_deadline = peer.connect(self._ref)
 
     def _on_peer_ready(self, message: PeerReady) -> None:
         if self._connecting is not None and self._connecting.id == message.node_id:
@@ -317,9 +347,9 @@ class ProxyRequest(InlineActor):
 
     def _stop_waiting(self) -> None:
         if self._connecting is not None:
-            self._connecting.stop_waiting(self.actor_ref)
+            self._connecting.stop_waiting(self._ref)
         else:
-            self._services.routes.stop_waiting(self.endpoint_id, self.actor_ref)
+            self._services.routes.stop_waiting(self.endpoint_id, self._ref)
         self._waiting, self._connecting = False, None
         self._service_deadline = inf
 
@@ -327,7 +357,8 @@ class ProxyRequest(InlineActor):
 
     def _sink(self, event: StreamEvent) -> None:
         """Called in the hub with each event of the stream."""
-        if not self.post(event) and self._multiplexer is not None:
+        actor = self._actor
+        if (actor is None or not actor.post(event)) and self._multiplexer is not None:
             self._multiplexer.reset(event.stream, ResetCode.CANCELLED)
 
     def _read_body(self) -> None:
@@ -668,21 +699,24 @@ class ProxyRequest(InlineActor):
                 self._multiplexer.reset(stream, ResetCode.CANCELLED)
             stream.context = None  # else it and this actor would keep each other until the garbage collector comes
         self._services.request_finished(self._request, self._client, self, outcome, self._now)
-        self.finish()
+        actor = self._actor
+        if actor is not None:
+            self._actor = None
+            actor.finish()
 
 
 _HANDLERS: Final[dict[type[Any], Any]] = {
-    HeadReceived: ProxyRequest._on_head,
-    DataReceived: ProxyRequest._on_data,
-    TrailersReceived: ProxyRequest._on_trailers,
-    StreamReset: ProxyRequest._on_reset,
-    CreditReceived: ProxyRequest._on_credit,
-    ClientReadable: ProxyRequest._on_client_readable,
-    ClientDrained: ProxyRequest._on_client_drained,
-    ClientEnded: ProxyRequest._on_client_ended,
-    ClientLost: ProxyRequest._on_client_lost,
-    EndpointAppeared: ProxyRequest._on_endpoint_appeared,
-    PeerReady: ProxyRequest._on_peer_ready,
-    PeerUnreachable: ProxyRequest._on_peer_unreachable,
-    DeadlinePassed: ProxyRequest._on_deadline,
+    HeadReceived: Exchange._on_head,
+    DataReceived: Exchange._on_data,
+    TrailersReceived: Exchange._on_trailers,
+    StreamReset: Exchange._on_reset,
+    CreditReceived: Exchange._on_credit,
+    ClientReadable: Exchange._on_client_readable,
+    ClientDrained: Exchange._on_client_drained,
+    ClientEnded: Exchange._on_client_ended,
+    ClientLost: Exchange._on_client_lost,
+    EndpointAppeared: Exchange._on_endpoint_appeared,
+    PeerReady: Exchange._on_peer_ready,
+    PeerUnreachable: Exchange._on_peer_unreachable,
+    DeadlinePassed: Exchange._on_deadline,
 }

@@ -22,7 +22,7 @@ from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
 
 if TYPE_CHECKING:
-    from pico.actors.proxy_request import Client, ProxyRequest
+    from pico.actors.proxy_request import Client, Exchange
     from pico.observability.tracing import Traced, Tracing
     from pico.protocol.http import Failure, Request
 
@@ -111,51 +111,51 @@ class RequestServices:
             },
         )
 
-    def request_finished(self, request: Request, client: Client, actor: ProxyRequest, outcome: str, now: float) -> None:
+    def request_finished(self, request: Request, client: Client, exchange: Exchange, outcome: str, now: float) -> None:
         """The one place where a request is counted, kept for a while and logged."""
-        total_s = now - actor.began_at
-        upstream_id, peer_id = actor.gone_to
+        total_s = now - exchange.began_at
+        upstream_id, peer_id = exchange.gone_to
         self.metrics.request_finished(
-            request.method, actor.status, total_s, actor.upstream_s, actor.bytes_in, actor.bytes_out
+            request.method, exchange.status, total_s, exchange.upstream_s, exchange.bytes_in, exchange.bytes_out
         )
         self.recent.finished(
             now,
-            actor.request_id,
-            actor.endpoint_id,
+            exchange.request_id,
+            exchange.endpoint_id,
             client.host,
             request.method,
             request.target,
-            actor.status,
+            exchange.status,
             outcome,
             total_s,
-            actor.upstream_s,
-            actor.bytes_in,
-            actor.bytes_out,
+            exchange.upstream_s,
+            exchange.bytes_in,
+            exchange.bytes_out,
             upstream_id,
             peer_id,
-            actor.reason,
+            exchange.reason,
         )
-        if actor.traced is not None and self.tracing is not None:
+        if exchange.traced is not None and self.tracing is not None:
             self.tracing.ended(
-                actor.traced,
-                actor.status,
+                exchange.traced,
+                exchange.status,
                 outcome,
-                {"pico.endpoint": actor.endpoint_id, "pico.upstream": upstream_id, "pico.peer": peer_id},
+                {"pico.endpoint": exchange.endpoint_id, "pico.upstream": upstream_id, "pico.peer": peer_id},
             )
         if self.access_log.enabled:
             self.access_log.record(
-                actor.request_id,
+                exchange.request_id,
                 client.host,
                 client.scheme,
                 request.authority,
-                actor.endpoint_id,
+                exchange.endpoint_id,
                 request.method,
                 request.target,
-                actor.status,
-                actor.bytes_in,
-                actor.bytes_out,
+                exchange.status,
+                exchange.bytes_in,
+                exchange.bytes_out,
                 total_s,
-                actor.upstream_s,
+                exchange.upstream_s,
                 upstream_id,
                 peer_id,
                 outcome,

@@ -102,7 +102,7 @@ class ClientConnection:
             actor.run()
         finally:
             self._request = None
-        return actor.keep_alive and not self._lost
+        return actor.exchange.keep_alive and not self._lost
 
     def _next_request(self) -> Request | None:
         """The next head, or None when there will be none."""
@@ -261,7 +261,7 @@ class ClientConnection:
     @property
     def deadline(self) -> float:
         """When something is late: the request in progress, else the connection itself."""
-        return self._own_deadline if self._request is None else self._request.deadline
+        return self._own_deadline if self._request is None else self._request.exchange.deadline
 
     def deadline_passed(self, now: float) -> None:
         """The request is late; or the connection is idle, slow with its head, or lingering for too long."""

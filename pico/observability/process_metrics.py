@@ -22,7 +22,7 @@ from gevent.hub import get_hub
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from pico import is_compiled
+from pico.compiling import is_compiled
 
 __all__ = ["ProcessMetrics", "open_files"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pico.protocol.cluster import Standing
@@ -145,15 +146,13 @@ class Chance(Protocol):
         """At least 0 and below 1, each equally likely."""
 
 
+@dataclass(slots=True)
 class PeerChoice(Generic[P]):
     """A peer that has the endpoint, with so many upstreams."""
 
-    __slots__ = ("peer", "standing", "upstreams")
-
-    def __init__(self, peer: P, upstreams: int, standing: Standing = Standing.ROUTABLE) -> None:
-        self.peer = peer
-        self.upstreams = upstreams
-        self.standing = standing
+    peer: P
+    upstreams: int
+    standing: Standing = Standing.ROUTABLE
 
     @property
     def load(self) -> float:

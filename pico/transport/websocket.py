@@ -19,6 +19,7 @@ from enum import Enum
 from struct import Struct
 from typing import Final, Literal, NamedTuple
 
+from pico.compiling import plain_class
 from pico.config import WebSocketLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
 
@@ -97,6 +98,7 @@ class Message(NamedTuple):
 _new_tuple = tuple.__new__  # the generated constructor takes twice as long
 
 
+@plain_class
 class WebSocketViolation(RemoteProtocolError):
     """The peer broke the rules of frames; ``close_code`` is what to close with."""
 

@@ -183,7 +183,7 @@ def test_a_small_exchange_is_one_message_each_way_and_one_write():
     scene.tell(HeadReceived, OK, b"hello", True)
     assert scene.client.written.endswith(b"Content-Length: 5\r\n\r\nhello")
     assert scene.ended
-    assert scene.actor.keep_alive
+    assert scene.actor.exchange.keep_alive
 
 
 @covers("RPC-40")
@@ -239,11 +239,11 @@ def test_it_waits_for_an_endpoint_that_has_left_until_a_deadline():
     scene = Scene()
     scene.services.routes.publish("ep", LeastInFlight(()))
     scene.tell(StreamReset, ResetCode.LOST, True, "")
-    assert scene.actor.deadline == scene.clock.now() + 2.0
+    assert scene.actor.exchange.deadline == scene.clock.now() + 2.0
     scene.services.routes.publish("ep", LeastInFlight((Upstream("new"),)))
     scene.actor.on_receive(EndpointAppeared())
     assert not scene.ended
-    assert scene.actor.deadline == scene.clock.now() + scene.services.timers.response_head_s
+    assert scene.actor.exchange.deadline == scene.clock.now() + scene.services.timers.response_head_s
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_it_waits_for_an_endpoint_that_has_left_until_a_deadline():
 @covers("HTTP-62")
 def test_a_deadline_that_passes_names_what_was_late(request_bytes, seconds, code):
     scene = Scene(request_bytes)
-    assert scene.actor.deadline == scene.clock.now() + seconds
+    assert scene.actor.exchange.deadline == scene.clock.now() + seconds
     scene.actor.on_receive(DeadlinePassed(scene.clock.now() + seconds))
     assert scene.error() == code
     assert scene.log[-1] == ("reset", ResetCode.CANCELLED)
@@ -266,7 +266,7 @@ def test_a_body_that_comes_too_slowly_is_given_up_however_steadily_it_comes():
         scene.clock.advance(10.0)
         scene.client.reader.receive_data(b"x" * 2000)
         scene.actor.on_receive(ClientReadable())
-    assert scene.actor.deadline == 30.0
+    assert scene.actor.exchange.deadline == 30.0
     scene.actor.on_receive(DeadlinePassed(30.0))
     assert scene.error() == "body_timeout"
 
@@ -278,7 +278,7 @@ def test_a_body_that_is_fast_enough_may_take_its_time():
         scene.clock.advance(10.0)
         scene.client.reader.receive_data(b"x" * 10_000)
         scene.actor.on_receive(ClientReadable())
-    assert scene.actor.deadline == 60.0
+    assert scene.actor.exchange.deadline == 60.0
 
 
 @covers("HTTP-62")
@@ -290,7 +290,7 @@ def test_a_client_that_takes_some_bytes_is_slow_and_one_that_takes_none_is_stall
     scene.clock.advance(60.0)
     scene.actor.on_receive(DeadlinePassed(60.0))
     assert not scene.ended
-    assert scene.actor.deadline == 120.0
+    assert scene.actor.exchange.deadline == 120.0
     scene.actor.on_receive(DeadlinePassed(120.0))
     assert scene.client.aborted
     assert scene.ended
@@ -299,7 +299,7 @@ def test_a_client_that_takes_some_bytes_is_slow_and_one_that_takes_none_is_stall
 @covers("HTTP-62")
 def test_the_total_time_of_a_request_can_be_bounded():
     scene = Scene(timers=HttpTimers(request_total_s=5.0))
-    assert scene.actor.deadline == 5.0
+    assert scene.actor.exchange.deadline == 5.0
     scene.actor.on_receive(DeadlinePassed(5.0))
     assert scene.error() == "response_timeout"
 
@@ -318,7 +318,7 @@ def test_a_client_that_is_gone_gets_no_answer_and_its_stream_is_reset():
     scene.actor.on_receive(ClientLost())
     assert scene.client.written == b""
     assert scene.log[-1] == ("reset", ResetCode.CANCELLED)
-    assert scene.actor.status == 499
+    assert scene.actor.exchange.status == 499
 
 
 def test_nothing_happens_after_the_end():
@@ -338,7 +338,7 @@ def test_a_request_is_forwarded_with_the_endpoint_in_front_of_its_fields():
     scene = PeerScene()
     (head,) = scene.tunnels["a"].heads
     assert head.field_block.startswith(b"x-pico-endpoint: ep\r\nHost: ep.x\r\n")
-    assert scene.actor.gone_to == ("", "a")
+    assert scene.actor.exchange.gone_to == ("", "a")
     scene.peer_tells("a", HeadReceived, OK, b"hello", True)
     assert scene.ended
     assert scene.services.metrics.forwarded_out == 1
@@ -348,7 +348,7 @@ def test_a_request_is_forwarded_with_the_endpoint_in_front_of_its_fields():
 def test_a_request_waits_for_the_link_of_a_peer_and_then_goes_there():
     scene = PeerScene(POST + b"0123", linked="")
     assert scene.dials == [0.0]
-    assert scene.actor.deadline == 1.0
+    assert scene.actor.exchange.deadline == 1.0
     scene.client.reader.receive_data(b"456789")
     scene.actor.on_receive(ClientReadable())
     scene.peers["a"].opened(scene.tunnels["a"])
@@ -370,7 +370,7 @@ def test_a_peer_that_cannot_be_reached_is_passed_over_and_was_no_attempt(message
     scene.say("b")
     scene.actor.on_receive(message)
     assert scene.opened() == "b"
-    assert scene.actor._attempts == 1
+    assert scene.actor.exchange._attempts == 1
     assert not scene.peers["a"]._waiters
 
 
@@ -402,11 +402,11 @@ def test_a_peer_without_the_endpoint_is_no_attempt_and_may_get_the_request_when_
     for number in range(5):
         scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
         assert "ep" not in scene.view.places
-        assert scene.actor.deadline == 2.0  # it waits
+        assert scene.actor.exchange.deadline == 2.0  # it waits
         scene.say("a")
         scene.actor.on_receive(EndpointAppeared())
         assert len(scene.opened()) == number + 2
-    assert scene.actor._attempts == 1
+    assert scene.actor.exchange._attempts == 1
     assert not scene.ended
 
 
@@ -437,7 +437,7 @@ def test_an_owner_that_lost_the_endpoint_with_the_request_is_an_attempt(request_
     scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, False, "")
     assert scene.ended is ended
     assert "ep" not in scene.view.places
-    assert scene.actor._attempts == 1
+    assert scene.actor.exchange._attempts == 1
 
 
 @covers("ROUTING-7")
@@ -449,7 +449,7 @@ def test_an_endpoint_that_appears_in_vain_does_not_prolong_the_waiting():
     scene.peers["a"].closed(scene.tunnels["a"])
     scene.peers["a"].unreachable()
     scene.actor.on_receive(EndpointAppeared())
-    assert scene.actor.deadline == 2.0
+    assert scene.actor.exchange.deadline == 2.0
     scene.clock.advance(0.5)
     scene.actor.on_receive(DeadlinePassed(2.0))
     assert scene.error() == "endpoint_not_found"

@@ -12,7 +12,7 @@ from pico.actors import forwarding, proxy_request
 from pico.actors.endpoint_pool import EndpointPool, Endpoints
 from pico.actors.forwarding import Forwarding, Relay
 from pico.actors.messages import LinkChanged
-from pico.actors.proxy_request import ProxyRequest
+from pico.actors.proxy_request import Exchange
 from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.protocol.rpc import ResetCode
@@ -105,7 +105,7 @@ def end_early(node, _: bytes) -> None:
 
 
 SCENES = {
-    "on_start": (get, b"/"),
+    "begin": (get, b"/"),
     "_attempt": (get, b"/"),
     "_open": (get, b"/"),
     "_on_head": (get, b"/"),
@@ -131,8 +131,8 @@ def test_a_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch)
     with running_node() as node:
         agent = Agent(node, "ep", serve)
         with monkeypatch.context() as patch:
-            original = getattr(ProxyRequest, step)
-            patch.setattr(ProxyRequest, step, boom)
+            original = getattr(Exchange, step)
+            patch.setattr(Exchange, step, boom)
             for kind, handler in proxy_request._HANDLERS.items():
                 if handler is original:
                     patch.setitem(proxy_request._HANDLERS, kind, boom)
@@ -181,7 +181,7 @@ def forwarded(scene, target: bytes, owner, tables, step: str, monkeypatch) -> No
 @pytest.mark.parametrize("step", [*SCENES, "_forward", "_on_peer_ready"])
 def test_a_forwarded_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
     scene, target = SCENES.get(step, (get, b"/"))
-    forwarded(scene, target, ProxyRequest, [proxy_request._HANDLERS], step, monkeypatch)
+    forwarded(scene, target, Exchange, [proxy_request._HANDLERS], step, monkeypatch)
 
 
 def get_whole(node, target: bytes) -> None:
@@ -226,10 +226,10 @@ def test_a_half_that_fails_takes_both_streams_of_its_relay_with_it(step, scene, 
 @pytest.mark.parametrize(
     "owner, step",
     [
-        (ProxyRequest, "_go_elsewhere"),
-        (ProxyRequest, "_take_back"),
-        (ProxyRequest, "_detour"),
-        (ProxyRequest, "_wait_for_endpoint"),
+        (Exchange, "_go_elsewhere"),
+        (Exchange, "_take_back"),
+        (Exchange, "_detour"),
+        (Exchange, "_wait_for_endpoint"),
         (Relay, "_deny"),
         (Relay, "_refuse"),
     ],

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from pico import __version__, is_compiled
+from pico import __version__
 from pico.cli.bench.counters import instructions_are_counted, peak_rss_kib, reset_peak_rss
 from pico.cli.bench.memory import (
     UPSTREAMS_PER_ENDPOINT,
@@ -43,6 +43,7 @@ from pico.cli.bench.targets import (
     start_targets,
 )
 from pico.cli.command_line import UsageError
+from pico.compiling import is_compiled
 
 __all__ = ["USAGE", "run_bench"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from pico.compiling import plain_class
 from pico.errors import RemoteProtocolError
 from pico.protocol.http.failures import Failure
 from pico.protocol.http.request import Request
@@ -23,6 +24,7 @@ _USUAL_HOST = re.compile(
 ).fullmatch
 
 
+@plain_class
 class InvalidEndpoint(RemoteProtocolError):
     """What was given is not an endpoint ID; the text says why."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Final
 
+from pico.compiling import plain_class
 from pico.config import HttpLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
 from pico.protocol.http.failures import Failure, Rejected
@@ -49,6 +50,7 @@ _LENGTH_MAX: Final = 2**63 - 1
 _UPGRADE_BYTES_MAX: Final = 255
 
 
+@plain_class
 class RequestRejected(Rejected):
     """The client's bytes are not an acceptable request: answer with ``failure`` and close."""
 

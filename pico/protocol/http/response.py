@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Final
 
+from pico.compiling import plain_class
 from pico.config import HttpLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
 from pico.protocol.http.failures import Failure, Rejected
@@ -41,6 +42,7 @@ _HOST_LINE = re.compile(rb"(?<![^\n])[Hh][Oo][Ss][Tt]:[^\r]*+\r\n")
 _SENDS_CONTENT: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
+@plain_class
 class ResponseRejected(Rejected):
     """The service's bytes are not an acceptable response: the client gets ``failure``."""
 
