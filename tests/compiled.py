@@ -8,4 +8,5 @@ from pico.compiling import is_compiled
 
 __all__ = ["interpreted_only"]
 
-interpreted_only = pytest.mark.skipif(is_compiled(), reason="it replaces a method, and compiled code looks none up")
+REASON = "it replaces, copies or leaves out what compiled code counts on"
+interpreted_only = pytest.mark.skipif(is_compiled(), reason=REASON)

@@ -210,6 +210,7 @@ RELAY_SCENES = {
 }
 
 
+@interpreted_only
 @pytest.mark.parametrize("step", RELAY_SCENES)
 def test_a_relay_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
     scene, target = RELAY_SCENES[step]
@@ -217,6 +218,7 @@ def test_a_relay_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
     forwarded(scene, target, Relay, tables, step, monkeypatch)
 
 
+@interpreted_only
 @pytest.mark.parametrize("step", ["first", "flow", "add", "_send", "_take"])
 @pytest.mark.parametrize("scene, target", [(upload, b""), (get, b"/stream")])
 def test_a_half_that_fails_takes_both_streams_of_its_relay_with_it(step, scene, target, monkeypatch):
@@ -245,6 +247,7 @@ def test_a_fault_on_the_way_from_a_peer_without_the_endpoint_leaves_nothing_open
         assert other.forwarding.relays == 0
 
 
+@interpreted_only
 def test_a_link_whose_owner_fails_resets_the_stream_and_goes_on(monkeypatch):
     with running_nodes() as (entry, other):
         Agent(other.machine, "ep", serve)
@@ -255,6 +258,7 @@ def test_a_link_whose_owner_fails_resets_the_stream_and_goes_on(monkeypatch):
         assert len(entry.links["node-2"]) == 1
 
 
+@interpreted_only
 def test_a_link_that_cannot_be_built_is_not_kept():
     forwarding = Forwarding(None, None, 3)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):

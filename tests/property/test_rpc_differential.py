@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pico.errors import LocalProtocolError, RemoteProtocolError
+from tests.compiled import interpreted_only
 from tests.rpc_side import EngineSide, head_message, message, request_head, response_head, streaming_side
 from tests.rpc_slow import Broken, SlowSide, Value, agrees, encode
 from tests.rules import covers
@@ -161,6 +162,7 @@ def steps(draw: st.DrawFn) -> tuple[str, Any]:
 sequences = st.integers(1, 50).flatmap(lambda size: st.lists(steps(), min_size=size, max_size=size))
 
 
+@interpreted_only
 @covers("RPC-2", "RPC-12", "RPC-13", "RPC-14", "RPC-26", "RPC-27", "RPC-34", "RPC-37", "RPC-39", "RPC-40", "RPC-41")
 @covers("RPC-44", "RPC-45", "RPC-46", "RPC-49", "RPC-50", "RPC-51", "RPC-53")
 @given(sequences)
