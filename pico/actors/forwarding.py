@@ -216,7 +216,11 @@ class _Half:
         self.over = end
 
     def _take(self, size: int) -> bytes:
-        piece, self._waiting = self._waiting[:size], self._waiting[size:]
+        piece = self._waiting
+        if len(piece) > size:
+            piece, self._waiting = piece[:size], piece[size:]
+        else:
+            self._waiting = b""
         if piece and self._kept is not None:
             self._kept = self._kept + piece if len(self._kept) + len(piece) <= KEPT_BYTES_MAX else None
         return piece

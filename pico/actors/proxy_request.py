@@ -418,7 +418,11 @@ class Exchange:
             self._note_request_sent()
 
     def _take_pending(self, size: int) -> bytes:
-        data, self._pending = self._pending[:size], self._pending[size:]
+        data = self._pending
+        if len(data) > size:
+            data, self._pending = data[:size], data[size:]
+        else:
+            self._pending = b""
         if self._held is not None and data:
             self._held_bytes += len(data)
             if self._held_bytes > HELD_BYTES_MAX:
@@ -496,9 +500,9 @@ class Exchange:
         """Write with the framing of the client's hop; credit goes back when the client has taken it."""
         size = len(data)
         self.bytes_out += size
-        out = head
-        if size:
-            out = head + (encode_chunk(data) if self._framing is CHUNKED else data)
+        out = encode_chunk(data) if size and self._framing is CHUNKED else data
+        if head:  # else compiled code would copy what it adds nothing to
+            out = head + out
         if end and self._framing is CHUNKED:
             out += LAST_CHUNK
         client = self._client

@@ -141,7 +141,7 @@ class MessageReader:
         return data, end
 
     def _next_until_close(self) -> tuple[bytes, bool]:
-        data = self._buffer[self._at :]
+        data = self._buffer[self._at :] if self._at else self._buffer
         self._buffer, self._at = b"", 0
         self._check_empty(data)
         self._in_body = not self.at_eof

@@ -119,13 +119,13 @@ class StreamingEngine(RpcConnection):
         flags = 0 if stream.opened_here else RESPONSE
         size_max = self.limits.data_bytes_max
         header, size = encode_header(DATA_TYPE, stream.id, flags), len(data)
-        at = 0
+        at, view = 0, memoryview(data)  # a slice of the bytes themselves would be one more copy
         while size - at > size_max:  # RPC-35
-            self._send_on(stream, header + data[at : at + size_max])
+            self._send_on(stream, b"".join((header, view[at : at + size_max])))
             at += size_max
         if data or end:
             last = encode_header(DATA_TYPE, stream.id, flags | END) if end else header
-            self._send_on(stream, last + data[at:])
+            self._send_on(stream, b"".join((last, view[at:])))
         self._end_if_complete(stream)
 
     def send_trailers(self, stream: RpcStream, block: bytes) -> None:
