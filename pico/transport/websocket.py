@@ -45,9 +45,11 @@ def _mask_with_integers(data: bytes | bytearray | memoryview, mask: bytes) -> by
 
 _apply_mask: Callable[[bytes | bytearray | memoryview, bytes], bytes]
 try:
-    from websockets.speedups import apply_mask as _apply_mask
+    from websockets.speedups import apply_mask
 except ImportError:  # built without a C compiler
     _apply_mask = _mask_with_integers
+else:
+    _apply_mask = apply_mask
 
 
 def mask_implementation() -> str:
