@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from pico.config import TlsFiles
-from tests.system.processes import HOST, Node, Program, Programs, until
+from tests.system.processes import HOST, Node, Program, Programs, quiet_port, until
 
 __all__ = [
     "DEPLOY",
@@ -28,7 +28,6 @@ __all__ = [
     "Nginx",
     "NginxStream",
     "needed",
-    "quiet_port",
     "three_nodes",
     "until_one",
 ]
@@ -43,18 +42,6 @@ def needed(program: str) -> str:
     if path is None:
         pytest.skip(f"{program} is not installed")
     return path
-
-
-_ports = iter(random.sample(range(20_000, 32_000), 12_000))
-
-
-def quiet_port() -> int:
-    """Free, given once, and below those that the system gives to outgoing connections: so it stays free."""
-    for port in _ports:
-        with suppress(OSError), socket.socket() as tcp:
-            tcp.bind(("", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 def three_nodes(programs: Programs, *options: str) -> list[Node]:

@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.system.networks import HUB, Network, why_not
-from tests.system.processes import HOST, Agent, Node, Programs, answer_of, until
+from tests.system.processes import HOST, Agent, Node, Programs, answer_of, quiet_port, until
 from tests.system.tokens import TokenService
 
 LONG = pytest.mark.skipif(not os.environ.get("PICO_SYSTEM_LONG"), reason="long: set PICO_SYSTEM_LONG=1")
@@ -147,7 +146,7 @@ def check_tokens(tokens: TokenService, outcome: Outcome) -> None:
 
 
 def test_five_nodes_that_start_at_once_are_one_cluster(programs: Programs, tokens: TokenService) -> None:
-    ports = free_ports(5)
+    ports = [quiet_port() for _ in range(5)]
     everybody = "--join=" + ",".join(f"{HOST}:{port}" for port in ports)
     began = time.monotonic()
     nodes = [
@@ -164,14 +163,6 @@ def test_five_nodes_that_start_at_once_are_one_cluster(programs: Programs, token
     agent_of(programs, nodes[2:3], tokens)
     for node in nodes:
         until(lambda node=node: serves(node), "an answer")
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server((HOST, 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def test_a_node_is_restarted_under_its_name_within_a_second(programs: Programs, tokens: TokenService) -> None:
