@@ -48,7 +48,7 @@ $(COMPILED)/.built: setup.py setup.cfg pyproject.toml $(shell find pico -name '*
 
 .PHONY: compiled
 compiled: install $(COMPILED)/.built ## the hot path compiled, in build/compiled; without Python's headers plain Python
-	cp -R bench deploy docs spec tests Makefile *.md *.cfg *.toml *.ini setup.py LICENSE .coveragerc $(COMPILED)/
+	@cp -R bench deploy docs spec tests Makefile *.md *.cfg *.toml *.ini setup.py LICENSE .coveragerc $(COMPILED)/
 
 .PHONY: demo
 demo: install ## three nodes, an agent and a sample service; ARGS=--once exits when its requests are answered

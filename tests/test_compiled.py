@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import shutil
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +36,15 @@ MODULES = listed()
 def test_each_module_is_there_and_named_once() -> None:
     assert len(set(MODULES)) == len(MODULES)
     assert [name for name in MODULES if not (ROOT / name).is_file()] == []
+
+
+def test_a_wish_that_means_nothing_is_refused() -> None:
+    environment = os.environ | {"PICO_COMPILE": "maybe"}
+    said = subprocess.run(
+        [sys.executable, "setup.py", "--name"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert said.returncode == 1
+    assert said.stderr.strip() == "PICO_COMPILE is 'maybe', but only 0 and 1 mean something"
 
 
 @pytest.mark.skipif(
