@@ -72,7 +72,7 @@ class RpcLimits:
 
     head_bytes_max: int = 80 * KIB
     trailer_bytes_max: int = 16 * KIB
-    data_bytes_max: int = 64 * KIB
+    data_bytes_max: int = 128 * KIB
     window_bytes: int = 256 * KIB  # per stream and direction
     streams_max: int = 1024  # open at one time, opened by one side
     reason_bytes_max: int = 256
@@ -87,7 +87,7 @@ class RpcLimits:
 class WebSocketLimits:
     """What one WebSocket connection may send (``spec/tunnel.md``, Limits)."""
 
-    message_bytes_max: int = 160 * KIB  # 12-byte header + head + data with room to spare
+    message_bytes_max: int = 224 * KIB  # 12-byte header + head + data with room to spare
     fragments_max: int = 64
     close_s: float = 5.0  # from our close frame to the peer's
 

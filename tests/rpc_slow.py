@@ -30,7 +30,7 @@ CODES = {
 FLAGS = {"RESPONSE": 0x8000, "UNSUPPORTED": 0x4000, "END": 0x0001}
 LIMITS = {
     "window_bytes": 262_144,
-    "data_bytes_max": 65_536,
+    "data_bytes_max": 131_072,
     "head_bytes_max": 81_920,
     "trailer_bytes_max": 16_384,
     "reason_bytes_max": 256,

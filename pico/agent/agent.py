@@ -36,6 +36,7 @@ from pico.observability.metrics import AgentMetrics
 from pico.observability.probes import process_routes
 from pico.observability.traces import start_tracing
 from pico.protocol.http import Failure
+from pico.transport.allocator import keep_freed
 from pico.transport.clock import Clock, HubClock
 from pico.transport.deadlines import Deadlines
 from pico.transport.notify import Notifier
@@ -216,6 +217,7 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
     """
     notifier = Notifier.from_environment(os.environ, os.getpid())
     install_registry()
+    keep_freed()
     tracing = start_tracing(config.tracing, "pico-agent", socket.gethostname())
     agent = Agent(
         config,

@@ -61,6 +61,7 @@ from pico.observability.metrics import DURATION_BOUNDS_S, NodeMetrics
 from pico.observability.probes import process_routes
 from pico.observability.traces import start_tracing
 from pico.protocol.http import Failure
+from pico.transport.allocator import keep_freed
 from pico.transport.clock import Clock, HubClock
 from pico.transport.inherited import Inherited
 from pico.transport.notify import Notifier
@@ -479,6 +480,7 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
     system = System()
     system.inherited = Inherited.from_environment(os.environ, os.getpid())
     install_registry()
+    keep_freed()
     node_id = config.node_id or _made_up_name()
     tracing = start_tracing(config.tracing, "pico-node", node_id)
     node = Node(

@@ -1025,7 +1025,7 @@ def test_turns_go_on_where_they_stopped() -> None:
 
 @covers("RPC-45")
 def test_room_is_filled_but_not_far_exceeded() -> None:
-    side = opener()
+    side = opener(data_bytes_max=65_536)
     side.data("ours:1", "x" * 262_144)
     assert len(side.take_sent(100_000)) == 2
     assert len(side.take_sent()) == 2
@@ -1311,7 +1311,7 @@ def test_the_reason_of_goaway_is_read_leniently() -> None:
 
 
 def test_the_first_bytes_may_be_as_many_as_one_message_and_the_window_allow() -> None:
-    assert streaming_side().engine.first_bytes_max == 65_536
+    assert streaming_side().engine.first_bytes_max == 131_072
     assert streaming_side(window_bytes=7).engine.first_bytes_max == 7
     assert streaming_side(data_bytes_max=9).engine.first_bytes_max == 9
 
