@@ -91,8 +91,8 @@ def octets(value: int, size: int) -> bytes:
     return bytes(out)
 
 
-def text(raw: bytes) -> str:
-    return raw.decode("latin-1")
+def text(raw: bytes | memoryview) -> str:
+    return bytes(raw).decode("latin-1")
 
 
 def raw(string: str) -> bytes:

@@ -24,6 +24,7 @@ from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import UNKNOWN_LENGTH, RequestHead, ResponseHead
 from pico.protocol.routing import address_of, is_question, may_try_again
 from pico.protocol.rpc import (
+    BodyBytes,
     CreditReceived,
     DataReceived,
     HeadReceived,
@@ -143,7 +144,7 @@ class _Half:
         self._source_stream = source_stream
         self._sink: Multiplexer | None = None
         self._sink_stream: RpcStream | None = None
-        self._waiting = b""
+        self._waiting: BodyBytes = b""
         self._owed_bytes = 0  # at the end of what waits: their credit has not been given back
         self._ended = False
         self._trailers = b""
@@ -161,14 +162,14 @@ class _Half:
         """Whether all that has left could be sent again."""
         return self._kept is not None
 
-    def add(self, data: bytes, end: bool, trailers: bytes = b"") -> None:
+    def add(self, data: BodyBytes, end: bool, trailers: bytes = b"") -> None:
         """Something has come."""
-        self._waiting = self._waiting + data if self._waiting else data
+        self._waiting = b"".join((self._waiting, data)) if self._waiting else data
         self._owed_bytes += len(data)
         self._ended = end
         self._trailers = trailers
 
-    def first(self, size: int) -> tuple[bytes, bool]:
+    def first(self, size: int) -> tuple[BodyBytes, bool]:
         """What goes with the head that opens the stream."""
         piece = self._take(size)
         self.over = self._ended and not self._waiting and not self._trailers
@@ -194,7 +195,7 @@ class _Half:
     def rewind(self) -> None:
         """Begin anew, for another stream; only while ``may_repeat``."""
         assert self._kept is not None
-        self._waiting, self._kept = self._kept + self._waiting, b""
+        self._waiting, self._kept = b"".join((self._kept, self._waiting)), b""
         self._sink = self._sink_stream = None
         self.over = False
 
@@ -215,14 +216,14 @@ class _Half:
             sink.send_trailers(stream, self._trailers)
         self.over = end
 
-    def _take(self, size: int) -> bytes:
+    def _take(self, size: int) -> BodyBytes:
         piece = self._waiting
         if len(piece) > size:
             piece, self._waiting = piece[:size], piece[size:]
         else:
             self._waiting = b""
         if piece and self._kept is not None:
-            self._kept = self._kept + piece if len(self._kept) + len(piece) <= KEPT_BYTES_MAX else None
+            self._kept = b"".join((self._kept, piece)) if len(self._kept) + len(piece) <= KEPT_BYTES_MAX else None
         return piece
 
 
@@ -302,7 +303,7 @@ class Relay:
     def _on_request_trailers(self, event: TrailersReceived) -> None:
         self._pass_request(b"", True, event.block)
 
-    def _pass_request(self, data: bytes, end: bool, trailers: bytes = b"") -> None:
+    def _pass_request(self, data: BodyBytes, end: bool, trailers: bytes = b"") -> None:
         self._request.add(data, end, trailers)
         self._request.flow()
         self._finish_if_complete()
@@ -348,7 +349,7 @@ class Relay:
     def _on_response_trailers(self, event: TrailersReceived) -> None:
         self._pass_response(b"", True, event.block)
 
-    def _pass_response(self, data: bytes, end: bool, trailers: bytes = b"") -> None:
+    def _pass_response(self, data: BodyBytes, end: bool, trailers: bytes = b"") -> None:
         response = self._response
         if response is None:
             assert self._multiplexer is not None

@@ -52,6 +52,7 @@ from pico.protocol.http import (
 from pico.protocol.http.values import RequestHead
 from pico.protocol.routing import DETOURS_MAX, addressed, may_try_again
 from pico.protocol.rpc import (
+    BodyBytes,
     CreditReceived,
     DataReceived,
     HeadReceived,
@@ -92,7 +93,7 @@ class Client(Protocol):
     def trailer_block(self) -> bytes:
         """Trailers of the request, once its body has ended."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send, without blocking."""
 
     def read_body(self) -> tuple[bytes, bool]:
@@ -496,17 +497,15 @@ class Exchange:
         timers = self._services.timers
         return timers.upgrade_idle_s if self._switched else timers.response_idle_s
 
-    def _relay(self, head: bytes, data: bytes, end: bool) -> None:
+    def _relay(self, head: bytes, data: BodyBytes, end: bool) -> None:
         """Write with the framing of the client's hop; credit goes back when the client has taken it."""
         size = len(data)
         self.bytes_out += size
-        out = encode_chunk(data) if size and self._framing is CHUNKED else data
-        if head:  # else compiled code would copy what it adds nothing to
-            out = head + out
-        if end and self._framing is CHUNKED:
-            out += LAST_CHUNK
+        chunked = self._framing is CHUNKED
+        out: BodyBytes = encode_chunk(data) if size and chunked else data
+        end_of_body = LAST_CHUNK if end and chunked else b""
         client = self._client
-        client.write(out)
+        client.write(b"".join((head, out, end_of_body)) if head or end_of_body else out)
         self._uncredited += size
         if end:
             self._note_response_ended()

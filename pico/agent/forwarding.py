@@ -33,6 +33,7 @@ from pico.protocol.http import (
 )
 from pico.protocol.http.values import ResponseHead
 from pico.protocol.rpc import (
+    BodyBytes,
     CreditReceived,
     DataReceived,
     ResetCode,
@@ -219,18 +220,22 @@ class Exchange:
 
     # Towards the service.
 
-    def _write(self, head: bytes, body: bytes, end: bool) -> None:
+    def _write(self, head: bytes, body: BodyBytes, end: bool) -> None:
         connection = self._connection
         assert connection is not None
         stream = connection.stream
         if body:
             self._uncredited += len(body)
             self.bytes_in += len(body)
-            head += encode_chunk(body) if self._framing is CHUNKED else body
+            if self._framing is CHUNKED:
+                body = encode_chunk(body)
+        end_of_body = b""
         if end and self._framing is CHUNKED:
-            head += last_chunk(self._request_trailers) if self._request_trailers else LAST_CHUNK
-        if head:
-            stream.write(head)
+            end_of_body = last_chunk(self._request_trailers) if self._request_trailers else LAST_CHUNK
+        if head or end_of_body:
+            stream.write(b"".join((head, body, end_of_body)))
+        elif body:
+            stream.write(body)
         if end and self._switched:
             stream.half_close()
         if end and self._response_ended:

@@ -166,7 +166,7 @@ class ClientConnection:
         """Trailers of the request."""
         return self._reader.trailer_block
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send, without blocking."""
         self._stream.write(data)
 

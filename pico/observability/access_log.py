@@ -81,7 +81,8 @@ def cooperative_writer(fd: int) -> Write:
     def write(text: str) -> None:
         rest = text.encode("ascii", "backslashreplace")
         while rest:
-            rest = rest[tp_write(fd, rest) :]
+            written = tp_write(fd, rest)
+            rest = rest[written:]
 
     return write
 

@@ -75,7 +75,8 @@ class ChannelCodec:
         if _END not in frames:
             return [_new_tuple(Message, (BINARY, frame)) for frame in frames]
         self._closed = True
-        return [Message(BINARY, frame) for frame in frames[: frames.index(_END)]] + [_CLOSE]
+        whole = frames.index(_END)
+        return [Message(BINARY, frame) for frame in frames[:whole]] + [_CLOSE]
 
     def encode(self, *payloads: bytes) -> list[bytes]:
         """The buffers of so many messages; an empty one would close."""

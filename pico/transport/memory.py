@@ -72,7 +72,7 @@ class MemoryStream:
         self._paused = False
         self._schedule()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See ``Stream``."""
         if self.closed or self._error is not None:
             return

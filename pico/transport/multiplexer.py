@@ -19,6 +19,7 @@ from pico.protocol.channel import ChannelViolation
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc import (
     BaseEngine,
+    BodyBytes,
     GoawayReceived,
     PeerSilent,
     ResetCode,
@@ -146,7 +147,7 @@ class Multiplexer:
         """The engine, for snapshots and counters."""
         return self._engine
 
-    def open(self, head: RequestHead, data: bytes, end: bool, sink: Sink) -> RpcStream:
+    def open(self, head: RequestHead, data: BodyBytes, end: bool, sink: Sink) -> RpcStream:
         """Open a stream whose events go to ``sink``."""
         stream = self._engine.open(head, data, end, context=sink)
         self._schedule_flush()
@@ -157,7 +158,7 @@ class Multiplexer:
         self._engine.send_head(stream, head, data, end)
         self._schedule_flush()
 
-    def send_data(self, stream: RpcStream, data: bytes, end: bool = False) -> None:
+    def send_data(self, stream: RpcStream, data: BodyBytes, end: bool = False) -> None:
         """Send at most ``stream.credit`` body bytes."""
         self._engine.send_data(stream, data, end)
         self._schedule_flush()

@@ -102,7 +102,7 @@ class Stream(Protocol):
     def resume_reading(self) -> None:
         """Go on; nothing happens when reading is not paused."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send at once what can be sent and keep the rest; does nothing when closed.
 
         Raises ``LocalProtocolError`` after ``half_close``: those bytes would silently be missing.
@@ -147,6 +147,7 @@ def _scratch_of(hub: Any) -> memoryview:
     """Where the streams of one hub read into. Each takes its bytes out at once, so all of them need one such room.
 
     It spares every small read an allocation of the largest size, and lets large reads cost nothing while they are not.
+    Where one fills it another is likely to, and reads into room of its own: then it is the copy that would cost more.
     """
     scratch = _scratches.get(hub)
     if scratch is None:
@@ -168,6 +169,7 @@ class SocketStream:
         "_fin_wanted",
         "_flush_timer",
         "_loop",
+        "_much",
         "_paused",
         "_peer_ended",
         "_reader",
@@ -198,6 +200,7 @@ class SocketStream:
         self._flush_timer: Any = None
         self._unsent: deque[memoryview] | None = None
         self._error: ConnectionLost | None = None
+        self._much = False  # the last read brought all that it could
         self._paused = False
         self._peer_ended = False
         self._shut = False  # half-closed by us
@@ -238,16 +241,22 @@ class SocketStream:
             self._reader.start(self._on_readable)
 
     def _on_readable(self) -> None:
+        size_max = self.read_bytes_max
         try:
-            size = self._sock.recv_into(self._scratch, self.read_bytes_max)
+            if self._much:
+                data = self._sock.recv(size_max)
+            else:
+                size = self._sock.recv_into(self._scratch, size_max)
+                data = bytes(self._scratch[:size])
         except BlockingIOError:
             return
         except OSError as error:
             self._break(_lost(error))
             return
-        if size:
+        self._much = len(data) == size_max
+        if data:
             try:
-                self._receiver.received(bytes(self._scratch[:size]))  # type: ignore[union-attr] # the watcher runs only for a receiver
+                self._receiver.received(data)  # type: ignore[union-attr] # the watcher runs only for a receiver
             except BaseException as fault:
                 self._crashed(fault)
         else:
@@ -273,7 +282,7 @@ class SocketStream:
 
     # Writing.
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See ``Stream``."""
         if self._shut or self.closed:
             self._refuse_write()

@@ -294,7 +294,7 @@ class TlsStream:
         else:
             self._raw.resume_reading()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """See ``Stream``."""
         if self.closed or self._shut:
             if not self.closed and self._error is None:

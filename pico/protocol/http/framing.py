@@ -52,9 +52,9 @@ class Framing(Enum):
 NO_BODY, LENGTH, CHUNKED, CLOSE = Framing
 
 
-def encode_chunk(data: bytes) -> bytes:
+def encode_chunk(data: bytes | memoryview) -> bytes:
     """One chunk; ``data`` is not empty, because an empty chunk would be the last one."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    return b"".join((b"%x\r\n" % len(data), data, CRLF))
 
 
 def last_chunk(trailer_block: bytes = b"") -> bytes:

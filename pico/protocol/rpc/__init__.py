@@ -3,6 +3,7 @@
 from pico.protocol.rpc.base import BaseEngine
 from pico.protocol.rpc.connection import RpcSnapshot
 from pico.protocol.rpc.events import (
+    BodyBytes,
     CreditReceived,
     DataReceived,
     Event,
@@ -22,6 +23,7 @@ from pico.protocol.rpc.streaming import StreamingEngine
 __all__ = [
     "HALF",
     "BaseEngine",
+    "BodyBytes",
     "CreditReceived",
     "DataReceived",
     "Event",

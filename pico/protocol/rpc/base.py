@@ -22,7 +22,7 @@ from pico.protocol.http import (
 )
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc.connection import RpcConnection
-from pico.protocol.rpc.events import HeadReceived, StreamOpened, StreamReset, TrailersReceived
+from pico.protocol.rpc.events import BodyBytes, HeadReceived, StreamOpened, StreamReset, TrailersReceived
 from pico.protocol.rpc.failures import failure_of
 from pico.protocol.rpc.messages import HEADER_BYTES, RESPONSE, MessageType, ResetCode, encode_header
 from pico.protocol.rpc.states import BODY, ENDED, Input
@@ -62,7 +62,7 @@ class BaseEngine(RpcConnection):
 
     # What our side wants.
 
-    def open(self, head: RequestHead, data: bytes = b"", end: bool = False, *, context: Any = None) -> RpcStream:
+    def open(self, head: RequestHead, data: BodyBytes = b"", end: bool = False, *, context: Any = None) -> RpcStream:
         """Open a call; it leaves when its body is complete."""
         stream = self._open(context, self.limits.base_body_bytes_max + 1)
         assert isinstance(stream, BaseStream)
@@ -96,7 +96,7 @@ class BaseEngine(RpcConnection):
         stream.send_left = body_bytes_of(stream, head)
         self._gather(stream, data, end)
 
-    def send_data(self, stream: RpcStream, data: bytes, end: bool = False) -> None:
+    def send_data(self, stream: RpcStream, data: BodyBytes, end: bool = False) -> None:
         """Gather body bytes; ``end`` sends the message."""
         if stream.ended:
             return
@@ -129,7 +129,7 @@ class BaseEngine(RpcConnection):
         """Take no new calls; the base protocol cannot say so, they are answered with 503."""
         self.goaway_sent = True
 
-    def _gather(self, stream: BaseStream, data: bytes, end: bool) -> None:
+    def _gather(self, stream: BaseStream, data: BodyBytes, end: bool) -> None:
         if len(data) > stream.credit:
             raise LocalProtocolError(f"{len(data)} bytes may not be sent with a credit of {stream.credit}")
         stream.credit -= len(data)

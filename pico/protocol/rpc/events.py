@@ -13,6 +13,7 @@ from pico.protocol.rpc.messages import ResetCode
 from pico.protocol.rpc.stream import RpcStream
 
 __all__ = [
+    "BodyBytes",
     "CreditReceived",
     "DataReceived",
     "Event",
@@ -24,6 +25,10 @@ __all__ = [
     "StreamReset",
     "TrailersReceived",
 ]
+
+
+BodyBytes: TypeAlias = bytes | memoryview
+"""A piece of a body: its bytes, or where they are many a view of the message that brought them."""
 
 
 class StreamOpened(NamedTuple):
@@ -48,7 +53,7 @@ class DataReceived(NamedTuple):
     """Body bytes; the owner gives credit back with ``consumed`` once it has taken them."""
 
     stream: RpcStream
-    data: bytes
+    data: BodyBytes
     end: bool
 
 

@@ -104,7 +104,7 @@ class Reset(NamedTuple):
 encode_header = HEADER.pack
 
 
-def encode_request_head(id_: int, head: RequestHead, data: bytes, end: bool) -> bytes:
+def encode_request_head(id_: int, head: RequestHead, data: bytes | memoryview, end: bool) -> bytes:
     """One HEAD message that opens a stream."""
     method, target, block, length, upgrade = head
     return b"".join(

@@ -16,6 +16,7 @@ from pico.errors import LocalProtocolError, RemoteProtocolError
 from pico.protocol.http.values import RequestHead, ResponseHead, valid_field_block
 from pico.protocol.rpc.connection import RpcConnection
 from pico.protocol.rpc.events import (
+    BodyBytes,
     CreditReceived,
     DataReceived,
     HeadReceived,
@@ -45,6 +46,9 @@ from pico.protocol.rpc.stream import SWITCHING_PROTOCOLS, UNBOUNDED, RpcStream, 
 
 __all__ = ["StreamingEngine"]
 
+_VIEW_BYTES_MIN: Final = 4096
+"""From this length on a view of a message costs less than a copy of what it brings."""
+
 _GIVEN_HEAD: Final = Input.HEAD  # as in the table of states: looked up once
 _GIVEN_DATA: Final = Input.DATA
 
@@ -73,7 +77,7 @@ class StreamingEngine(RpcConnection):
 
     # What our side wants.
 
-    def open(self, head: RequestHead, data: bytes = b"", end: bool = False, *, context: Any = None) -> RpcStream:
+    def open(self, head: RequestHead, data: BodyBytes = b"", end: bool = False, *, context: Any = None) -> RpcStream:
         """Open a stream with a request head and the first body bytes.
 
         ``data`` is at most ``data_bytes_max`` and ``window_bytes`` long; ``end`` says that it is the whole body.
@@ -110,7 +114,7 @@ class StreamingEngine(RpcConnection):
         self._send_on(stream, encode_response_head(stream.id, head, data, end))
         self._end_if_complete(stream)
 
-    def send_data(self, stream: RpcStream, data: bytes, end: bool = False) -> None:
+    def send_data(self, stream: RpcStream, data: BodyBytes, end: bool = False) -> None:
         """Send body bytes, at most ``stream.credit`` of them; ``end`` ends our half."""
         if stream.ended:
             return
@@ -180,13 +184,13 @@ class StreamingEngine(RpcConnection):
         reason = message.encode("utf-8", "replace")[: self.limits.reason_bytes_max]
         self._send_control(encode_header(MessageType.GOAWAY, 0, 0) + reason)  # RPC-56
 
-    def _account_first(self, stream: RpcStream, data: bytes, end: bool) -> None:
+    def _account_first(self, stream: RpcStream, data: BodyBytes, end: bool) -> None:
         """Take account of the body bytes that go with a head, which are not cut into pieces."""
         if len(data) > self.limits.data_bytes_max:  # RPC-35
             raise LocalProtocolError(f"{len(data)} body bytes with a head, at most {self.limits.data_bytes_max}")
         self._account_sent(stream, data, end)
 
-    def _account_sent(self, stream: RpcStream, data: bytes, end: bool) -> None:
+    def _account_sent(self, stream: RpcStream, data: BodyBytes, end: bool) -> None:
         size = len(data)
         if size > stream.credit:  # RPC-39
             raise LocalProtocolError(f"{size} bytes may not be sent with a credit of {stream.credit}")
@@ -253,7 +257,8 @@ class StreamingEngine(RpcConnection):
         stream = self._receiving_stream(id_, flags)
         if stream is None:
             return
-        data = message[HEADER_BYTES:]
+        few = len(message) < _VIEW_BYTES_MIN
+        data: BodyBytes = message[HEADER_BYTES:] if few else memoryview(message)[HEADER_BYTES:]
         end = bool(flags & END)
         if len(data) > self.limits.data_bytes_max or not (data or end):  # RPC-35
             raise RemoteProtocolError(f"DATA: {len(data)} bytes in one message")
@@ -319,7 +324,7 @@ class StreamingEngine(RpcConnection):
             raise RemoteProtocolError(f"{given.name} may not follow on {stream!r}")
         stream.receiving = state
 
-    def _account_received(self, stream: RpcStream, data: bytes, end: bool) -> None:
+    def _account_received(self, stream: RpcStream, data: BodyBytes, end: bool) -> None:
         size = len(data)
         if size > stream.window_left:  # RPC-39
             raise RemoteProtocolError(f"{size} bytes with a credit of {stream.window_left}")
