@@ -23,7 +23,7 @@ from pico.transport.stream import Stream
 __all__ = ["BUFFER_BYTES_MAX", "ClientConnection"]
 
 BUFFER_BYTES_MAX: Final = 128 * 1024
-"""Bytes of a client that are held before its socket is no longer read."""
+"""Bytes of a client that are held before its socket is no longer read, and those of one read."""
 
 
 class ClientConnection:
@@ -62,6 +62,7 @@ class ClientConnection:
         self._services.deadlines.add(self)
         self._services.connections[self] = None
         try:
+            self._stream.read_bytes_max = BUFFER_BYTES_MAX  # a large body goes on in fewer and larger pieces
             self._stream.set_receiver(self)
             while self._serve_next():
                 pass
