@@ -126,7 +126,7 @@ class Exchange:
     _switched = False
     _response_ended = False
     _service_gone = False
-    _held = b""
+    _held: BodyBytes = b""  # a view, once it is cut
     _held_end = False
     _paused = False
 
@@ -331,7 +331,7 @@ class Exchange:
         else:
             self._hold(data, end)
 
-    def _send(self, data: bytes, end: bool) -> None:
+    def _send(self, data: BodyBytes, end: bool) -> None:
         last = end and not self._response_trailers
         if data or last:
             self._multiplexer.send_data(self._stream, data, last)
@@ -356,9 +356,10 @@ class Exchange:
     def _send_held(self) -> None:
         data, room = self._held, self._stream.credit
         if len(data) > room:
-            self._held = data[room:]
+            view = memoryview(data)
+            self._held = view[room:]
             if room:
-                self._send(data[:room], False)
+                self._send(view[:room], False)
             return
         connection, end = self._connection, self._held_end
         self._held = b""
