@@ -503,9 +503,12 @@ class Exchange:
         self.bytes_out += size
         chunked = self._framing is CHUNKED
         out: BodyBytes = encode_chunk(data) if size and chunked else data
-        end_of_body = LAST_CHUNK if end and chunked else b""
+        if head:  # else compiled code would copy what it adds nothing to
+            out = head + out
+        if end and chunked:
+            out = b"".join((out, LAST_CHUNK))
         client = self._client
-        client.write(b"".join((head, out, end_of_body)) if head or end_of_body else out)
+        client.write(out)
         self._uncredited += size
         if end:
             self._note_response_ended()

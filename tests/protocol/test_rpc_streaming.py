@@ -9,7 +9,7 @@ import pytest
 from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
 from pico.protocol.http.values import RequestHead, ResponseHead
-from pico.protocol.rpc import PeerSilent, ResetCode, StreamingEngine
+from pico.protocol.rpc import DataReceived, PeerSilent, ResetCode, StreamingEngine
 from tests.rpc_side import EngineSide, Pair, head_message, message, request_head, response_head, streaming_side
 from tests.rpc_slow import Value, encode, octets
 from tests.rules import covers
@@ -878,6 +878,26 @@ def test_an_open_that_is_refused_to_the_caller_leaves_nothing_behind(body: str, 
         side.open(request_head(body_length=4), body, end)
     assert side.engine.open_streams == 0
     assert not side.engine.has_outgoing
+
+
+@covers("RPC-33")
+@pytest.mark.parametrize("size", [1, 4083, 4084, 4085, 131_072])
+def test_body_bytes_arrive_whole_whether_they_are_copied_or_a_view_of_their_message(size: int) -> None:
+    side, body = acceptor(), bytes(index % 251 for index in range(size))
+    side.take_events()
+    side.receive(encode(message("DATA", 1, body=body.decode("latin-1"))))
+    (event,) = side.engine.events()
+    assert isinstance(event, DataReceived)
+    assert event.data == body
+    assert len(event.data) == size
+    assert isinstance(event.data, memoryview) == (size >= 4084), "a view keeps a small message alive for nothing"
+
+
+@covers("RPC-33", "RPC-35")
+def test_a_view_can_be_sent_on_as_it_is() -> None:
+    side = opener(data_bytes_max=3)
+    side.engine.send_data(side.streams["ours:1"], memoryview(b"-abcdefg-")[1:8], True)
+    assert [(sent["body"], sent["flags"]) for sent in side.take_sent()] == [("abc", []), ("def", []), ("g", ["END"])]
 
 
 @covers("RPC-39")

@@ -340,3 +340,35 @@ def test_many_connections_leave_nothing() -> None:
     assert open_files() == files
     gc.collect()
     assert not any(isinstance(thing, SocketStream) and not thing.closed for thing in gc.get_objects())
+
+
+def test_reads_that_fill_their_room_and_others_bring_the_same_bytes() -> None:
+    near, far = tcp_sockets()
+    stream = SocketStream(near)
+    stream.read_bytes_max = 1000
+    seen = Recorder(stream)
+    sent = b""
+    for turn, size in enumerate((10, 1000, 1000, 2500, 999, 1, 1000)):
+        piece = bytes([turn]) * size
+        far.sendall(piece)
+        sent += piece
+        assert seen.wait_for_bytes(len(sent)) == sent
+    stream.close()
+    far.close()
+
+
+@pytest.mark.parametrize("size", [999, 1000])
+@pytest.mark.parametrize("fate", ["ended", "lost"])
+def test_the_end_and_a_reset_are_seen_after_a_read_of_either_kind(size: int, fate: str) -> None:
+    near, far = tcp_sockets()
+    stream = SocketStream(near)
+    stream.read_bytes_max = 1000
+    seen = Recorder(stream)
+    far.sendall(bytes(size))
+    seen.wait_for_bytes(size)
+    if fate == "lost":
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+    seen.wait_for(fate)
+    assert seen.events == ["received", fate]
+    stream.close()
