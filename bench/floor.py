@@ -33,6 +33,8 @@ Options:
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import socket
 import struct
@@ -417,6 +419,14 @@ class Agent:
             del self._busy[service.client]
 
 
+def keep_freed() -> None:
+    """Have glibc keep what is freed: else a run is cheap or dear by how the end of the heap happens to lie."""
+    with contextlib.suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 16 << 20)  # M_TRIM_THRESHOLD
+        mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
+
+
 def nothing() -> None:
     """What is called where nobody minds."""
 
@@ -453,6 +463,7 @@ def main() -> None:
         role = Node(int(arguments["--client-port"]), int(arguments["--agent-port"]), style)
     else:
         role = Agent(address_of(arguments["--server"]), address_of(arguments["--service"]), style)
+    keep_freed()
     gc.freeze()
     gevent.wait([gevent.spawn(run_for_ever, role)])
 

@@ -72,6 +72,11 @@ class MemoryStream:
         self._paused = False
         self._schedule()
 
+    @property
+    def more_waits(self) -> bool:
+        """See ``Stream``."""
+        return bool(self._inbox)
+
     def write(self, data: bytes | memoryview) -> None:
         """See ``Stream``."""
         if self.closed or self._error is not None:

@@ -76,9 +76,11 @@ class Multiplexer:
         "_close_timer",
         "_closing",
         "_codec",
+        "_deferred",
         "_ended",
         "_engine",
         "_flush_scheduled",
+        "_much",
         "_owner",
         "_paused",
         "_stream",
@@ -102,6 +104,8 @@ class Multiplexer:
         self._clock = clock
         self._owner = owner
         self._flush_scheduled = False
+        self._much = False  # the last read brought all that it could
+        self._deferred = False  # control messages wait for what the next read causes
         self._paused = False
         self._closing = ""  # why our close frame was sent
         self._ended = False
@@ -205,6 +209,7 @@ class Multiplexer:
     def received(self, data: bytes) -> None:
         """Bytes from the peer."""
         self.bytes_received += len(data)
+        self._much = len(data) >= READ_BYTES_MAX
         now = self._clock.now()
         try:
             for kind, payload in self._codec.receive_data(data):
@@ -296,6 +301,10 @@ class Multiplexer:
     def _flush(self) -> None:
         self._flush_scheduled = False
         engine, stream = self._engine, self._stream
+        if self._much and self._may_defer():
+            self._deferred = True
+            return
+        self._deferred = False
         while engine.has_outgoing and not stream.unsent_bytes and not self._ended and not self._closing:
             buffers = self._codec.encode(*engine.outgoing(FLUSH_BYTES))
             self.bytes_sent += sum(map(len, buffers))
@@ -303,6 +312,12 @@ class Multiplexer:
         self._regulate_reading()
         if engine.has_events:
             self._pump()
+
+    def _may_defer(self) -> bool:
+        """Whether credit may wait for the credit that the next read causes: one send for both costs half."""
+        if self._deferred or self._paused or self._ended or self._closing:
+            return False
+        return self._engine.has_only_control and self._stream.more_waits
 
     def _regulate_reading(self) -> None:
         paused = not self._engine.wants_reading  # RPC-47

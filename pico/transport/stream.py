@@ -18,8 +18,10 @@ from __future__ import annotations
 import _socket
 import logging
 from collections import deque
+from fcntl import ioctl
 from itertools import islice
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
+from termios import FIONREAD
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -45,6 +47,7 @@ LAST_READS_MAX: Final = 64  # what is left to read of a connection that was rese
 FLUSH_S: Final = 5.0
 """How long a closed stream tries to get rid of what is unsent."""
 
+_INT_BYTES: Final = 4
 _READ: Final = 1  # events of the loop
 _WRITE: Final = 2
 _RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # struct linger: on, no time
@@ -86,6 +89,10 @@ class Stream(Protocol):
     @property
     def closed(self) -> bool:
         """Closed, aborted or lost; writing does nothing any more."""
+
+    @property
+    def more_waits(self) -> bool:
+        """Whether it is certain that more can be received at once, unless reading is paused."""
 
     read_bytes_max: int
     """What one turn of the hub may bring. The owner may raise it to ``READ_BYTES_MAX``."""
@@ -211,6 +218,15 @@ class SocketStream:
         self.peer_host, self.peer_port = _prepare(self._sock, peer)
 
     # Reading.
+
+    @property
+    def more_waits(self) -> bool:
+        """See ``Stream``."""
+        if self._error is not None or self.closed or self._peer_ended:
+            return False
+        size = bytearray(_INT_BYTES)
+        ioctl(self._sock.fileno(), FIONREAD, size)
+        return any(size)
 
     def set_receiver(self, receiver: Receiver | None) -> None:
         """See ``Stream``."""

@@ -247,6 +247,11 @@ class TlsStream:
         self._raw.read_bytes_max = size
 
     @property
+    def more_waits(self) -> bool:
+        """See ``Stream``: nobody can say, what waits may be no more than a part of a record."""
+        return False
+
+    @property
     def peer_host(self) -> str:
         """See ``Stream``."""
         return self._raw.peer_host

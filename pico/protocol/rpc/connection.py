@@ -272,6 +272,11 @@ class RpcConnection:
         return bool(self._control or self._ring)
 
     @property
+    def has_only_control(self) -> bool:
+        """Whether control messages are all that ``outgoing`` has to give, or there is nothing."""
+        return not self._ring
+
+    @property
     def wants_reading(self) -> bool:
         """False while the peer must first take the answers that it caused (RPC-47)."""
         return self._control_bytes <= self.limits.control_bytes_max
