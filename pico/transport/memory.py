@@ -75,7 +75,7 @@ class MemoryStream:
     @property
     def more_waits(self) -> bool:
         """See ``Stream``."""
-        return bool(self._inbox)
+        return bool(self._inbox) and self._error is None
 
     def write(self, data: bytes | memoryview) -> None:
         """See ``Stream``."""

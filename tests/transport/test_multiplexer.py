@@ -16,10 +16,11 @@ from pico.protocol.rpc import (
     StreamOpened,
     StreamReset,
 )
-from pico.protocol.rpc.messages import HEADER
+from pico.protocol.rpc.messages import DATA_TYPE, HEADER, decode_window, encode_header, encode_request_head
 from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
 from pico.transport.multiplexer import GRACE_S, Multiplexer
+from pico.transport.stream import READ_BYTES_MAX
 from pico.transport.websocket import Kind, WebSocketCodec
 from tests.compiled import interpreted_only
 from tests.rules import covers
@@ -71,10 +72,11 @@ class Pair:
 class Wire:
     """One multiplexer, and a peer that is a test: frames in, frames out."""
 
-    def __init__(self, limits: RpcLimits | None = None) -> None:
+    def __init__(self, limits: RpcLimits | None = None, capacity_bytes: int = 4096) -> None:
         self.clock, self.owner = ManualClock(), Owner()
-        near, self.far = memory_pair(self.clock, capacity_bytes=4096)
+        near, self.far = memory_pair(self.clock, capacity_bytes=capacity_bytes)
         self.near = near
+        self.reads = 0
         self.codec = WebSocketCodec("client", WebSocketLimits())
         self.got: list = []
         engine = StreamingEngine(limits or RpcLimits(), now=0.0)
@@ -84,6 +86,7 @@ class Wire:
         self.clock.advance()
 
     def received(self, data: bytes) -> None:
+        self.reads += 1
         self.got.extend(self.codec.receive_data(data))
 
     def ended(self) -> None:
@@ -134,6 +137,55 @@ def test_what_is_queued_in_one_turn_leaves_in_one_write(monkeypatch):
     pair.clock.advance()
     assert len(writes) == 1
     assert len(pair.owners[1].opened) == 10
+
+
+def uploads(wire: Wire, sizes: list[int]) -> bytes:
+    """A request for each size, whose body is as long; each is taken as it comes."""
+
+    def sink(event: DataReceived) -> None:
+        wire.mux.consumed(event.stream, len(event.data))
+
+    wire.owner.sink = sink
+    messages: list[bytes] = []
+    for number, size in enumerate(sizes, 1):
+        messages.append(encode_request_head(number, PUT, b"", False))
+        for at in range(0, size, 64 * 1024):
+            messages.append(encode_header(DATA_TYPE, number, 0) + bytes(min(64 * 1024, size - at)))
+    return b"".join(wire.codec.encode(*messages))
+
+
+def credit(wire: Wire) -> int:
+    return sum(decode_window(message.payload) for message in wire.got)
+
+
+@covers("RPC-40")
+def test_credit_waits_for_that_of_the_next_read_where_more_is_there_already():
+    wire = Wire(capacity_bytes=16 * READ_BYTES_MAX)
+    window = RpcLimits().window_bytes
+    sent = uploads(wire, [window] * 8)
+    wire.send(sent)
+    reads = len(sent) // READ_BYTES_MAX + 1
+    for _ in range(4 * reads):
+        wire.clock.advance()
+    assert credit(wire) == 8 * window
+    assert reads == 9
+    assert wire.reads <= reads // 3, "as many sends as if none had waited"
+
+
+@covers("RPC-40")
+def test_credit_waits_for_no_read_that_may_not_come():
+    wire = Wire(capacity_bytes=16 * READ_BYTES_MAX)
+    size = READ_BYTES_MAX - 1000
+    sent = uploads(wire, [size])
+    while (left := READ_BYTES_MAX - len(sent)) > 262:
+        sent += wire.codec.encode_ping(bytes(125))
+    sent += wire.codec.encode_ping(bytes(left // 2 - 6)) + wire.codec.encode_ping(bytes(left - left // 2 - 6))
+    assert len(sent) == READ_BYTES_MAX, "one read takes all, and it fills its room"
+    wire.send(sent)
+    for _ in range(4):
+        wire.clock.advance()
+    wire.got = [message for message in wire.got if message.kind is Kind.BINARY]
+    assert credit(wire) > size - RpcLimits().window_bytes // 4
 
 
 @covers("RPC-43", "RPC-44")

@@ -372,3 +372,22 @@ def test_the_end_and_a_reset_are_seen_after_a_read_of_either_kind(size: int, fat
     seen.wait_for(fate)
     assert seen.events == ["received", fate]
     stream.close()
+
+
+def test_it_says_whether_more_can_be_received_at_once() -> None:
+    near, far = tcp_sockets()
+    stream = SocketStream(near)
+    assert not stream.more_waits
+    far.sendall(b"four")
+    seen = Recorder()
+    stream.read_bytes_max = 3
+    said = []
+    seen.on_received = lambda data: said.append(stream.more_waits)
+    stream.set_receiver(seen)
+    assert seen.wait_for_bytes(4) == b"four"
+    assert said == [True, False]
+    far.close()
+    seen.wait_for("ended")
+    assert not stream.more_waits, "the end is nothing to receive"
+    stream.close()
+    assert not stream.more_waits
