@@ -192,6 +192,7 @@ class Multiplexer:
         """Begin the closing handshake; the connection ends when the peer answers or a deadline passes."""
         if self._ended or self._closing:
             return
+        self._deferred = True  # for long enough: what waits must leave now
         self._flush()
         self._closing = reason or f"closed with {code}"
         self._stream.write(self._codec.encode_close(code, reason))

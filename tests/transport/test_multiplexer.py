@@ -188,6 +188,26 @@ def test_credit_waits_for_no_read_that_may_not_come():
     assert credit(wire) > size - RpcLimits().window_bytes // 4
 
 
+@covers("RPC-40", "RPC-56")
+def test_what_waits_for_the_next_read_leaves_before_the_connection_is_closed():
+    wire = Wire(capacity_bytes=16 * READ_BYTES_MAX)
+    sent = uploads(wire, [RpcLimits().window_bytes] * 8)
+    take = wire.owner.sink
+
+    def sink(event: DataReceived) -> None:
+        take(event)
+        wire.mux.goaway("enough")
+        wire.mux.close()
+
+    wire.owner.sink = sink
+    wire.send(sent)
+    for _ in range(20):
+        wire.clock.advance()
+    kinds = [message.kind for message in wire.got]
+    assert kinds[-1] is Kind.CLOSE
+    assert b"enough" in [message.payload[HEADER.size :] for message in wire.got]
+
+
 @covers("RPC-43", "RPC-44")
 def test_a_peer_that_reads_nothing_makes_us_hold_no_more_than_windows_and_one_flush():
     pair = Pair(capacity_bytes=4096)
