@@ -80,7 +80,6 @@ class Multiplexer:
         "_ended",
         "_engine",
         "_flush_scheduled",
-        "_much",
         "_owner",
         "_paused",
         "_stream",
@@ -104,7 +103,6 @@ class Multiplexer:
         self._clock = clock
         self._owner = owner
         self._flush_scheduled = False
-        self._much = False  # the last read brought all that it could
         self._deferred = False  # control messages wait for what the next read causes
         self._paused = False
         self._closing = ""  # why our close frame was sent
@@ -192,7 +190,7 @@ class Multiplexer:
         """Begin the closing handshake; the connection ends when the peer answers or a deadline passes."""
         if self._ended or self._closing:
             return
-        self._deferred = True  # for long enough: what waits must leave now
+        self._deferred = True  # as often as may be: what waits must leave now
         self._flush()
         self._closing = reason or f"closed with {code}"
         self._stream.write(self._codec.encode_close(code, reason))
@@ -210,7 +208,6 @@ class Multiplexer:
     def received(self, data: bytes) -> None:
         """Bytes from the peer."""
         self.bytes_received += len(data)
-        self._much = len(data) >= READ_BYTES_MAX
         now = self._clock.now()
         try:
             for kind, payload in self._codec.receive_data(data):
@@ -302,7 +299,7 @@ class Multiplexer:
     def _flush(self) -> None:
         self._flush_scheduled = False
         engine, stream = self._engine, self._stream
-        if self._much and self._may_defer():
+        if self._may_defer():
             self._deferred = True
             return
         self._deferred = False

@@ -221,8 +221,8 @@ class SocketStream:
 
     @property
     def more_waits(self) -> bool:
-        """See ``Stream``."""
-        if self._error is not None or self.closed or self._peer_ended:
+        """See ``Stream``. The system is asked only where the last read says that it is likely."""
+        if not self._much or self._error is not None or self.closed or self._peer_ended:
             return False
         size = bytearray(_INT_BYTES)
         ioctl(self._sock.fileno(), FIONREAD, size)
