@@ -28,6 +28,7 @@ from pico.protocol.rpc import (
     StreamReset,
     TrailersReceived,
 )
+from pico.protocol.rpc.messages import Encoded
 from tests import rpc_slow
 from tests.rpc_slow import Value
 
@@ -45,6 +46,11 @@ def response_head(
     status: int = 200, reason: str = "OK", block: str = "", body_length: int = -1, upgrade: str = ""
 ) -> Value:
     return {"status": status, "reason": reason, "block": block, "body_length": body_length, "upgrade": upgrade}
+
+
+def whole(sent: Encoded) -> bytes:
+    """The bytes of a message that an engine has given to be sent."""
+    return sent if isinstance(sent, bytes) else b"".join(sent)
 
 
 def message(type_: str | int, ident: int, *flags: str, **more: Any) -> Value:
@@ -134,7 +140,7 @@ class EngineSide:
 
     def take_sent(self, bytes_max: int = EVERYTHING) -> list[Value]:
         """Messages that leave now, decoded by the slow decoder."""
-        return [rpc_slow.decode(sent) for sent in self.engine.outgoing(bytes_max)]
+        return [rpc_slow.decode(whole(sent)) for sent in self.engine.outgoing(bytes_max)]
 
     def take_events(self) -> list[Value]:
         return [self._plain(event) for event in self.engine.events()]
@@ -183,7 +189,7 @@ class Pair:
 
     def post(self, who: int, bytes_max: int = EVERYTHING) -> list[bytes]:
         """Put what a side has to send on the wire."""
-        messages = [] if self.cut else self.sides[who].engine.outgoing(bytes_max)
+        messages = [] if self.cut else [whole(sent) for sent in self.sides[who].engine.outgoing(bytes_max)]
         self.wires[1 - who].extend(messages)
         return messages
 

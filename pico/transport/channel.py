@@ -6,6 +6,7 @@ WebSocket messages, so that the same multiplexer drives both. Refuses to know: w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from pico.config import ChannelLimits
@@ -13,7 +14,7 @@ from pico.errors import ConnectionLost, LocalProtocolError, PicoError, Transport
 from pico.protocol.channel import Channel, Frames, Handshake
 from pico.transport.clock import Clock
 from pico.transport.stream import BlockingReader, Stream
-from pico.transport.websocket import BINARY, Kind, Message
+from pico.transport.websocket import BINARY, Kind, Message, Payload
 
 __all__ = ["ChannelCodec", "shake_hands"]
 
@@ -78,10 +79,10 @@ class ChannelCodec:
         whole = frames.index(_END)
         return [Message(BINARY, frame) for frame in frames[:whole]] + [_CLOSE]
 
-    def encode(self, *payloads: bytes) -> list[bytes]:
+    def encode(self, *payloads: Payload) -> Sequence[bytes | memoryview]:
         """The buffers of so many messages; an empty one would close."""
         assert all(payloads), "a message without a byte"
-        return self._frames.encode(*payloads)
+        return self._frames.encode(*(one if isinstance(one, bytes) else b"".join(one) for one in payloads))
 
     def encode_close(self, code: int = 1000, reason: str = "") -> bytes:
         """The end of what we send; a channel says neither code nor reason."""

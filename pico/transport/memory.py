@@ -10,7 +10,7 @@ been delivered.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pico.errors import ConnectionLost, LocalProtocolError
@@ -90,7 +90,7 @@ class MemoryStream:
             self.unsent_bytes += len(data)
             self._push()
 
-    def writev(self, buffers: list[bytes]) -> None:
+    def writev(self, buffers: Sequence[bytes | memoryview]) -> None:
         """See ``Stream``."""
         self.write(b"".join(buffers))
 

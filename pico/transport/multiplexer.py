@@ -47,6 +47,9 @@ need not be started again for an answer that came as fast as that, and an idle c
 FLUSH_BYTES: Final = 128 * 1024
 """Messages that are handed to the byte stream at a time; control messages wait for no more than this."""
 
+DEFERRALS_MAX: Final = 3
+"""Reads that credit waits for, one after the other, while it is certain that the next one will bring something."""
+
 CLOSE_NORMAL: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
 CLOSE_PROTOCOL_ERROR: Final = 1002
@@ -76,7 +79,7 @@ class Multiplexer:
         "_close_timer",
         "_closing",
         "_codec",
-        "_deferred",
+        "_deferrals",
         "_ended",
         "_engine",
         "_flush_scheduled",
@@ -103,7 +106,7 @@ class Multiplexer:
         self._clock = clock
         self._owner = owner
         self._flush_scheduled = False
-        self._deferred = False  # control messages wait for what the next read causes
+        self._deferrals = 0  # reads that control messages have waited for
         self._paused = False
         self._closing = ""  # why our close frame was sent
         self._ended = False
@@ -190,7 +193,7 @@ class Multiplexer:
         """Begin the closing handshake; the connection ends when the peer answers or a deadline passes."""
         if self._ended or self._closing:
             return
-        self._deferred = True  # as often as may be: what waits must leave now
+        self._deferrals = DEFERRALS_MAX  # what waits must leave now
         self._flush()
         self._closing = reason or f"closed with {code}"
         self._stream.write(self._codec.encode_close(code, reason))
@@ -300,9 +303,9 @@ class Multiplexer:
         self._flush_scheduled = False
         engine, stream = self._engine, self._stream
         if self._may_defer():
-            self._deferred = True
+            self._deferrals += 1
             return
-        self._deferred = False
+        self._deferrals = 0
         while engine.has_outgoing and not stream.unsent_bytes and not self._ended and not self._closing:
             buffers = self._codec.encode(*engine.outgoing(FLUSH_BYTES))
             self.bytes_sent += sum(map(len, buffers))
@@ -313,7 +316,7 @@ class Multiplexer:
 
     def _may_defer(self) -> bool:
         """Whether credit may wait for the credit that the next read causes: one send for both costs half."""
-        if self._deferred or self._paused or self._ended or self._closing:
+        if self._deferrals >= DEFERRALS_MAX or self._paused or self._ended or self._closing:
             return False
         return self._engine.has_only_control and self._stream.more_waits
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import _socket
 import logging
 from collections import deque
+from collections.abc import Sequence
 from fcntl import ioctl
 from itertools import islice
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
@@ -115,7 +116,7 @@ class Stream(Protocol):
         Raises ``LocalProtocolError`` after ``half_close``: those bytes would silently be missing.
         """
 
-    def writev(self, buffers: list[bytes]) -> None:
+    def writev(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Send several buffers as one ``write`` would send them joined."""
 
     def half_close(self) -> None:
@@ -315,20 +316,36 @@ class SocketStream:
             if sent < len(data):
                 self._keep(memoryview(data)[sent:])
 
-    def writev(self, buffers: list[bytes]) -> None:
+    def writev(self, buffers: Sequence[bytes | memoryview]) -> None:
         """See ``Stream``."""
-        if self._unsent or sum(map(len, buffers)) >= JOIN_BYTES_MAX:
-            if self._shut or self.closed:
-                self._refuse_write()
-                return
-            idle = not self._unsent
-            for buffer in buffers:
-                if buffer:
-                    self._keep(memoryview(buffer), watch=False)
-            if idle:
-                self._send_unsent()
-        else:
+        size = sum(map(len, buffers))
+        if size < JOIN_BYTES_MAX:
             self.write(b"".join(buffers))
+        elif self._shut or self.closed:
+            self._refuse_write()
+        elif self._unsent:
+            self._keep_all(buffers)
+        else:
+            self._send_all(buffers, size)
+
+    def _send_all(self, buffers: Sequence[bytes | memoryview], size: int) -> None:
+        try:
+            sent = self._sock.sendmsg(buffers[:BUFFERS_MAX])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._write_failed(error)
+            return
+        if sent < size:
+            self._keep_all(buffers, sent)
+
+    def _keep_all(self, buffers: Sequence[bytes | memoryview], sent: int = 0) -> None:
+        """Keep what comes behind the first ``sent`` bytes."""
+        for buffer in buffers:
+            if sent < len(buffer):
+                self._keep(memoryview(buffer)[sent:], watch=False)
+            sent = max(0, sent - len(buffer))
+        self._watch_writing()
 
     def half_close(self) -> None:
         """See ``Stream``."""

@@ -13,6 +13,7 @@ the stream beneath has not sent. What is held here is at most what one read brou
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -317,7 +318,7 @@ class TlsStream:
             return
         self._raw.writev(records)
 
-    def writev(self, buffers: list[bytes]) -> None:
+    def writev(self, buffers: Sequence[bytes | memoryview]) -> None:
         """See ``Stream``."""
         self.write(b"".join(buffers))
 

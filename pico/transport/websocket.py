@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator
 from enum import Enum
 from struct import Struct
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pico.compiling import plain_class
 from pico.config import WebSocketLimits
@@ -28,6 +28,7 @@ __all__ = [
     "Kind",
     "MaskSource",
     "Message",
+    "Payload",
     "WebSocketCodec",
     "WebSocketViolation",
     "mask_implementation",
@@ -96,6 +97,9 @@ class Message(NamedTuple):
     kind: Kind
     payload: bytes
 
+
+Payload: TypeAlias = bytes | tuple[bytes, memoryview]
+"""Of a message to be sent: its bytes, or two pieces of them, the first of which has a multiple of four bytes."""
 
 _new_tuple = tuple.__new__  # the generated constructor takes twice as long
 
@@ -313,17 +317,29 @@ class WebSocketCodec:
 
     # Sending.
 
-    def encode(self, *payloads: bytes) -> list[bytes]:
+    def encode(self, *payloads: Payload) -> list[bytes | memoryview]:
         """The buffers of so many binary messages, each in one frame."""
         source = self._mask_source
-        buffers: list[bytes] = []
+        buffers: list[bytes | memoryview] = []
         for payload in payloads:
-            if source is None:
+            if not isinstance(payload, bytes):
+                self._encode_pieces(payload[0], payload[1], buffers)
+            elif source is None:
                 buffers += (_header(FIN_BINARY, 0, len(payload)), payload)
             else:
                 mask = source()
                 buffers += (_header(FIN_BINARY, 0x80, len(payload)) + mask, _apply_mask(payload, mask))
         return buffers
+
+    def _encode_pieces(self, first: bytes, rest: memoryview, buffers: list[bytes | memoryview]) -> None:
+        """Two pieces as one frame, without a copy of both; the mask of four bytes begins anew with the second."""
+        assert len(first) % 4 == 0, "the mask would be out of step"
+        size = len(first) + len(rest)
+        if self._mask_source is None:
+            buffers += (_header(FIN_BINARY, 0, size) + first, rest)
+        else:
+            mask = self._mask_source()
+            buffers += (_header(FIN_BINARY, 0x80, size) + mask + _apply_mask(first, mask), _apply_mask(rest, mask))
 
     def encode_ping(self, payload: bytes = b"") -> bytes:
         """A ping with at most 125 bytes."""

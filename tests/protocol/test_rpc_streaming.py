@@ -767,6 +767,29 @@ def test_data_as_large_as_a_message_may_be_is_one_message(end: bool) -> None:
 
 
 @covers("RPC-35")
+def test_a_long_body_is_not_copied_to_put_its_header_in_front() -> None:
+    side, data = opener(), bytes(10_000)
+    side.engine.send_data(side.streams["ours:1"], data)
+    side.engine.send_data(side.streams["ours:1"], memoryview(data)[:100], end=True)
+    first, last = side.engine.outgoing(1 << 30)[-2:]
+    assert isinstance(first, tuple) and first[1].obj is data and bytes(first[1]) == data
+    assert last == octets(4, 2) + octets(1, 8) + octets(1, 2) + bytes(100)
+    assert side.engine.snapshot().queued_bytes == 0
+
+
+@covers("RPC-49")
+def test_a_long_body_that_is_not_to_leave_any_more_is_forgotten() -> None:
+    side = opener()
+    side.take_sent()
+    for _ in range(3):
+        side.engine.send_data(side.streams["ours:1"], bytes(10_000))
+    assert side.engine.snapshot().queued_bytes == 3 * 10_012
+    side.reset("ours:1", "CANCELLED")
+    assert side.engine.snapshot().queued_bytes == 0
+    assert [sent["type"] for sent in side.take_sent()] == ["RESET"]
+
+
+@covers("RPC-35")
 def test_a_head_with_more_body_than_a_message_may_have_is_a_fault() -> None:
     with pytest.raises(LocalProtocolError):
         streaming_side(data_bytes_max=4).open(ASKED, "abcde")

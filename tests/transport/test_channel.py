@@ -190,6 +190,14 @@ def test_a_codec_looks_at_nothing_behind_the_end() -> None:
     assert codec.receive_data(data) == []
 
 
+def test_a_message_in_two_pieces_is_the_frame_of_the_whole() -> None:
+    near, far = connect(*sides([KEY]))
+    buffers = ChannelCodec(near.frames, ChannelLimits()).encode((b"its 12 bytes", memoryview(b"the rest")), b"one")
+    wire = b"".join(buffers)
+    got = ChannelCodec(far.frames, ChannelLimits()).receive_data(wire)
+    assert got == [(Kind.BINARY, b"its 12 bytesthe rest"), (Kind.BINARY, b"one")]
+
+
 def test_a_codec_is_not_asked_for_what_channels_do_not_have() -> None:
     codec = ChannelCodec(connect(*sides([]))[0].frames, ChannelLimits())
     with pytest.raises(LocalProtocolError):

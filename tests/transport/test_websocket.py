@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -109,6 +110,20 @@ def test_a_client_takes_a_fresh_mask_for_each_frame() -> None:
     wire = [b"".join(codec.encode(bytes(4))), codec.encode_ping(bytes(4)), codec.encode_pong(bytes(4))]
     assert [piece[2:6] for piece in wire] == [b"aaaa", b"bbbb", b"cccc"] == [piece[6:] for piece in wire]
     assert codec.encode_close(1000)[2:6] == b"dddd"
+
+
+@covers("TUN-12", "TUN-13")
+@pytest.mark.parametrize("size", [0, 1, 113, 114, 70_000])
+@pytest.mark.parametrize("codec", [client, server])
+def test_a_message_in_two_pieces_is_the_frame_of_the_whole(codec: Callable[[], WebSocketCodec], size: int) -> None:
+    first, rest = b"its 12 bytes", bytes(range(256)) * 300
+    pieces = codec().encode(b"before", (first, memoryview(rest)[:size]), b"after")
+    assert b"".join(pieces) == b"".join(codec().encode(b"before", first + rest[:size], b"after"))
+
+
+def test_a_first_piece_that_would_leave_the_mask_out_of_step_is_a_mistake() -> None:
+    with pytest.raises(AssertionError):
+        client().encode((b"odd", memoryview(b"rest")))
 
 
 def test_masks_come_from_a_pool_and_none_is_used_twice() -> None:

@@ -22,9 +22,11 @@ from pico.protocol.rpc.messages import (
     HEADER_BYTES,
     RESPONSE,
     UNSUPPORTED,
+    Encoded,
     MessageType,
     ResetCode,
     encode_header,
+    size_of,
 )
 from pico.protocol.rpc.states import ENDED, HALF, HEAD, Input
 from pico.protocol.rpc.stream import RpcStream
@@ -71,7 +73,7 @@ class RpcConnection:
         self._events: list[Event] = []
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
-        self._ring: deque[tuple[RpcStream, bytes]] = deque()
+        self._ring: deque[tuple[RpcStream, Encoded]] = deque()
         self._queued_bytes = 0
         self._next_id = 1
         self._received_at = now
@@ -226,7 +228,7 @@ class RpcConnection:
         if not stream.queued:
             return
         place = next(place for place, entry in enumerate(self._ring) if entry[0] is stream)
-        self._queued_bytes -= len(self._ring[place][1]) + sum(map(len, stream.backlog or ()))
+        self._queued_bytes -= size_of(self._ring[place][1]) + sum(map(size_of, stream.backlog or ()))
         del self._ring[place]
         stream.backlog = None
         stream.queued = False
@@ -243,9 +245,12 @@ class RpcConnection:
 
     # What is sent next.
 
-    def outgoing(self, bytes_max: int) -> list[bytes]:
-        """Whole messages in the order in which they must leave: all control, then about ``bytes_max`` of the ring."""
-        messages: list[bytes] = []
+    def outgoing(self, bytes_max: int) -> list[Encoded]:
+        """Whole messages in the order in which they must leave: all control, then about ``bytes_max`` of the ring.
+
+        A long one comes in two pieces, so that nobody copies its body just to put the header in front.
+        """
+        messages: list[Encoded] = []
         if self._control:  # RPC-44
             messages.extend(self._control)
             self._control.clear()
@@ -254,8 +259,9 @@ class RpcConnection:
         ring = self._ring
         while ring and size < bytes_max:
             stream, message = ring.popleft()
-            size += len(message)
-            self._queued_bytes -= len(message)
+            message_bytes = size_of(message)
+            size += message_bytes
+            self._queued_bytes -= message_bytes
             stream.head_left = True
             messages.append(message)
             if stream.backlog:  # RPC-45, RPC-46
@@ -285,8 +291,8 @@ class RpcConnection:
         self._control.append(message)
         self._control_bytes += len(message)
 
-    def _send_on(self, stream: RpcStream, message: bytes) -> None:
-        self._queued_bytes += len(message)
+    def _send_on(self, stream: RpcStream, message: Encoded) -> None:
+        self._queued_bytes += size_of(message)
         if not stream.queued:
             stream.queued = True
             self._ring.append((stream, message))

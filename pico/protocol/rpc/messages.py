@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from pico.config import RpcLimits
 from pico.errors import RemoteProtocolError
@@ -23,6 +23,7 @@ __all__ = [
     "HEAD_TYPE",
     "RESPONSE",
     "UNSUPPORTED",
+    "Encoded",
     "MessageType",
     "Reset",
     "ResetCode",
@@ -35,6 +36,7 @@ __all__ = [
     "encode_reset",
     "encode_response_head",
     "encode_window",
+    "size_of",
 ]
 
 RESPONSE: Final = 0x8000
@@ -53,6 +55,15 @@ _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,255}").fullmatch
 _TARGET = re.compile(rb"(?:/[!-~\x80-\xff]*+|\*)").fullmatch
 _REASON = re.compile(rb"[\t -~\x80-\xff]*+").fullmatch
 _UPGRADE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z/]{0,255}").fullmatch
+
+
+Encoded: TypeAlias = bytes | tuple[bytes, memoryview]
+"""A message ready to be sent: its bytes, or where its body is long its header and a view of the body."""
+
+
+def size_of(message: Encoded) -> int:
+    """The bytes of a message."""
+    return len(message) if isinstance(message, bytes) else len(message[0]) + len(message[1])
 
 
 class MessageType(IntEnum):

@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Final
 
 from pico.protocol.http.values import ResponseHead
+from pico.protocol.rpc.messages import Encoded
 from pico.protocol.rpc.states import HEAD, HalfState
 
 __all__ = ["SWITCHING_PROTOCOLS", "UNBOUNDED", "RpcStream", "body_bytes_of"]
@@ -37,7 +38,7 @@ class RpcStream:
     upgrade_asked = False
     queued = False  # has a message in the ring of the connection
     head_left = False  # its first message was handed to the transport
-    backlog: deque[bytes] | None = None  # queued behind the message in the ring
+    backlog: deque[Encoded] | None = None  # queued behind the message in the ring
 
     def __init__(self, id_: int, opened_here: bool, window_bytes: int, context: Any = None) -> None:
         self.id = id_

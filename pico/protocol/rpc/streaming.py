@@ -125,11 +125,12 @@ class StreamingEngine(RpcConnection):
         header, size = encode_header(DATA_TYPE, stream.id, flags), len(data)
         at, view = 0, memoryview(data)  # a slice of the bytes themselves would be one more copy
         while size - at > size_max:  # RPC-35
-            self._send_on(stream, b"".join((header, view[at : at + size_max])))
+            self._send_on(stream, (header, view[at : at + size_max]))
             at += size_max
         if data or end:
             last = encode_header(DATA_TYPE, stream.id, flags | END) if end else header
-            self._send_on(stream, b"".join((last, view[at:])))
+            rest = view[at:]
+            self._send_on(stream, b"".join((last, rest)) if len(rest) < _VIEW_BYTES_MIN else (last, rest))
         self._end_if_complete(stream)
 
     def send_trailers(self, stream: RpcStream, block: bytes) -> None:
