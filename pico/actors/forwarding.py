@@ -326,10 +326,10 @@ class Relay:
 
     def _on_head(self, event: HeadReceived) -> None:
         head, data = event.head, event.data
+        self._request.keep_no_more()  # ROUTING-8
         if head.status < 200 and head.status != 101:
             self._link.send_head(self._link_stream, head)
             return
-        self._request.keep_no_more()  # ROUTING-8
         size = len(data)
         if size > self._link_stream.credit or size > self._link.first_bytes_max:
             self._link.send_head(self._link_stream, head)

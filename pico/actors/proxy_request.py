@@ -87,7 +87,11 @@ class Client(Protocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that the client has not taken."""
+        """Bytes that wait for room towards the client."""
+
+    @property
+    def untaken_bytes(self) -> int:
+        """These, and those that are on their way to it."""
 
     @property
     def trailer_block(self) -> bytes:
@@ -169,6 +173,7 @@ class Exchange:
     _framing = NO_BODY
     _continued = False
     _informational = 0  # responses before the final one
+    _relayed = False  # one of them was given to the client
     _response_started = False
     _response_ended = False
     _switched = False
@@ -176,7 +181,7 @@ class Exchange:
     _client_deadline = inf
     _service_deadline = inf
     _total_deadline = inf
-    _unsent_bytes = 0  # when the client was last seen to take something
+    _untaken_bytes = 0  # when the client was last seen to take something
     _finished = False
 
     def __init__(self, actor: ProxyRequest, services: RequestServices, client: Client, request: Request) -> None:
@@ -187,7 +192,7 @@ class Exchange:
         self._upstream = None  # mypyc passes over such a default of a union of three
         self.request_id = services.new_request_id()
         # The time of what is being handled: it is read once for each message, not by everyone who needs it.
-        self._now = self.began_at = services.clock.now()
+        self._now = self.began_at = self._body_from = services.clock.now()
         if services.timers.request_total_s:
             self._total_deadline = self.began_at + services.timers.request_total_s
 
@@ -311,6 +316,8 @@ class Exchange:
             self._note_request_sent()
         elif not head.upgrade:
             self._send_body()
+            if self._awaits_continue:
+                self._service_deadline = self._now + self._services.timers.response_head_s
 
     # By way of a peer.
 
@@ -383,8 +390,20 @@ class Exchange:
         timers = self._services.timers
         if self._switched:
             return self._now + timers.upgrade_idle_s
+        if self._response_started or self._awaits_continue:  # then nothing says that the client should go on
+            return inf
         too_slow_s = max(timers.body_rate_grace_s, self.bytes_in / timers.body_rate_bytes_min)
-        return min(self._now + timers.body_idle_s, self.began_at + too_slow_s)
+        return min(self._now + timers.body_idle_s, self._body_from + too_slow_s)
+
+    @property
+    def _awaits_continue(self) -> bool:
+        """Whether the client may be waiting for the service to say that it wants the body (RFC 9110 §10.1.1)."""
+        return self._request.expect_continue and not self._continued and not self.bytes_in
+
+    @property
+    def _waits_for_101(self) -> bool:
+        """Whether what the client sends may turn out to be its next request."""
+        return self._request.upgrade != b"" and not self._switched
 
     def _send_body(self) -> None:
         """Send what there is credit for; more comes with credit or with bytes from the client."""
@@ -393,7 +412,8 @@ class Exchange:
             if not self._has_body():
                 return
             if self._pending and stream.credit <= 0:
-                self._service_deadline = self._now + self._services.timers.response_idle_s
+                if not self._client.unsent_bytes:
+                    self._service_deadline = self._now + self._services.timers.response_idle_s
                 return
             self._send_piece(stream)
 
@@ -439,11 +459,13 @@ class Exchange:
         self._request_sent = True
         if not self._response_started:
             self._service_deadline = self._now + self._services.timers.response_head_s
+        elif self._switched and self._response_ended:
+            self._settle(self._client.unsent_bytes)  # the service had ended first
 
     def _send_continue(self) -> None:
         if self._request.minor >= 1 and not self._continued:
-            self._continued = True
             self._client.write(CONTINUE)
+            self._note_continued()
 
     # Towards the client.
 
@@ -458,7 +480,6 @@ class Exchange:
             self._end_request()
         services = self._services
         self.upstream_s = self._now - self.began_at
-        self._service_deadline = self._now + services.timers.response_idle_s
         self._response_started = True
         self._held = None
         self.status = status
@@ -482,15 +503,26 @@ class Exchange:
             self._give_up(Failure.SERVICE_MALFORMED)
             return
         if self._request.minor >= 1 and not (event.head.status == 100 and self._continued):
-            self._continued = self._continued or event.head.status == 100
+            self._relayed = True
+            if event.head.status == 100:
+                self._note_continued()
             head, _ = client_response_head(
                 event.head, self._request, keep_alive=True, request_id=self.request_id, date=b""
             )
             self._client.write(head)
 
+    def _note_continued(self) -> None:
+        """The client has been told to send the body: its time begins now."""
+        self._continued = True
+        self._body_from = self._now
+        if not self._body_read and not self._pending:
+            self._client_deadline = self._body_deadline()
+            self._service_deadline = inf
+
     def _on_data(self, event: DataReceived) -> None:
         if event.stream is self._stream:
-            self._service_deadline = self._now + self._response_wait_s()
+            if self._switched and not self._body_read:
+                self._client_deadline = self._now + self._services.timers.upgrade_idle_s
             self._relay(b"", event.data, event.end)
 
     def _response_wait_s(self) -> float:
@@ -521,15 +553,20 @@ class Exchange:
     def _settle(self, unsent_bytes: int) -> None:
         """What follows from how much the client has taken."""
         if unsent_bytes:
-            self._unsent_bytes = unsent_bytes
+            self._untaken_bytes = self._client.untaken_bytes
             self._client_deadline = self._now + self._services.timers.write_stall_s
+            if self._response_started:
+                self._service_deadline = inf  # it may have no credit: it is the client that is waited for
             return
         if self._uncredited and self._multiplexer is not None and self._stream is not None:
             self._multiplexer.consumed(self._stream, self._uncredited)
             self._uncredited = 0
         if self._response_ended:
             self._end_response()
-        elif self._body_read:
+            return
+        if self._response_started:
+            self._service_deadline = self._now + self._response_wait_s()
+        if self._body_read or (self._response_started and not self._switched):
             self._client_deadline = inf
 
     def _on_trailers(self, event: TrailersReceived) -> None:
@@ -545,6 +582,7 @@ class Exchange:
             self._client.half_close()
             if not self._request_sent:
                 return
+        self.keep_alive = self.keep_alive and self._body_read  # HTTP-30
         self._finish("ok")
 
     # A protocol other than HTTP.
@@ -553,7 +591,6 @@ class Exchange:
         self.keep_alive = False
         self._switched = True
         self._client.switch_protocol()
-        self._service_deadline = self._now + self._services.timers.upgrade_idle_s
         self._relay(head, event.data, event.end)
         self._send_body()
 
@@ -568,13 +605,18 @@ class Exchange:
     # What else happens.
 
     def _on_reset(self, event: StreamReset) -> None:
-        if event.stream is not self._stream or self._response_ended:
+        if event.stream is not self._stream:
+            return
+        if self._response_ended:
+            if self._switched and not self._request_sent:  # nobody is left for what the client still sends
+                self._request_sent = True
+                self._settle(self._client.unsent_bytes)
             return
         # The reason may name hosts and ports behind the agent: for the operator only (HTTP-68).
         self.reason = event.reason
         _log.info("request %s: upstream %s gave it up: %s", self.request_id, "".join(self.gone_to), event.reason)
         self._refusal = failure_of(event.code, untouched=event.untouched)
-        again = not self._response_started and may_try_again(
+        again = not (self._response_started or self._relayed) and may_try_again(
             self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
         )
         denied = event.code is ResetCode.NO_ENDPOINT and isinstance(self._upstream, PeerUpstream)
@@ -612,8 +654,7 @@ class Exchange:
             self._send_body()
 
     def _on_client_readable(self, _: ClientReadable) -> None:
-        waits_for_101 = self._request.upgrade and not self._switched
-        if self._stream is not None and not waits_for_101:
+        if self._stream is not None and not self._waits_for_101:
             if self._switched:
                 self._service_deadline = self._now + self._services.timers.upgrade_idle_s
             self._send_body()
@@ -622,11 +663,12 @@ class Exchange:
         self._settle(self._client.unsent_bytes)
         if not self._finished and not self._body_read:
             self._client_deadline = inf
-            self._send_body()
+            if not self._waits_for_101:
+                self._send_body()
 
     def _on_client_ended(self, _: ClientEnded) -> None:
         """The client half-closed: not an abort, unless it owes a body."""
-        if not self._body_read and (self._switched or not self._request.upgrade):
+        if not self._body_read and not self._waits_for_101:
             self._send_body()
 
     def _on_client_lost(self, _: ClientLost) -> None:
@@ -649,7 +691,7 @@ class Exchange:
         unsent_bytes = self._client.unsent_bytes
         if not unsent_bytes:
             self._give_up(Failure.BODY_TIMEOUT)
-        elif unsent_bytes < self._unsent_bytes:
+        elif self._client.untaken_bytes < self._untaken_bytes:
             self._settle(unsent_bytes)  # slow, but it takes some
         else:
             self._cancel(Failure.CLIENT_STALLED)

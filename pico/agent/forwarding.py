@@ -120,6 +120,7 @@ class Exchange:
     _request_trailers = b""
     _response_trailers = b""
     _uncredited = 0
+    _untaken_bytes = 0  # when the service was last seen to take something
     _touched = False  # a byte of the request may have reached the service
     _answered = False  # a byte of the response has come
     _final = False  # the final head has come
@@ -133,9 +134,9 @@ class Exchange:
     def __init__(self, forwarder: Forwarder, multiplexer: Multiplexer, event: StreamOpened) -> None:
         self._forwarder = forwarder
         self._multiplexer = multiplexer
-        self._opened = event
         self._stream, self._head, self._body, self._request_ended = event
-        # The body is what the service has not been sent yet.
+        # The body is what the service has not been sent yet; the first of it is kept where it may be sent again.
+        self._came_whole, self._first = event.end, event.data
         self._now = forwarder.now
         self.asked_at = forwarder.now()
 
@@ -169,6 +170,8 @@ class Exchange:
             return
         written, self._framing = service_request(head, host_header=self._forwarder.host_header)
         body, self._body = self._body, b""
+        if not self._may_be_sent_again:
+            self._first = b""
         self._write(written, body, self._request_ended)
 
     def unreachable(self, reason: str) -> None:
@@ -177,7 +180,10 @@ class Exchange:
 
     def late(self) -> None:
         """The service let its deadline pass."""
-        if self._response_ended:
+        connection = self._connection
+        if connection is not None and connection.stream.untaken_bytes < self._untaken_bytes:
+            self._set_deadline(connection, connection.stream.unsent_bytes)  # slow, but it takes some
+        elif self._response_ended:
             self._lose_service()
         else:
             what = "its response stopped" if self._final else "no response"
@@ -239,7 +245,7 @@ class Exchange:
         if end and self._switched:
             stream.half_close()
         if end and self._response_ended:
-            self._complete(self._now(), reuse=False)  # it answered before it had the request: who knows where it stands
+            self._end_both(reuse=False)  # it answered before it had the request: who knows where it stands
         else:
             self._settle(stream.unsent_bytes)
 
@@ -254,7 +260,11 @@ class Exchange:
         self._set_deadline(connection, unsent_bytes)
 
     def _set_deadline(self, connection: ServiceConnection, unsent_bytes: int) -> None:
-        if self._switched or self._paused:
+        if unsent_bytes or self.bytes_in:
+            self._untaken_bytes = connection.stream.untaken_bytes
+        if self._switched and self._request_ended and self._response_ended:
+            connection.deadline = self._now() + self._forwarder.response_idle_s
+        elif self._switched or self._paused:
             connection.deadline = inf
         elif self._final:
             connection.deadline = self._now() + self._forwarder.response_idle_s
@@ -266,6 +276,8 @@ class Exchange:
     def drained(self) -> None:
         """The service took everything."""
         self._settle(0)
+        if self._request_ended and self._response_ended:
+            self._end_both(reuse=False)
 
     # Towards the tunnel.
 
@@ -371,9 +383,17 @@ class Exchange:
     def _note_response_ended(self) -> None:
         self._response_ended = True
         if self._request_ended:
-            self._complete(self._now(), reuse=not self._switched)
+            self._end_both(reuse=not self._switched)
         elif self._connection is not None:
             self._set_deadline(self._connection, self._connection.stream.unsent_bytes)
+
+    def _end_both(self, *, reuse: bool) -> None:
+        """Request and response are over, but for what the service of a switched connection has not been sent yet."""
+        connection = self._connection
+        if self._switched and connection is not None and connection.stream.unsent_bytes:
+            self._set_deadline(connection, connection.stream.unsent_bytes)
+        else:
+            self._complete(self._now(), reuse=reuse)
 
     # When a connection ends.
 
@@ -407,17 +427,20 @@ class Exchange:
     def _cut_short(self, reason: str) -> None:
         connection = self._connection
         assert connection is not None
-        replayable = self._opened.end and self._head.method in _IDEMPOTENT
-        if replayable and not connection.fresh and not self._answered:
+        if self._may_be_sent_again and not connection.fresh and not self._answered:
             self._try_again(connection)
         else:
             self.fail(ResetCode.SERVICE_CLOSED, reason)
+
+    @property
+    def _may_be_sent_again(self) -> bool:
+        return self._came_whole and self._head.method in _IDEMPOTENT
 
     def _try_again(self, connection: ServiceConnection) -> None:
         """A connection that was kept alive was closed as the request reached it; a fresh one cannot be."""
         connection.abort()
         self._connection = None
-        self._body = self._opened.data
+        self._body = self._first
         self._uncredited -= len(self._body)
         self.bytes_in = 0
         self._forwarder.service.want_new(self)

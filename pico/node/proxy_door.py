@@ -144,7 +144,8 @@ class ClientConnection:
             return
         self._stream.half_close()
         self._discarding = self._services.http_limits.discard_bytes_max
-        self._resume_reading()
+        self._paused = False  # whatever is held: nobody will read it
+        self._stream.resume_reading()
         self._late = False
         self._own_deadline = self._services.clock.now() + self._services.timers.linger_s
         while self._lingers():
@@ -159,8 +160,13 @@ class ClientConnection:
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that the client has not taken."""
+        """Bytes that wait for room towards the client."""
         return self._stream.unsent_bytes
+
+    @property
+    def untaken_bytes(self) -> int:
+        """These, and those that are on their way to it."""
+        return self._stream.untaken_bytes
 
     @property
     def trailer_block(self) -> bytes:

@@ -77,6 +77,11 @@ class MemoryStream:
         """See ``Stream``."""
         return bool(self._inbox) and self._error is None
 
+    @property
+    def untaken_bytes(self) -> int:
+        """See ``Stream``."""
+        return self.unsent_bytes + self._peer._inbox_bytes
+
     def write(self, data: bytes | memoryview) -> None:
         """See ``Stream``."""
         if self.closed or self._error is not None:

@@ -318,7 +318,8 @@ class Multiplexer:
         """Whether credit may wait for the credit that the next read causes: one send for both costs half."""
         if self._deferrals >= DEFERRALS_MAX or self._paused or self._ended or self._closing:
             return False
-        return self._engine.has_only_control and self._stream.more_waits
+        engine = self._engine
+        return engine.has_only_control and engine.wants_reading and self._stream.more_waits  # RPC-47
 
     def _regulate_reading(self) -> None:
         paused = not self._engine.wants_reading  # RPC-47

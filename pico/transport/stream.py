@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import _socket
 import logging
+import sys
 from collections import deque
 from collections.abc import Sequence
 from fcntl import ioctl
 from itertools import islice
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
-from termios import FIONREAD
+from termios import FIONREAD, TIOCOUTQ
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -86,6 +87,10 @@ class Stream(Protocol):
     @property
     def unsent_bytes(self) -> int:
         """What was written and has not left; a writer that goes on while this grows is the only limit there is."""
+
+    @property
+    def untaken_bytes(self) -> int:
+        """These, and those that have left and the peer's system has not confirmed: slow is where they become fewer."""
 
     @property
     def closed(self) -> bool:
@@ -225,9 +230,17 @@ class SocketStream:
         """See ``Stream``. The system is asked only where the last read says that it is likely."""
         if not self._much or self._error is not None or self.closed or self._peer_ended:
             return False
-        size = bytearray(_INT_BYTES)
-        ioctl(self._sock.fileno(), FIONREAD, size)
-        return any(size)
+        return self._ask_system(FIONREAD) > 0
+
+    @property
+    def untaken_bytes(self) -> int:
+        """See ``Stream``."""
+        return self.unsent_bytes + (0 if self.closed else self._ask_system(TIOCOUTQ))
+
+    def _ask_system(self, what: int) -> int:
+        answer = bytearray(_INT_BYTES)
+        ioctl(self._sock.fileno(), what, answer)
+        return int.from_bytes(answer, sys.byteorder)
 
     def set_receiver(self, receiver: Receiver | None) -> None:
         """See ``Stream``."""

@@ -268,6 +268,11 @@ class TlsStream:
         return self._raw.unsent_bytes
 
     @property
+    def untaken_bytes(self) -> int:
+        """See ``Stream``."""
+        return self._raw.untaken_bytes
+
+    @property
     def version(self) -> str:
         """Of TLS, for logs."""
         return self._session.version() or ""

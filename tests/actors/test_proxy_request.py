@@ -89,6 +89,11 @@ class Client:
         self.reader.receive_data(data)
         self.request = self.reader.next_head()
         self.written, self.unsent_bytes, self.aborted = b"", 0, False
+        self.flying_bytes = 0
+
+    @property
+    def untaken_bytes(self) -> int:
+        return self.unsent_bytes + self.flying_bytes
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -294,6 +299,53 @@ def test_a_client_that_takes_some_bytes_is_slow_and_one_that_takes_none_is_stall
     scene.actor.on_receive(DeadlinePassed(120.0))
     assert scene.client.aborted
     assert scene.ended
+
+
+@covers("HTTP-62")
+def test_bytes_that_are_on_their_way_to_a_client_tell_slow_from_stalled_as_well():
+    scene = Scene()
+    scene.client.unsent_bytes, scene.client.flying_bytes = 1000, 5000
+    scene.tell(HeadReceived, ENDLESS, b"abc", False)
+    for number in range(1, 4):
+        scene.client.flying_bytes -= 1
+        scene.clock.advance(60.0)
+        scene.actor.on_receive(DeadlinePassed(60.0 * number))
+        assert not scene.ended
+    scene.actor.on_receive(DeadlinePassed(240.0))
+    assert scene.ended
+
+
+@covers("HTTP-62")
+def test_a_service_has_its_time_from_when_its_client_has_taken_everything():
+    scene = Scene()
+    scene.client.unsent_bytes = 3
+    scene.tell(HeadReceived, ENDLESS, b"abc", False)
+    assert scene.actor.exchange.deadline == scene.services.timers.write_stall_s
+    scene.clock.advance(50.0)
+    scene.client.unsent_bytes = 0
+    scene.actor.on_receive(ClientDrained())
+    assert scene.actor.exchange.deadline == 50.0 + scene.services.timers.response_idle_s
+
+
+@covers("HTTP-48")
+def test_a_client_that_has_taken_an_early_hint_is_not_asked_for_a_body_before_the_101():
+    scene = Scene(b"GET /a HTTP/1.1\r\nHost: ep.x\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n")
+    scene.client.unsent_bytes = 10
+    scene.tell(HeadReceived, ResponseHead(103, b"Early Hints", b"Link: </a>\r\n", UNKNOWN_LENGTH, b""), b"", False)
+    scene.client.unsent_bytes = 0
+    scene.actor.on_receive(ClientDrained())
+    assert not scene.ended
+    scene.tell(HeadReceived, OK, b"hello", True)
+    assert scene.client.written.endswith(b"hello")
+
+
+@covers("ROUTING-8")
+def test_a_request_is_not_tried_again_when_an_informational_response_was_given_to_its_client():
+    scene = Scene(upstreams=2)
+    scene.tell(HeadReceived, ResponseHead(103, b"Early Hints", b"Link: </a>\r\n", UNKNOWN_LENGTH, b""), b"", False)
+    scene.tell(StreamReset, ResetCode.LOST, False, "")
+    assert [entry[0] for entry in scene.log].count("open") == 1
+    assert scene.error() == "tunnel_lost"
 
 
 @covers("HTTP-62")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from http.server import BaseHTTPRequestHandler
+from math import inf
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 
 import gevent
@@ -360,6 +362,37 @@ def test_a_service_that_does_not_answer_is_late_and_was_touched() -> None:
         assert len(made.service) == 0
 
 
+def test_a_service_that_takes_a_long_request_slowly_is_not_late() -> None:
+    size = 16 * 1024 * 1024
+
+    def handle(sock: Any, _: Any) -> None:
+        sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 65536)
+        _, rest = read_head(sock)
+        left = size - len(rest)
+        for _ in range(40):
+            left -= len(sock.recv(65536))
+            gevent.sleep(0.03)
+        read_exactly(sock, left)
+        sock.sendall(OK)
+
+    with bench(handle, response_head_s=0.3) as made:
+        call = made.node.open(b"PUT", length=size, end=False)
+        upload = gevent.spawn(call.send, pattern(size), True)
+        call.wait(lambda: call.ended or call.reset, "the response")
+        upload.kill()
+        assert bytes(call.body) == b"hello"
+
+
+def test_a_service_that_takes_nothing_of_a_long_request_is_late() -> None:
+    with bench(lambda sock, _: read_head(sock) and gevent.sleep(5), response_head_s=0.1) as made:
+        call = made.node.open(b"PUT", length=16 * 1024 * 1024, end=False)
+        upload = gevent.spawn(call.send, pattern(16 * 1024 * 1024), True)
+        call.wait(lambda: call.reset, "the end of the patience")
+        upload.kill()
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.SERVICE_TIMEOUT
+
+
 def test_a_client_that_is_slow_with_its_request_is_not_the_services_delay() -> None:
     with bench(echo, response_head_s=0.1) as made:
         call = made.node.open(b"POST", length=8, data=b"half", end=False)
@@ -601,6 +634,45 @@ def test_after_an_upgrade_the_service_may_end_first() -> None:
         call.wait(lambda: call.ended, "the service's end")
         call.send(b"more", end=True)
         eventually(lambda: got == [b"more", b"end"], "the client's end")
+
+
+@pytest.mark.parametrize("first", ["the service", "the client"])
+def test_what_an_upgrade_has_not_brought_to_the_service_outlives_both_ends(first: str) -> None:
+    go_on, ended = Signal(), Signal()
+    got: list[bytes] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 65536)
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n")
+        if first == "the client":
+            ended.wait()
+        sock.shutdown(1)
+        go_on.wait()
+        got.extend(iter(lambda: sock.recv(1 << 20), b""))
+
+    with bench(handle) as made:
+        window = made.config.rpc_limits.window_bytes
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: call.head, "the 101")
+        if first == "the service":
+            call.wait(lambda: call.ended, "the service's end")
+        (connection,) = made.service._connections
+        sent = b""
+        while not connection.stream.unsent_bytes:
+            sent += pattern(65536)
+            call.send(pattern(65536))
+            eventually(lambda: connection.stream.unsent_bytes or call.stream.credit > window // 2, "room")
+        call.send(b"", end=True)
+        ended.set()
+        call.wait(lambda: call.ended and call.stream.ended, "both ends")
+        gevent.sleep(0.05)
+        assert len(made.service) == 1
+        assert connection.deadline < inf
+        go_on.set()
+        eventually(lambda: len(made.service) == 0, "the end of the connection")
+        eventually(lambda: len(b"".join(got)) == len(sent), "all bytes")
+        assert b"".join(got) == sent
 
 
 def test_an_upgrade_outlives_the_idle_limit_and_is_reset_with_the_connection() -> None:

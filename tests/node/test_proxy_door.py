@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import gevent
 import pytest
 
 from pico.config import HttpLimits, HttpTimers, RpcLimits
+from pico.node.proxy_door import BUFFER_BYTES_MAX
 from pico.protocol.rpc import ResetCode, StreamReset
 from tests.node.harness import (
     UNKNOWN_LENGTH,
@@ -250,6 +253,45 @@ def test_a_response_before_the_end_of_the_request_ends_the_connection_in_good_or
     until(lambda: agent.calls[0].stream.ended)
 
 
+@covers("HTTP-30", "HTTP-61")
+@pytest.mark.parametrize("more", [b"", b"x" * 200_000])
+def test_a_response_in_pieces_before_the_end_of_the_request_ends_the_connection_in_good_order(node, caplog, more):
+    def handler(call):
+        call.respond(403, b"first ", length=UNKNOWN_LENGTH, end=False, reason=b"Forbidden")
+        until(lambda: seen)
+        call.data(b"last", end=True)
+
+    seen: list[bytes] = []
+    agent = Agent(node, "ep", handler)
+    client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 1000000\r\n\r\nfirst")
+    until(lambda: agent.calls)
+    client.send(more)
+    while b"first " not in client.rest:
+        assert client._more()
+    seen.append(client.rest)
+    response = client.response()
+    assert (response.status, response.body, response.complete) == (403, b"first last", True)
+    assert client.at_end()
+    until(lambda: logged(node))
+    assert [line["outcome"] for line in logged(node)] == ["ok"]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@covers("HTTP-61")
+def test_a_lingering_close_reads_on_however_much_is_held():
+    with running_node(http_timers=HttpTimers(linger_s=20.0)) as node:
+
+        def full() -> bool:
+            return any(one._held_bytes() >= BUFFER_BYTES_MAX for one in node.services.connections)
+
+        agent = Agent(node, "ep", lambda call: until(full) or call.respond(413, b"no"))
+        client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 1000000\r\n\r\n", b"x" * 800_000)
+        assert client.response().body == b"no"
+        client.sock.shutdown(1)
+        until(lambda: not node.services.connections, "the end of the connection")
+        assert len(agent.calls) == 1
+
+
 # Responses.
 
 
@@ -411,6 +453,35 @@ def test_after_a_101_bytes_are_opaque_both_ways_also_those_right_behind_the_head
     assert client.rest == b"bye"
 
 
+def switch(call):
+    call.respond(101, length=UNKNOWN_LENGTH, end=False, upgrade=b"websocket", reason=b"Switching Protocols")
+
+
+@covers("HTTP-49")
+@pytest.mark.parametrize("last", ["the client closes", "the client half-closes", "the service resets"])
+def test_a_service_that_ends_an_upgrade_first_leaves_nothing_behind(node, last):
+    def handler(call):
+        switch(call)
+        call.data(b"bye", end=True)
+
+    agent = Agent(node, "ep", handler)
+    client = Client(node).send(UPGRADE)
+    client.read_head()
+    while client._more():
+        pass
+    assert client.rest == b"bye"
+    if last == "the client closes":
+        client.close()
+    elif last == "the client half-closes":
+        client.sock.shutdown(1)
+    else:
+        agent.calls[0].reset(ResetCode.SERVICE_CLOSED)
+    until(lambda: logged(node))
+    assert [line["outcome"] for line in logged(node)] == ["ok"]
+    until(lambda: not node.services.connections)
+    assert node.services.metrics.requests_in_flight == 0
+
+
 @covers("HTTP-48")
 def test_an_upgrade_that_the_service_does_not_take_is_an_ordinary_request(node):
     Agent(node, "ep", lambda call: call.respond(200, call.head.target))
@@ -561,3 +632,104 @@ def test_a_small_window_works_as_well():
         body = b"0123456789" * 1000
         client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 10000\r\n\r\n", body)
         assert client.response().body == body
+
+
+@covers("HTTP-62")
+def test_a_service_is_not_late_while_its_client_takes_nothing():
+    with with_timers(response_idle_s=0.2) as node:
+        sent = 8 << 20
+
+        def handler(call):
+            call.respond(200, length=sent, end=False)
+            for at in range(0, sent, 65536):
+                call.data(b"x" * 65536, end=at + 65536 == sent)
+
+        Agent(node, "ep", handler)
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        settled(lambda: any(one.unsent_bytes for one in node.services.connections), quiet_s=0.6)
+        response = client.response()
+        assert response.complete
+        assert len(response.body) == sent
+
+
+@covers("HTTP-62")
+def test_a_client_that_takes_a_little_all_the_time_is_not_stalled():
+    with with_timers(write_stall_s=0.3) as node:
+
+        def handler(call):
+            call.respond(200, length=64 << 20, end=False)
+            for _ in range(1024):
+                call.data(b"x" * 65536)
+
+        Agent(node, "ep", handler)
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        until(lambda: any(one.unsent_bytes for one in node.services.connections))
+        for _ in range(40):
+            assert client.sock.recv(65536)
+            gevent.sleep(0.03)
+        assert logged(node) == []
+        gevent.sleep(0.1)
+        until(lambda: logged(node), "the end of a client that takes nothing any more")
+        assert [line["outcome"] for line in logged(node)] == ["client_stalled"]
+
+
+@covers("HTTP-62")
+@pytest.mark.parametrize("who", ["service", "client"])
+def test_an_upgrade_is_idle_when_neither_side_says_anything(who):
+    with with_timers(upgrade_idle_s=0.3) as node:
+
+        def handler(call):
+            switch(call)
+            while who == "service" and len(talk) < 10:
+                gevent.sleep(0.1)
+                talk.append("service")
+                call.data(b"x")
+
+        talk: list[str] = []
+        Agent(node, "ep", handler)
+        client = Client(node).send(UPGRADE)
+        client.read_head()
+        while who == "client" and len(talk) < 10:
+            gevent.sleep(0.1)
+            talk.append("client")
+            client.send(b"x")
+        until(lambda: len(talk) == 10)
+        assert logged(node) == []
+        until(lambda: logged(node))
+
+
+@covers("HTTP-46", "HTTP-62")
+def test_a_client_that_waits_for_100_owes_no_body():
+    with with_timers(body_idle_s=0.1, response_head_s=5.0) as node:
+
+        def handler(call):
+            gevent.sleep(0.3)
+            call.respond(100, length=UNKNOWN_LENGTH, end=False, reason=b"Continue")
+            call.respond(200, call.body())
+
+        Agent(node, "ep", handler)
+        client = Client(node).send(
+            b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert client.read_head().startswith(b"HTTP/1.1 100 ")
+        assert client.send(b"body").response().body == b"body"
+        client.send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        assert client.read_head().startswith(b"HTTP/1.1 100 ")
+        assert client.response().error() == "body_timeout"
+
+
+@covers("HTTP-46", "HTTP-62")
+def test_nothing_more_of_a_body_is_demanded_once_the_response_has_begun():
+    with with_timers(body_idle_s=0.1, body_rate_grace_s=0.1) as node:
+
+        def handler(call):
+            call.respond(200, length=UNKNOWN_LENGTH, end=False)
+            for _ in range(5):
+                gevent.sleep(0.1)
+                call.data(b"x")
+            call.data(b"", end=True)
+
+        Agent(node, "ep", handler)
+        client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 4\r\n\r\nab")
+        response = client.response()
+        assert (response.body, response.complete) == (b"xxxxx", True)

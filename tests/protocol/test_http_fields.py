@@ -55,6 +55,16 @@ def test_names_that_pico_answers_for_are_neither_nominated_nor_trailers():
     for name in (b"x-forwarded-for", b"x-forwarded-user", b"x-pico-endpoint", b"forwarded", b"authorization", b"via"):
         assert not may_be_nominated(name)
         assert not may_be_trailer(name.upper())
+    for name in (
+        b"www-authenticate",
+        b"content-security-policy",
+        b"content-length",
+        b"etag",
+        b"vary",
+        b"if-match",
+        b"range",
+    ):
+        assert not may_be_nominated(name)
     assert may_be_nominated(b"x-foo")
     assert may_be_trailer(b"x-foo")
     assert not may_be_trailer(b"x_forwarded_for")

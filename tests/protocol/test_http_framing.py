@@ -54,6 +54,27 @@ def test_body_bytes_are_handed_out_at_once_and_only_a_line_is_held():
     assert reader.buffered == 0
 
 
+@covers("HTTP-63")
+@pytest.mark.parametrize(
+    "message, body_bytes",
+    [
+        (b"POST / HTTP/1.1\r\nHost: a.b\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000, 100_000),
+        (START + b"186a0\r\n" + b"x" * 100_000 + b"\r\n0\r\n\r\n", 100_000),
+        (b"GET / HTTP/1.1\r\nHost: a.b\r\nA: %b\r\n\r\n" % (b"x" * 8000), 0),
+    ],
+    ids=["length", "chunked", "none"],
+)
+def test_of_a_read_that_was_used_to_its_end_nothing_is_held(message, body_bytes):
+    reader = RequestReader(HttpLimits())
+    reader.receive_data(message)
+    assert reader.next_head() is not None
+    body, end = reader.next_body()
+    assert (len(body), end) == (body_bytes, True)
+    assert (len(reader._buffer), reader.started) == (0, False)
+    reader.receive_data(message)
+    assert reader.next_head() is not None
+
+
 @covers("HTTP-27", "HTTP-63")
 def test_a_trailer_section_is_bounded_over_all_its_lines():
     limits = replace(HttpLimits(), trailer_bytes_max=20)

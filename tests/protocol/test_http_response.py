@@ -200,6 +200,13 @@ def test_the_host_can_be_another():
     assert wire == b"GET / HTTP/1.1\r\nHost: local:1\r\nA: b\r\nX-Host: c\r\nB: Host: d\r\n\r\n"
 
 
+def test_of_a_long_reason_the_beginning_goes_on():
+    for status in (103, 200):
+        head = reader_with(b"HTTP/1.1 %d %b\r\nContent-Length: 0\r\n\r\n" % (status, b"r" * 300)).next_head()
+        assert head is not None
+        assert head.reason == b"r" * 255
+
+
 @covers("HTTP-33")
 def test_te_is_nominated_where_it_goes_on():
     block = BLOCK + b"TE: trailers\r\n"

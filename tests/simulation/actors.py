@@ -621,6 +621,10 @@ class SimulatedStream(MemoryStream):
         self._label = f"bytes {process.host} {peer_host} {peer_port}"
         process.streams[self] = None
 
+    @property
+    def untaken_bytes(self) -> int:
+        return super().untaken_bytes + self._flying_bytes
+
     def write(self, data: bytes) -> None:
         if self.closed or self._error is not None:
             return

@@ -152,15 +152,19 @@ def connection_options(value: bytes) -> tuple[bytes, ...]:
 
 
 _NEVER_NOMINATED: Final = frozenset(
-    b"host content-length transfer-encoding authorization cookie forwarded x-real-ip x-request-id via max-forwards "
-    b"expect content-type content-encoding content-range date set-cookie location cache-control te trailer "
-    b"close keep-alive upgrade".split()
+    (
+        b"host transfer-encoding authorization www-authenticate authentication-info cookie set-cookie "
+        b"forwarded x-real-ip x-request-id via max-forwards expect date location te trailer close keep-alive upgrade "
+        b"age cache-control etag expires last-modified pragma vary warning "
+        b"range if-match if-none-match if-modified-since if-unmodified-since if-range"
+    ).split()
 )
+_CONTENT_PREFIX: Final = b"content-"
 
 
 def may_be_nominated(name: bytes) -> bool:
     """Whether a ``Connection`` option removes the field of this lower-cased name (HTTP-34)."""
-    return name not in _NEVER_NOMINATED and not name.startswith((_IDENTITY_PREFIX, _PICO_PREFIX))
+    return name not in _NEVER_NOMINATED and not name.startswith((_CONTENT_PREFIX, _IDENTITY_PREFIX, _PICO_PREFIX))
 
 
 _NEVER_TRAILERS: Final = frozenset(

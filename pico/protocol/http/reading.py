@@ -92,6 +92,7 @@ class MessageReader:
         framing = self._framing
         if framing is NO_BODY:
             self._in_body = False
+            self._advance(self._at)
             return b"", True
         if framing is LENGTH:
             return self._next_of_length()
@@ -107,6 +108,13 @@ class MessageReader:
         if framing is CHUNKED:
             self._decoder = ChunkedDecoder(self._limits)
 
+    def _advance(self, at: int) -> None:
+        """What is before ``at`` has been used; of what has been used whole nothing is held."""
+        if at == len(self._buffer):
+            self._buffer, self._at = b"", 0
+        else:
+            self._at = at
+
     def _next_of_length(self) -> tuple[bytes, bool]:
         buffer, at = self._buffer, self._at
         if at == 0 and len(buffer) <= self._left:
@@ -114,7 +122,7 @@ class MessageReader:
             self._buffer = b""
         else:
             data = buffer[at : at + self._left]
-            self._at = at + len(data)
+            self._advance(at + len(data))
         self._left -= len(data)
         if self._left:
             self._check_cut_short(data)
@@ -125,9 +133,10 @@ class MessageReader:
     def _next_chunks(self) -> tuple[bytes, bool]:
         assert self._decoder is not None
         try:
-            data, self._at, end = self._decoder.decode(self._buffer, self._at)
+            data, at, end = self._decoder.decode(self._buffer, self._at)
         except Rejected as rejected:
             self._fail(rejected.failure, str(rejected))
+        self._advance(at)
         self._received += len(data)
         if 0 < self._body_bytes_max < self._received:  # HTTP-29
             self._fail(Failure.BODY_TOO_LARGE, f"more than {self._body_bytes_max} bytes")

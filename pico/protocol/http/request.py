@@ -334,8 +334,12 @@ class RequestReader(MessageReader):
             request.target = b"*" if request.method == b"OPTIONS" else b"/"
         else:
             request.target = rest if rest[:1] == b"/" else b"/" + rest
+        line = b"Host: " + authority
         if host_index >= 0:
-            request.replace(host_index, b"Host: " + authority)
+            request.replace(host_index, line)
+        else:  # HTTP/1.0 need not say it
+            request.lines.append(line)
+            request.block += line + b"\r\n"
 
     def _note_connection(self, request: Request, connection: bytes) -> None:
         if connection in _KEEP_ALIVE:

@@ -32,6 +32,9 @@ _STATUS_LINE: Final = rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*
 _HEAD = re.compile(_STATUS_LINE + rb"\r\n(" + FIELD_LINES + rb")\r\n").match
 _FIRST_LINE = re.compile(_STATUS_LINE).fullmatch
 
+REASON_BYTES_MAX: Final = 255
+"""What goes on of a reason phrase, which clients ought to ignore (RFC 9112 §4)."""
+
 _SWITCHING_PROTOCOLS: Final = 101
 _NO_CONTENT: Final = 204
 _RESET_CONTENT: Final = 205
@@ -123,7 +126,7 @@ class ResponseReader(MessageReader):
 
     def _interpret(self, match: re.Match[bytes], lines: list[bytes], block: bytes) -> ResponseHead:
         self._checked = self._lines_checked = 0
-        status = int(match[2])
+        status, reason = int(match[2]), (match[3] or b"")[:REASON_BYTES_MAX]
         keep_alive = match[1] != b"0"
         length: bytes | None = None
         coding: bytes | None = None
@@ -159,11 +162,11 @@ class ResponseReader(MessageReader):
                 del kept[index]
             block = b"\r\n".join((*kept, b""))
         if status < 200:
-            return self._informational_head(status, match[3] or b"", block, options, upgrade)
+            return self._informational_head(status, reason, block, options, upgrade)
         self._keep_alive = keep_alive
         self._awaits_head = False
         size = self._final_framing(status, length, coding, match[1] != b"0")
-        return ResponseHead(status, match[3] or b"", block, size, b"")
+        return ResponseHead(status, reason, block, size, b"")
 
     def _options(self, value: bytes) -> tuple[bytes, ...]:
         if value == b"keep-alive":
