@@ -152,7 +152,7 @@ WHO = {
         Failure.CLIENT_CLOSED,
         Failure.CLIENT_STALLED,
     ],
-    "node": [Failure.INTERNAL, Failure.LOOP_DETECTED],
+    "node": [Failure.INTERNAL, Failure.LOOP_DETECTED, Failure.NODE_STOPPED],
     "agent, tunnel": [Failure.ENDPOINT_NOT_FOUND, Failure.TUNNEL_LOST, Failure.RESPONSE_TOO_LARGE, Failure.OVERLOADED],
     "service": [
         Failure.SERVICE_UNREACHABLE,

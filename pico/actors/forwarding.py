@@ -375,7 +375,7 @@ class Relay:
             self._request.stop()
             self._finish_if_complete()
         elif not self._try_again(event):
-            code = ResetCode.SERVICE_CLOSED if event.code is ResetCode.LOST else event.code  # ROUTING-15
+            code = ResetCode.UPSTREAM_LOST if event.code is ResetCode.LOST else event.code  # ROUTING-15
             self._refuse(code, event.reason, untouched=event.untouched)
 
     def _try_again(self, event: StreamReset) -> bool:

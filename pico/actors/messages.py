@@ -46,6 +46,7 @@ __all__ = [
     "LinkEnded",
     "LinkNotDialled",
     "MoveUpstream",
+    "NodeStops",
     "PacketReceived",
     "PeerReady",
     "PeerUnreachable",
@@ -141,6 +142,11 @@ class ClientEnded:
 @dataclass(frozen=True, slots=True)
 class ClientLost:
     """The client's connection broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStops:
+    """The node has waited for the request as long as it may, and stops now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from pico.actors.messages import (
     ClientReadable,
     DeadlinePassed,
     EndpointAppeared,
+    NodeStops,
     PeerReady,
     PeerUnreachable,
 )
@@ -305,6 +306,8 @@ class Exchange:
     def _open(self, upstream: Upstream | PeerUpstream, head: RequestHead) -> None:
         self._upstream = upstream
         self._tried = (*self._tried, upstream)
+        if self._attempts:
+            self._services.metrics.retries += 1
         self._attempts += 1
         if self._request.expect_continue and not upstream.streaming and not self._body_read:
             self._send_continue()
@@ -614,7 +617,8 @@ class Exchange:
             return
         # The reason may name hosts and ports behind the agent: for the operator only (HTTP-68).
         self.reason = event.reason
-        _log.info("request %s: upstream %s gave it up: %s", self.request_id, "".join(self.gone_to), event.reason)
+        what = "peer" if isinstance(self._upstream, PeerUpstream) else "upstream"
+        _log.info("request %s: %s %s gave it up: %s", self.request_id, what, "".join(self.gone_to), event.reason)
         self._refusal = failure_of(event.code, untouched=event.untouched)
         again = not (self._response_started or self._relayed) and may_try_again(
             self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
@@ -647,7 +651,6 @@ class Exchange:
         self._held, self._held_bytes = (), 0
         self._request_sent = False
         self._wait_until = self._service_deadline = inf
-        self._services.metrics.retries += 1
 
     def _on_credit(self, event: CreditReceived) -> None:
         if event.stream is self._stream:
@@ -673,6 +676,9 @@ class Exchange:
 
     def _on_client_lost(self, _: ClientLost) -> None:
         self._cancel(Failure.CLIENT_CLOSED)
+
+    def _on_node_stops(self, _: NodeStops) -> None:
+        self._give_up(Failure.NODE_STOPPED)
 
     def _on_endpoint_appeared(self, _: EndpointAppeared) -> None:
         self._waiting = False
@@ -763,6 +769,7 @@ _HANDLERS: Final[dict[type[Any], Any]] = {
     ClientDrained: Exchange._on_client_drained,
     ClientEnded: Exchange._on_client_ended,
     ClientLost: Exchange._on_client_lost,
+    NodeStops: Exchange._on_node_stops,
     EndpointAppeared: Exchange._on_endpoint_appeared,
     PeerReady: Exchange._on_peer_ready,
     PeerUnreachable: Exchange._on_peer_unreachable,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from pico.actors.messages import ClientDrained, ClientEnded, ClientLost, ClientReadable
+from pico.actors.messages import ClientDrained, ClientEnded, ClientLost, ClientReadable, NodeStops
 from pico.actors.proxy_request import ProxyRequest
 from pico.actors.request_services import RequestServices
 from pico.actors.runtime import tell
@@ -53,6 +53,7 @@ class ClientConnection:
         self._ended = False
         self._lost = False
         self._late = False
+        self._stopping = False
         self._head_deadline = inf
         self._discarding = 0
         self._closing = False
@@ -85,8 +86,12 @@ class ClientConnection:
 
     def shut_down(self) -> None:
         """The node stops: end the connection, and with it the request that may be in progress."""
-        self._stream.abort()
-        self.lost(ConnectionLost("the node stops"))
+        if self._request is None:
+            self._stream.abort()
+            self.lost(ConnectionLost("the node stops"))
+        else:
+            self._stopping = True
+            tell(self._request.actor_ref, NodeStops())
 
     def _serve_next(self) -> bool:
         try:
@@ -103,7 +108,7 @@ class ClientConnection:
             actor.run()
         finally:
             self._request = None
-        return actor.exchange.keep_alive and not self._lost
+        return actor.exchange.keep_alive and not (self._lost or self._stopping)
 
     def _next_request(self) -> Request | None:
         """The next head, or None when there will be none."""
@@ -146,7 +151,7 @@ class ClientConnection:
         self._discarding = self._services.http_limits.discard_bytes_max
         self._paused = False  # whatever is held: nobody will read it
         self._stream.resume_reading()
-        self._late = False
+        self._late = self._stopping
         self._own_deadline = self._services.clock.now() + self._services.timers.linger_s
         while self._lingers():
             self._parking.park()

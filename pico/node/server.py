@@ -271,9 +271,11 @@ class Node:
         self._hub_watch.stop()
         self.history.stop()
         self.gossip_door.stop()
-        self.upstream_door.close("the node is going away")
+        if self.metrics.requests_in_flight:
+            _log.warning("%d requests are cut off by the stop", self.metrics.requests_in_flight)
         for connection in tuple(self.services.connections):
             connection.shut_down()
+        self.upstream_door.close("the node is going away")
         self._supervisor.actor_ref.stop(timeout=STOP_S)
         self.gossip_door.forwarding.close("the node is going away")  # links that came until the door was closed
         self.access_log.close(LOG_FLUSH_S)

@@ -39,7 +39,9 @@ DETOURS_MAX: Final = 16
 IDEMPOTENT_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110 §9.2.2."""
 
-_TRY_ELSEWHERE: Final = frozenset((ResetCode.LOST, ResetCode.SERVICE_CLOSED, ResetCode.NO_ENDPOINT))
+_TRY_ELSEWHERE: Final = frozenset(
+    (ResetCode.LOST, ResetCode.UPSTREAM_LOST, ResetCode.SERVICE_CLOSED, ResetCode.NO_ENDPOINT)
+)
 _NOT_ELSEWHERE: Final = frozenset((ResetCode.TOO_LARGE, ResetCode.CANCELLED))
 
 

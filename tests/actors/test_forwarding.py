@@ -276,10 +276,11 @@ def test_no_more_upstreams_are_tried_than_attempts_max():
 
 
 @covers("ROUTING-8")
-def test_nothing_is_tried_again_once_the_response_has_begun():
+@pytest.mark.parametrize("status", [103, 200])
+def test_nothing_is_tried_again_once_a_response_has_begun(status):
     world = World(2)
     world.open(GET)
-    world.agent.multiplexer.send_head(world.agent.stream, OK, b"part")
+    world.agent.multiplexer.send_head(world.agent.stream, OK._replace(status=status), b"part" if status == 200 else b"")
     world.clock.advance()
     world.agent.multiplexer.reset(world.agent.stream, ResetCode.SERVICE_CLOSED)
     world.clock.advance()
@@ -362,7 +363,7 @@ def test_a_reset_is_passed_on_as_it_is(code, untouched):
 
 
 @covers("ROUTING-15", "RPC-50")
-@pytest.mark.parametrize("head, begun, code", [(POST, False, 7), (GET, True, 7), (GET, False, 3)])
+@pytest.mark.parametrize("head, begun, code", [(POST, False, 13), (GET, True, 13), (GET, False, 3)])
 def test_a_tunnel_that_is_lost_is_never_untouched_and_named_by_what_is_left(head, begun, code):
     world = World()
     world.open(head, b"", head is GET)

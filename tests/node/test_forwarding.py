@@ -305,7 +305,7 @@ def test_an_upstream_that_is_lost_in_the_middle_of_a_response_is_never_its_end(n
     agent.kill()
     assert not client.response().complete
     until(lambda: nothing_in_flight(entry, owner))
-    assert logged(entry.machine)[0]["outcome"] == "service_closed"
+    assert logged(entry.machine)[0]["outcome"] == "tunnel_lost"
 
 
 @covers("ROUTING-6", "ROUTING-15")
@@ -317,7 +317,7 @@ def test_a_request_that_was_lost_with_the_agent_is_tried_again_where_that_is_saf
     response = Client(entry.machine).send(post(b"hello", method)).response()
     if bad.calls:
         assert (response.body == b"hello") is survives
-        assert survives or response.error() == "service_closed"
+        assert survives or response.error() == "tunnel_lost"
     assert entry.machine.metrics.retries == 0
     until(lambda: nothing_in_flight(entry, owner))
 

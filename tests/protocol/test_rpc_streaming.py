@@ -1179,7 +1179,7 @@ def test_untouched_is_sent_as_the_owner_says() -> None:
 
 
 @covers("RPC-51")
-@pytest.mark.parametrize("code", [0, 12, 13, 255, 256, 65535])
+@pytest.mark.parametrize("code", [0, 12, 14, 255, 256, 65535])
 def test_an_unknown_code_is_read_as_internal(code: int) -> None:
     side = opener()
     side.receive(octets(6, 2) + octets(1, 8) + octets(0x8000, 2) + octets(code, 2) + b"\x00" + b"\xc3(\xff")

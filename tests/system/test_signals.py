@@ -115,8 +115,9 @@ def test_a_grace_period_ends(programs: Programs, service: Service) -> None:
     with in_flight(service, node) as running:
         node.send(signal.SIGTERM)
         assert node.wait() == 0
-        running.communicate(timeout=CURL_S)
-        assert running.returncode != 0
+        assert b"502" in running.communicate(timeout=CURL_S)[1]
+        assert '"outcome":"node_stopped"' in node.output
+        assert "1 requests are cut off by the stop" in node.errors
     service.permit()
     service.permit()
 

@@ -66,6 +66,7 @@ class Failure(Enum):
         "tunnel_lost",
         "The connection to the endpoint's agent was lost before the response was complete.",
     )
+    NODE_STOPPED = (502, "node_stopped", "The node stopped before the response was complete.")
     SERVICE_UNREACHABLE = (502, "service_unreachable", "The agent could not connect to the service.")
     SERVICE_MALFORMED = (502, "service_malformed", "The service answered with something that is not valid HTTP/1.1.")
     SERVICE_CLOSED = (502, "service_closed", "The service closed the connection before its response was complete.")

@@ -23,6 +23,7 @@ _FAILURES = {
     ResetCode.INTERNAL: Failure.INTERNAL,
     ResetCode.NOT_WANTED: Failure.SERVICE_CLOSED,
     ResetCode.LOST: Failure.TUNNEL_LOST,
+    ResetCode.UPSTREAM_LOST: Failure.TUNNEL_LOST,
 }
 
 

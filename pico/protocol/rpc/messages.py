@@ -95,6 +95,8 @@ class ResetCode(IntEnum):
     NOT_WANTED = 11
     LOST = 12
     """The connection ended. Made up by the side that noticed, never sent."""
+    UPSTREAM_LOST = 13
+    """What a node says on a link when the connection to the upstream ended."""
 
 
 # Looking a member up in its class takes longer than packing the header.
