@@ -39,6 +39,7 @@ COMPILED = (
     "pico/observability/access_log.py",
     "pico/observability/tally.py",
     "pico/actors/forwarding.py",
+    "pico/actors/mailbox.py",
     "pico/actors/peers.py",
     "pico/actors/proxy_request.py",
     "pico/actors/request_services.py",

@@ -416,7 +416,7 @@ class Exchange:
                 return
             if self._pending and stream.credit <= 0:
                 if not self._client.unsent_bytes:
-                    self._service_deadline = self._now + self._services.timers.response_idle_s
+                    self._service_deadline = self._now + self._response_wait_s()
                 return
             self._send_piece(stream)
 

@@ -26,7 +26,6 @@ import itertools
 import logging
 import queue
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
@@ -34,10 +33,10 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 import gevent
 import pykka
 from gevent.event import AsyncResult
-from gevent.hub import get_hub
 from pykka import messages as pykka_messages
 from pykka._envelope import Envelope
 
+from pico.actors.mailbox import Mailbox, Posted, StopFlag
 from pico.errors import LocalProtocolError, PicoError
 
 __all__ = [
@@ -85,80 +84,14 @@ def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
     """Put ``message`` into the actor's inbox; False when the actor is dead. Never raises, never blocks."""
     if ref.actor_stopped.is_set():
         return False
-    ref.actor_inbox.put(Envelope(message))
+    inbox: Any = ref.actor_inbox
+    inbox.put(Posted(message))
     return True
 
 
 def depth(ref: pykka.ActorRef[Any]) -> int:
     """How many messages wait in the inbox of an actor of this runtime."""
     return len(cast(Mailbox, ref.actor_inbox))
-
-
-class StopFlag:
-    """Stands where pykka has a ``threading.Event``; nobody waits on it."""
-
-    stopped = False  # here and not on each instance, most of which never change it
-
-    def is_set(self) -> bool:
-        """Whether the actor has ended or is about to."""
-        return self.stopped
-
-    def set(self) -> None:
-        """Never undone."""
-        self.stopped = True
-
-
-class Mailbox:
-    """An actor's inbox: any number of senders, one receiver.
-
-    While something is there ``get`` takes it without a switch. A receiver that finds nothing parks its greenlet, and
-    the first ``put`` has the hub let it go on; whatever arrives until then is found in the same turn.
-    """
-
-    _receiver: Any = None  # the greenlet that is parked
-    _loop: Any = None  # ... and its hub's
-    _waking = False
-
-    def __init__(self) -> None:
-        self._items: deque[Envelope[Any]] = deque()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def empty(self) -> bool:
-        """Whether ``get`` would wait."""
-        return not self._items
-
-    def put(self, envelope: Envelope[Any], /) -> None:
-        """Append; never blocks, so it may be called in the hub."""
-        self._items.append(envelope)
-        if self._receiver is not None and not self._waking:
-            self._waking = True
-            self._loop.run_callback(self._wake)
-
-    def get(self) -> Envelope[Any]:
-        """Take the oldest, waiting for one if need be."""
-        items = self._items
-        while not items:
-            self._park()
-        return items.popleft()
-
-    def _park(self) -> None:
-        assert self._receiver is None, "an inbox has one receiver"
-        hub = get_hub()
-        self._loop = hub.loop
-        self._receiver = gevent.getcurrent()
-        try:
-            hub.switch()
-        finally:
-            # Also when something was thrown in: a wake-up on its way then finds nobody, instead of waking this
-            # greenlet out of whatever it waits for by then.
-            self._receiver = None
-
-    def _wake(self) -> None:
-        self._waking = False
-        if self._receiver is not None:
-            self._receiver.switch()
 
 
 class GeventFuture(pykka.Future[T]):
@@ -241,7 +174,7 @@ class _NativeActor(pykka.Actor):
         """As ``tell``, for the callbacks that an actor has given away itself: two calls fewer."""
         if self.actor_stopped.stopped:
             return False
-        self.actor_inbox.put(Envelope(message))
+        self.actor_inbox.put(Posted(message))
         return True
 
     def finish(self) -> None:

@@ -115,8 +115,8 @@ class AccessLog:
         self._writing = 0  # lines in the hands of the writer
         self._written = Event()
         self._complained = False
-        self._second = -1
-        self._second_text = ""
+        self._second = self._millisecond = -1
+        self._second_text = self._time = ""
 
     def change_format(self, format: str) -> None:
         """How lines are written from now on, or that none are; those that wait stay as they are."""
@@ -127,6 +127,7 @@ class AccessLog:
         self._template = _JSON if format == "json" else _KEYVALUE
         self._quoted = encode_basestring_ascii if format == "json" else _keyvalue
         self._node = self._quoted(self._node_id)
+        self._millisecond = -1  # the time will be quoted in another way
 
     def record(
         self,
@@ -161,7 +162,7 @@ class AccessLog:
             return
         quoted = self._quoted
         line = self._template % (
-            quoted(self._now()),
+            self._now(),
             quoted(request_id),
             quoted(remote),
             quoted(scheme),
@@ -241,12 +242,16 @@ class AccessLog:
                 _log.error("the access log cannot be written: %s", error)
 
     def _now(self) -> str:
-        now = self._wall_clock()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._second_text}.{int((now - second) * 1000):03d}Z"
+        """The time as it stands in a line; several requests may end in one millisecond."""
+        millisecond = int(self._wall_clock() * 1000.0)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second = second
+                self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._time = self._quoted(f"{self._second_text}.{rest:03d}Z")
+        return self._time
 
     def _combined_line(
         self, remote: str, method: bytes, target: bytes, minor: int, status: int, bytes_out: int, user_agent: bytes

@@ -20,19 +20,20 @@ BREATH_S: Final = 0.001
 
 
 class Parking:
-    """Holds at most one greenlet."""
+    """Holds at most one greenlet, of the hub that it was made in."""
 
-    __slots__ = ("_greenlet",)
+    __slots__ = ("_greenlet", "_hub")
 
     def __init__(self) -> None:
         self._greenlet: Any = None
+        self._hub: Any = get_hub()
 
     def park(self) -> None:
         """Wait in the calling greenlet until ``unpark``."""
         assert self._greenlet is None, "one greenlet at a time"
         self._greenlet = gevent.getcurrent()
         try:
-            get_hub().switch()
+            self._hub.switch()
         finally:
             self._greenlet = None
 
@@ -40,11 +41,10 @@ class Parking:
         """Let the greenlet go on: at once when called in the hub, else soon. Nothing happens when none waits."""
         if self._greenlet is None:
             return
-        hub = get_hub()
-        if gevent.getcurrent() is hub:
+        if gevent.getcurrent() is self._hub:
             self._greenlet.switch()
         else:
-            hub.loop.run_callback(self.unpark)
+            self._hub.loop.run_callback(self.unpark)
 
 
 def sleep(clock: Clock, delay_s: float) -> None:
