@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import logging
 import socket
-from contextlib import closing
+import ssl
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import gevent
+import gevent.socket
 from gevent.pool import Pool
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 from gevent.ssl import SSLContext
 
 from pico.observability.admin import AdminApp, LastingBody
+from pico.transport.tls import PLAIN_HTTP_ANSWER, is_plain_http, tls_reason
 
 __all__ = ["AdminServer"]
 
@@ -34,6 +37,8 @@ STREAM_LOOK_S: Final = 1.0
 """From one look at whether the reader of such an answer is still there to the next."""
 
 TLS_HANDSHAKE_S: Final = 5.0
+
+READ_BYTES: Final = 64 * 1024
 
 BREATH_S: Final = 0.002
 """Between two pieces of one answer: long enough that everything that waits has its turn first."""
@@ -64,15 +69,34 @@ class AdminServer(WSGIServer):
         self.wrap_socket = context.wrap_socket
 
     def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
-        """Make the TLS handshake in the connection's greenlet, in time."""
+        """Make the TLS handshake in the connection's greenlet, in time; a client of plain HTTP is told so."""
         with closing(self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args)) as wrapped:
             try:
                 with gevent.Timeout(TLS_HANDSHAKE_S):
                     wrapped.do_handshake()
             except (OSError, gevent.Timeout) as error:
-                _log.info("the TLS handshake with %s failed: %s", address[0], error)
+                _log.info("the TLS handshake with %s failed: %s", address[0], _why(error))
+                if is_plain_http(error):
+                    _answer_plainly(wrapped)
                 return
             self.handle(wrapped, address)  # type: ignore[no-untyped-call]
+
+
+def _why(error: OSError | gevent.Timeout) -> str:
+    if isinstance(error, gevent.Timeout):
+        return f"it was not complete within {TLS_HANDSHAKE_S:g} s"
+    return tls_reason(error) if isinstance(error, ssl.SSLError) else error.strerror or str(error)
+
+
+def _answer_plainly(wrapped: Any) -> None:
+    """Say that this is no door for plain HTTP, beneath the TLS that has failed; the connection is closed then."""
+    family, kind, number = wrapped.family, wrapped.type, wrapped.proto
+    plain: Any = gevent.socket.socket(family, kind, number, fileno=wrapped.detach())  # type: ignore[attr-defined]  # made at run time
+    with closing(plain), gevent.Timeout(TLS_HANDSHAKE_S, False), suppress(OSError):
+        plain.sendall(PLAIN_HTTP_ANSWER)
+        plain.shutdown(socket.SHUT_WR)
+        while plain.recv(READ_BYTES):  # what is not read when we close would reset the connection, answer and all
+            pass
 
 
 class _Handler(WSGIHandler):

@@ -24,7 +24,17 @@ from pico.errors import ConfigError, ConnectFailed, ConnectionLost, LocalProtoco
 from pico.transport.clock import Clock, HubClock
 from pico.transport.stream import BlockingReader, Receiver, Stream, report_crash
 
-__all__ = ["TlsStream", "accept_tls", "client_context", "connect_tls", "not_after", "server_context"]
+__all__ = [
+    "PLAIN_HTTP_ANSWER",
+    "TlsStream",
+    "accept_tls",
+    "client_context",
+    "connect_tls",
+    "is_plain_http",
+    "not_after",
+    "server_context",
+    "tls_reason",
+]
 
 REASONS: Final = {
     "HTTP_REQUEST": "plain HTTP to a port that speaks HTTPS",
@@ -46,6 +56,7 @@ PLAIN_HTTP_ANSWER: Final = (
     b"Content-Type: text/plain\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
     b"This port speaks HTTPS: use an https URL.\n"
 )
+"""For who speaks plain HTTP to a door with a certificate."""
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
@@ -119,10 +130,10 @@ def accept_tls(
     try:
         return _handshake(stream, context, timeout_s, clock, server_side=True, received=received)
     except ssl.SSLError as error:
-        if error.reason == "HTTP_REQUEST":
+        if is_plain_http(error):
             stream.write(PLAIN_HTTP_ANSWER)
         stream.close()
-        raise ConnectionLost(_reason(error)) from error
+        raise ConnectionLost(tls_reason(error)) from error
 
 
 def connect_tls(
@@ -136,7 +147,7 @@ def connect_tls(
         return _handshake(stream, context, timeout_s, clock, server_name=server_name)
     except ssl.SSLError as error:
         stream.close()
-        raise ConnectFailed(f"the TLS handshake with {server_name} failed: {_reason(error)}") from error
+        raise ConnectFailed(f"the TLS handshake with {server_name} failed: {tls_reason(error)}") from error
     except ConnectionLost as error:
         raise ConnectFailed(f"the TLS handshake with {server_name} failed: {error}") from error
     except ValueError as error:  # a name that no certificate can have
@@ -144,9 +155,17 @@ def connect_tls(
         raise ConnectFailed(f"the TLS handshake with {server_name!r} failed: not a valid name") from error
 
 
-def _reason(error: ssl.SSLError) -> str:
+def is_plain_http(error: BaseException) -> bool:
+    """Whether a handshake failed because the client sent a request of plain HTTP."""
+    return isinstance(error, ssl.SSLError) and getattr(error, "reason", None) == "HTTP_REQUEST"
+
+
+def tls_reason(error: ssl.SSLError) -> str:
+    """What went wrong, in a few words for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
+    if isinstance(error, ssl.SSLEOFError):
+        return "the other side ended the connection"
     # Not every one that the library makes has a reason, and ours has none either.
     reason = getattr(error, "reason", None) or str(error)
     return REASONS.get(reason, reason.replace("_", " ").lower())
@@ -472,6 +491,8 @@ class TlsStream:
 
 def _lost(error: ssl.SSLError) -> ConnectionLost:
     truncated = isinstance(error, ssl.SSLEOFError) or getattr(error, "reason", "") == "UNEXPECTED_EOF_WHILE_READING"
-    lost = ConnectionLost("the connection ended without close_notify" if truncated else f"TLS failed: {_reason(error)}")
+    lost = ConnectionLost(
+        "the connection ended without close_notify" if truncated else f"TLS failed: {tls_reason(error)}"
+    )
     lost.__cause__ = error.with_traceback(None)  # which would tie the stream into a cycle
     return lost

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +428,44 @@ class TestTls:
         operator = Operator(f"https://localhost:{port}", verify=tls_files.certificate)
         assert operator.ask("/livez").status_code == 200
         operator.session.close()
+
+    def test_a_client_of_plain_http_is_told_so(self, port: int, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "pico.admin")
+        # More than the handshake reads of it: what is left unread must not reset the connection.
+        answer = Operator(f"http://127.0.0.1:{port}").ask("/readyz", "POST", data=b"x" * 100_000)
+        assert (answer.status_code, answer.reason) == (400, "This port speaks HTTPS")
+        assert answer.text == "This port speaks HTTPS: use an https URL.\n"
+        (said,) = [one.getMessage() for one in caplog.records if "handshake" in one.getMessage()]
+        assert said == "the TLS handshake with 127.0.0.1 failed: plain HTTP to a port that speaks HTTPS"
+
+    @pytest.mark.parametrize(
+        "first,ends,within_s,why",
+        [
+            (b"", False, 0.02, "it was not complete within 0.02 s"),
+            (b"", True, DEADLINE_S, "the other side ended the connection"),
+            (b"SSH-2.0-x\r\n", False, DEADLINE_S, "the other side does not speak TLS"),
+        ],
+    )
+    def test_why_a_handshake_failed_is_told_in_words(
+        self,
+        port: int,
+        first: bytes,
+        ends: bool,
+        within_s: float,
+        why: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(admin_server, "TLS_HANDSHAKE_S", within_s)
+        caplog.set_level("INFO", "pico.admin")
+        with closing(gevent.socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)) as client:
+            client.sendall(first)
+            if ends:
+                client.shutdown(gevent.socket.SHUT_WR)
+            with suppress(ConnectionResetError):
+                while client.recv(100):
+                    pass
+        assert f"the TLS handshake with 127.0.0.1 failed: {why}" in caplog.messages
 
 
 def test_the_certificate_must_be_there() -> None:
