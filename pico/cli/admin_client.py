@@ -5,13 +5,17 @@ Responsible for: one request and its answer, and for one clear line when there i
 
 from __future__ import annotations
 
+import ssl
+from http.client import IncompleteRead
+from socket import gaierror
 from types import TracebackType
 from typing import Any, Final
 
 import requests
-from requests.exceptions import ConnectionError, RequestException, SSLError, Timeout
+from requests.exceptions import RequestException, Timeout
 
-from pico.errors import PicoError
+from pico.cli.values import admin_url
+from pico.errors import ConfigError, PicoError
 from pico.protocol.tunnel import PROXY_CODES
 
 __all__ = ["DEFAULT_URL", "AdminClient", "NoStatus"]
@@ -19,6 +23,9 @@ __all__ = ["DEFAULT_URL", "AdminClient", "NoStatus"]
 DEFAULT_URL: Final = "http://127.0.0.1:8001"
 ANSWER_S: Final = 15.0
 """Longer than one node waits for another that it asks."""
+
+SPEAKS_HTTPS: Final = "This port speaks HTTPS"
+"""What a door with a certificate answers to plain HTTP."""
 
 
 class NoStatus(PicoError):
@@ -28,12 +35,15 @@ class NoStatus(PicoError):
 class AdminClient:
     """The admin door at a URL; to be closed. ``ca_file`` says who vouches for it, else the system's authorities do.
 
-    Without a scheme it is http.
+    Without a scheme it is http. Raises ``ConfigError`` for a URL or a file that is not usable.
     """
 
     def __init__(self, url: str | None, ca_file: str | None = None) -> None:
-        url = (url or DEFAULT_URL).rstrip("/")
-        self.url = url if "://" in url else f"http://{url}"
+        self.url = admin_url("--admin", url or DEFAULT_URL)
+        if ca_file:
+            if not self.url.startswith("https:"):
+                raise ConfigError("--admin", url or DEFAULT_URL, "an https URL, because --ca-file is given")
+            _check_authorities(ca_file)
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = ca_file or True
@@ -63,7 +73,7 @@ class AdminClient:
         try:
             answer = response.json()
         except ValueError as error:
-            raise NoStatus(f"no status from {url}: {response.status_code}, and not JSON") from error
+            raise NoStatus(f"no status from {url}: {_what_else(response)}") from error
         if response.ok:
             return answer
         raise NoStatus(_refusal(url, response.status_code, answer))
@@ -78,14 +88,41 @@ def _refusal(url: str, status: int, answer: Any) -> str:
     return f"no status from {url}: {status}"
 
 
+def _what_else(response: requests.Response) -> str:
+    """What an answer is that is not JSON."""
+    if response.status_code == 400 and response.reason == SPEAKS_HTTPS:
+        return "this port speaks HTTPS: write https://"
+    return f"{response.status_code}, and not JSON"
+
+
+def _check_authorities(ca_file: str) -> None:
+    from pico.transport.tls import client_context  # with gevent, which nobody pays for who has no such file
+
+    try:
+        client_context(ca_file)
+    except ConfigError as error:
+        raise ConfigError("--ca-file", error.value, error.expected) from error
+
+
 def _reason(error: Exception) -> str:
-    text = str(error)
     if isinstance(error, Timeout):
         return f"no answer within {ANSWER_S:g} s"
-    if isinstance(error, SSLError):
-        return f"TLS: {text}"
-    if "refused" in text:
-        return "connection refused"
-    if "resolve" in text or "not known" in text:
+    origin = _origin(error)
+    if isinstance(origin, ssl.SSLError):
+        from pico.transport.tls import tls_reason  # likewise
+
+        return f"TLS failed: {tls_reason(origin)}"
+    if isinstance(origin, (gaierror, UnicodeError)):
         return "the name leads nowhere"
-    return "the connection was lost" if isinstance(error, ConnectionError) else text
+    if isinstance(origin, IncompleteRead):
+        return "the connection was lost"
+    if isinstance(origin, OSError):
+        return (origin.strerror or "the connection was lost").lower()
+    return "what answers there does not speak HTTP"
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What the libraries came upon, beneath what each of them made of it."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return error

@@ -23,6 +23,7 @@ __all__ = [
     "HostPort",
     "Reader",
     "address",
+    "admin_url",
     "advertised",
     "bind_host",
     "count",
@@ -122,6 +123,16 @@ def server_url(field: str, text: str) -> str:
     if parts.path not in ("", "/"):
         raise ConfigError(field, text, f"{expected}, without a path")
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def admin_url(field: str, text: str) -> str:
+    """Where an admin door is: a URL, by default of ``http``, perhaps with a path, without a slash at its end."""
+    url = text if "://" in text else f"http://{text}"
+    try:
+        _split_url(field, url, "a URL such as http://node.example:8001")
+    except ConfigError as error:
+        raise ConfigError(field, text, error.expected) from error
+    return url.rstrip("/")
 
 
 def host_port_of_url(field: str, text: str) -> tuple[HostPort, bool]:

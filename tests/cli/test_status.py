@@ -151,18 +151,9 @@ def test_what_the_node_refuses_is_one_sentence(node, words, why):
         run(*words, f"--admin={url(node)}")
 
 
-@pytest.mark.parametrize(
-    "admin,why",
-    [
-        ("http://127.0.0.1:1", "no status from http://127.0.0.1:1/status/nodes: connection refused"),
-        ("http://nowhere.invalid:1", "the name leads nowhere"),
-        ("://nonsense", "no status from ://nonsense/status/nodes: No connection adapters"),
-        ("ftp://127.0.0.1", "no status from ftp://127.0.0.1/status/nodes: No connection adapters"),
-    ],
-)
-def test_a_node_that_is_not_there_is_one_sentence(admin, why):
-    with pytest.raises(NoStatus, match=why):
-        run(f"--admin={admin}")
+def test_a_node_that_is_not_there_is_one_sentence():
+    with pytest.raises(NoStatus, match="no status from http://127.0.0.1:1/status/nodes: connection refused"):
+        run("--admin=http://127.0.0.1:1")
 
 
 def test_what_answers_is_not_a_node(node):

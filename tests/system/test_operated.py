@@ -198,6 +198,8 @@ def test_watching_in_a_pipe_is_one_line_for_each_answer(nodes: tuple[Node, Node]
         (["status", "frob"], 2, "unknown page frob"),
         (["status", "--jsn"], 2, "unknown option --jsn"),
         (["status", "--interval=0s"], 2, "--interval"),
+        (["status", "--admin=foo://x"], 2, "--admin: 'foo://x' is not usable: expected a URL"),
+        (["drain", "--admin=https://localhost:1", "--ca-file=/nope"], 2, "--ca-file: '/nope' is not usable"),
         (["drain", "--admin=http://127.0.0.1:1"], 1, "no status from http://127.0.0.1:1/-/drain: connection refused"),
         (["forget"], 2, "the node is missing"),
     ],
