@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pico.cli.admin_client import AdminClient
+from pico.cli.values import one_of
+from pico.observability.log_levels import DEFAULT, LEVELS, ROOT
 
 __all__ = [
     "DISCONNECT_USAGE",
@@ -79,33 +81,37 @@ Usage:
 
 
 def run_drain(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``DRAIN_USAGE``. Raises ``NoStatus``."""
+    """Runs with the arguments of ``DRAIN_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
     return _act(arguments, "/-/drain", {}, lambda _: "the node drains")
 
 
 def run_disconnect(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``DISCONNECT_USAGE``. Raises ``NoStatus``."""
+    """Runs with the arguments of ``DISCONNECT_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
     upstream, force = arguments["<upstream>"], bool(arguments["--force"])
     said = f"upstream {upstream} is {'cut off' if force else 'about to leave'}"
     return _act(arguments, "/-/disconnect", {"upstream": upstream, "force": force}, lambda _: said)
 
 
 def run_forget(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``FORGET_USAGE``. Raises ``NoStatus``."""
+    """Runs with the arguments of ``FORGET_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
     node = arguments["<node>"]
     return _act(arguments, "/-/forget", {"node": node}, lambda _: f"node {node} is forgotten")
 
 
 def run_log_level(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``LOG_LEVEL_USAGE``. Raises ``NoStatus``."""
-    level, logger = arguments["<level>"], arguments["<logger>"] or "pico"
-    said = f"{logger} writes from {level} on"
-    return _act(arguments, "/-/log-level", {"logger": logger, "level": level}, lambda _: said)
+    """Runs with the arguments of ``LOG_LEVEL_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
+    level = one_of(*LEVELS, DEFAULT)("the level", arguments["<level>"])
+    return _act(arguments, "/-/log-level", {"logger": arguments["<logger>"] or ROOT, "level": level}, _said_of_level)
 
 
 def run_reload(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``RELOAD_USAGE``. Raises ``NoStatus``."""
+    """Runs with the arguments of ``RELOAD_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
     return _act(arguments, "/-/reload", {}, _said_of_reload)
+
+
+def _said_of_level(answer: Mapping[str, Any]) -> str:
+    said = f"{answer['logger']} writes from {answer['effective']} on"
+    return f"{said}, as the logger above does" if answer["level"] == DEFAULT else said
 
 
 def _said_of_reload(answer: Mapping[str, Any]) -> str:

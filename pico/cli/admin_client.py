@@ -14,6 +14,7 @@ from typing import Any, Final
 import requests
 from requests.exceptions import RequestException, Timeout
 
+from pico.cli.command_line import UsageError
 from pico.cli.values import admin_url
 from pico.errors import ConfigError, PicoError
 from pico.protocol.tunnel import PROXY_CODES
@@ -26,6 +27,9 @@ ANSWER_S: Final = 15.0
 
 SPEAKS_HTTPS: Final = "This port speaks HTTPS"
 """What a door with a certificate answers to plain HTTP."""
+
+WRONG_WORDS: Final = frozenset(("bad_query", "bad_body"))
+"""What a node answers to values that it does not take: they come from the command line."""
 
 
 class NoStatus(PicoError):
@@ -57,11 +61,11 @@ class AdminClient:
         self._session.close()
 
     def read(self, path: str, query: dict[str, str]) -> Any:
-        """What stands at that path; raises ``NoStatus``."""
+        """What stands at that path; raises ``NoStatus``, and ``UsageError`` for words that the node does not take."""
         return self._ask("GET", path, params=query)
 
     def act(self, path: str, body: dict[str, Any]) -> Any:
-        """Have the node do something; raises ``NoStatus``."""
+        """Have the node do something; raises ``NoStatus``, and ``UsageError`` for words that it does not take."""
         return self._ask("POST", path, json=body)
 
     def _ask(self, method: str, path: str, **settings: Any) -> Any:
@@ -76,16 +80,18 @@ class AdminClient:
             raise NoStatus(f"no status from {url}: {_what_else(response)}") from error
         if response.ok:
             return answer
-        raise NoStatus(_refusal(url, response.status_code, answer))
+        raise _refusal(url, response.status_code, answer)
 
 
-def _refusal(url: str, status: int, answer: Any) -> str:
+def _refusal(url: str, status: int, answer: Any) -> PicoError:
     said = answer.get("error") if isinstance(answer, dict) else None
     if isinstance(said, dict) and said.get("code") in PROXY_CODES:
-        return f"no status from {url}: this is a node's port for clients; its admin port is 8001 by default"
+        return NoStatus(f"no status from {url}: this is a node's port for clients; its admin port is 8001 by default")
     if isinstance(said, dict) and "message" in said:
-        return f"{said['message']} ({status} {said.get('code')})"
-    return f"no status from {url}: {status}"
+        if said.get("code") in WRONG_WORDS:
+            return UsageError(str(said["message"]))
+        return NoStatus(f"{said['message']} ({status} {said.get('code')})")
+    return NoStatus(f"no status from {url}: {status}")
 
 
 def _what_else(response: requests.Response) -> str:

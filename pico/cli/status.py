@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from pico.cli.admin_client import AdminClient, NoStatus
 from pico.cli.command_line import UsageError
 from pico.cli.tables import Column, age, amount, rate, round_trip, table, things
-from pico.cli.values import duration
+from pico.cli.values import count, duration
 
 __all__ = ["USAGE", "run_status"]
 
@@ -164,7 +164,7 @@ class Asked(NamedTuple):
 
 
 def run_status(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``USAGE``. Raises ``NoStatus`` and ``UsageError``."""
+    """Runs with the arguments of ``USAGE``. Raises ``NoStatus``, ``UsageError`` and ``ConfigError``."""
     asked = _asked(arguments)
     interval_s = duration("--interval", arguments["--interval"] or "1s")
     colour = not (arguments["--no-color"] or os.environ.get("NO_COLOR"))
@@ -201,6 +201,8 @@ def _asked(arguments: Mapping[str, Any]) -> Asked:
             if not allowed:
                 raise UsageError(f"{what} takes no --{option}")
             query[option] = value
+    if "limit" in query:
+        count("--limit", query["limit"])
     if arguments["--here"]:
         if what != "endpoints":
             raise UsageError(f"{what} takes no --here")

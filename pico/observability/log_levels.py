@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pico.observability.admin import Answer, Refused, Request, Route, acts, json_answer, reads
 
-__all__ = ["log_routes"]
+__all__ = ["DEFAULT", "LEVELS", "ROOT", "log_routes"]
 
 ROOT: Final = "pico"
 

@@ -12,6 +12,7 @@ from pico.cli import actions
 from pico.cli.admin_client import NoStatus
 from pico.cli.command_line import UsageError, parse
 from pico.cli.pico import COMMANDS
+from pico.errors import ConfigError
 from tests.node.harness import Agent, running_node
 
 
@@ -56,8 +57,13 @@ def test_what_the_node_refuses_is_one_sentence(act):
         act("disconnect", "node-a-u9")
     with pytest.raises(NoStatus, match=r"node-a: only a node that is dead or has left can be forgotten"):
         act("forget", "node-a")
-    with pytest.raises(NoStatus, match=r"level: 'loud' is not usable: expected one of debug, info"):
-        act("log-level", "loud", "pico.node")
+    with pytest.raises(NoStatus, match=r"logger: 'pico.nowhere' is not there: .*\(404 unknown_logger\)"):
+        act("log-level", "debug", "pico.nowhere")
+
+
+def test_a_level_that_there_is_not_is_a_wrong_word():
+    with pytest.raises(ConfigError, match=r"the level: 'loud' is not usable: expected one of debug, info, .*, default"):
+        run("log-level", "loud", "pico.node")
 
 
 def test_a_log_level_is_changed(act):
@@ -65,6 +71,10 @@ def test_a_log_level_is_changed(act):
     try:
         assert act("log-level", "error", "pico.tunnel") == "pico.tunnel writes from error on\n"
         assert logger.level == logging.ERROR
+        above = logging.getLevelName(logging.getLogger("pico").getEffectiveLevel()).lower()
+        said = f"pico.tunnel writes from {above} on, as the logger above does\n"
+        assert act("log-level", "default", "pico.tunnel") == said
+        assert logger.level == logging.NOTSET
     finally:
         logger.setLevel(logging.NOTSET)
 

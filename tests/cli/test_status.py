@@ -12,6 +12,7 @@ from pico.cli import status as command
 from pico.cli.admin_client import NoStatus
 from pico.cli.command_line import UsageError, parse
 from pico.cli.status import PAGES, run_status
+from pico.errors import ConfigError
 from tests.node.harness import Agent, Client, running_node, until
 
 
@@ -139,10 +140,24 @@ def test_a_wrong_word_is_named(node, words, why):
 
 
 @pytest.mark.parametrize(
+    "words,error,why",
+    [
+        (("nodes", "--limit=x"), ConfigError, "--limit: 'x' is not usable: expected a whole number, 1 or more"),
+        (("nodes", "--limit=0"), ConfigError, "--limit: '0' is not usable: expected a whole number, 1 or more"),
+        (("nodes", "--limit=100001"), UsageError, "limit: '100001' is not usable: expected a number from 1 to 100000"),
+        (("requests", "--endpoint=" + "a" * 101), UsageError, "endpoint: expected at most 100 characters"),
+    ],
+)
+def test_a_value_that_can_never_be_good_is_a_wrong_word(node, words, error, why):
+    with pytest.raises(error) as caught:
+        run(*words, f"--admin={url(node)}")
+    assert str(caught.value) == why
+
+
+@pytest.mark.parametrize(
     "words,why",
     [
         (("endpoint", "nobody"), r"nobody: there is no such endpoint here \(404 unknown_endpoint\)"),
-        (("nodes", "--limit=x"), r"limit: 'x' is not usable: expected a number from 1 to 100000 \(400 bad_query\)"),
         (("nodes", "--node=node-z"), r"node-z: there is no such node here"),
     ],
 )

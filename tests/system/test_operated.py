@@ -202,6 +202,8 @@ def test_watching_in_a_pipe_is_one_line_for_each_answer(nodes: tuple[Node, Node]
         (["drain", "--admin=https://localhost:1", "--ca-file=/nope"], 2, "--ca-file: '/nope' is not usable"),
         (["drain", "--admin=http://127.0.0.1:1"], 1, "no status from http://127.0.0.1:1/-/drain: connection refused"),
         (["forget"], 2, "the node is missing"),
+        (["status", "--limit=x"], 2, "--limit: 'x' is not usable"),
+        (["log-level", "loud"], 2, "the level: 'loud' is not usable"),
     ],
 )
 def test_what_goes_wrong_is_one_line(words: list[str], code: int, said: str) -> None:
