@@ -5,7 +5,7 @@ and the line of every complaint. Refuses to know: what a text means; its kind re
 line.
 
 The document is composed and never constructed: only texts with their places come out, so what YAML takes a plain word
-for does not matter. Anchors and tags have no place in a list of names and values, and are refused.
+for does not matter. Anchors, aliases and tags have no place among names and values, and are refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ DEPTH_MAX: Final = 5
 """A list of mappings of texts in a mapping is four deep."""
 
 _VARIABLE: Final = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\})?|\$\$\{")
-_STANDARD: Final = "tag:yaml.org,2002:"
-_NULL: Final = f"{_STANDARD}null"
+_NULL: Final = "tag:yaml.org,2002:null"
 
 
 @dataclass
@@ -48,17 +47,25 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Without aliases, and not deep."""
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias has no place here", mark)
-        if self.depth >= DEPTH_MAX:
-            raise yaml.composer.ComposerError(None, None, "too deep", mark)
+        """Without aliases, anchors and tags, and not deep."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        objection = _objection(event) or ("too deep" if self.depth >= DEPTH_MAX else "")
+        if objection:
+            raise yaml.composer.ComposerError(None, None, objection, event.start_mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
+
+
+def _objection(event: Any) -> str:
+    """What a node begins with and must not; the composed node does not tell."""
+    if isinstance(event, yaml.AliasEvent):
+        return "an alias has no place here"
+    if event.anchor is not None:
+        return "an anchor has no place here"
+    return "a tag has no place here" if event.tag is not None else ""
 
 
 def read_file(path: str, program: Program[Any], environment: Mapping[str, str], *, named: str) -> FileLayer:
@@ -181,8 +188,6 @@ class _Reading:
         """The text as it is written, with its variables; nothing when they leave nothing of it."""
         if not isinstance(node, yaml.ScalarNode):
             raise ConfigError(where, _kind_of(node), expected)
-        if not node.tag.startswith(_STANDARD):
-            raise ConfigError(where, node.tag, "a value without a tag")
         if node.tag == _NULL:
             raise ConfigError(where, str(node.value), "a value; leave the line out for the default")
         text = self._expanded(str(node.value), where)
