@@ -1,7 +1,7 @@
 """``pico-agent``: the console entry point.
 
-Responsible for: patching the standard library before any other part of the program is imported, and the exit code.
-Refuses to know: the options, and what an agent does.
+Responsible for: standard streams that are open, patching the standard library before any other part of the program is
+imported, and the exit code. Refuses to know: the options, and what an agent does.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import os
 import signal
 import sys
 
+from pico.cli.standard_streams import open_closed_streams
+
 __all__ = ["main"]
 
 
 def main() -> int:
     """Run until stopped. Exit code: 0 stopped in good order, 1 failed, 2 misused, 130 interrupted before it ran."""
+    open_closed_streams()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
 
     from gevent import monkey

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pico import __version__
 from pico.cli.command_line import Arguments, UsageError, guarded, parse
+from pico.cli.standard_streams import open_closed_streams
 
 __all__ = ["main"]
 
@@ -66,6 +67,7 @@ COMMANDS = {
 
 def main() -> int:
     """The console script. Exit code: the command's; 2 misused, 130 interrupted."""
+    open_closed_streams()
     words = sys.argv[1:]
     program = f"{PROGRAM} {words[0]}" if words and words[0] in COMMANDS else PROGRAM
     return guarded(program, lambda: _run(words))

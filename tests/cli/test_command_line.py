@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -200,3 +201,33 @@ def test_a_reader_that_leaves_is_no_error_of_ours() -> None:
     ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writing)
     assert ran.stderr == ""
+
+
+def run_closed(closed: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """A command of Python without some of its standard streams, as a shell says it."""
+    words = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, *command]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+
+
+ALL_CLOSED = "<&- >&- 2>&-"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ALL_CLOSED])
+def test_a_stream_that_is_closed_is_no_error(closed: str) -> None:
+    ran = run_closed(closed, "-m", "pico.cli.pico", "version")
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_what_is_opened_later_does_not_get_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    """Else what is meant for standard error could be written into a connection."""
+    program = """\
+import sys
+from pico.cli.standard_streams import open_closed_streams
+open_closed_streams()
+with open(sys.argv[1], "w") as file:
+    print("to nobody")
+    print("to nobody", file=sys.stderr)
+    file.write(f"{sys.stdin.fileno()} {sys.stdout.fileno()} {sys.stderr.fileno()} {file.fileno() > 2}")
+"""
+    assert run_closed(ALL_CLOSED, "-c", program, str(tmp_path / "said")).returncode == 0
+    assert (tmp_path / "said").read_text() == "0 1 2 True"

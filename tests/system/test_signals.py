@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.system.processes import CURL_S, HOST, Node, Program, Programs, answer_of, curl, curling, until
+from tests.system.processes import CURL_S, HOST, Node, Program, Programs, answer_of, curl, curling, quiet_port, until
 from tests.system.service import Service
 
 DOORS = [f"--{door}-host={HOST}" for door in ("proxy", "admin", "upstream", "gossip")]
@@ -234,3 +234,21 @@ def test_an_agent_has_an_admin_door_when_it_is_asked_to(programs: Programs, serv
     until(lambda: answer_of(port, "/readyz")[0] == 503, "the agent's notice")
     agent.send(signal.SIGTERM)
     assert agent.wait() == 0
+
+
+def test_node_and_agent_do_without_standard_streams(programs: Programs, service: Service) -> None:
+    closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    proxy, upstream, admin = quiet_port(), quiet_port(), quiet_port()
+    ports = (f"--proxy-port={proxy}", f"--upstream-port={upstream}", f"--admin-port={admin}")
+    node = programs.node_begun(*ports, within=closed)
+    service_option = f"--endpoint=web={HOST}:{service.port}"
+    agent = programs.agent_of(f"--server=http://{HOST}:{upstream}", service_option, "--access-log=json", within=closed)
+
+    def answered() -> bool:
+        assert node.process.poll() is None and agent.process.poll() is None
+        return curl(*ASK, f"http://{HOST}:{proxy}/hello").stdout == b"hello\n"
+
+    until(answered, "an answer through both")
+    for program in (agent, node):
+        program.send(signal.SIGTERM)
+        assert program.wait() == 0
