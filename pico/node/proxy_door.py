@@ -122,7 +122,7 @@ class ClientConnection:
             if self._ended or self._lost or (self._late and not self._reader.started):
                 return None
             if self._late:
-                raise RequestRejected(Failure.HEADER_TIMEOUT, "the request head was not complete in time")
+                raise RequestRejected(Failure.HEADER_TIMEOUT, "")
             if self._paused:
                 self._resume_reading()
             self._own_deadline = self._next_deadline()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import gevent
@@ -9,6 +10,7 @@ import pytest
 
 from pico.config import HttpLimits, HttpTimers, RpcLimits
 from pico.node.proxy_door import BUFFER_BYTES_MAX
+from pico.protocol.http import Failure
 from pico.protocol.rpc import ResetCode, StreamReset
 from tests.node.harness import (
     UNKNOWN_LENGTH,
@@ -505,6 +507,7 @@ def test_a_head_that_does_not_come_to_its_end_is_408():
         response = client.response()
         trickle.kill()
         assert (response.status, response.error()) == (408, "header_timeout")
+        assert json.loads(response.body)["error"]["message"] == Failure.HEADER_TIMEOUT.message, "said once"
 
 
 @covers("HTTP-62")
