@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pico.errors import RemoteProtocolError
+from pico.observability.admin import AdminApp, json_answer, reads
 from pico.protocol.http.endpoint import endpoint_id
 from pico.protocol.http.values import UNKNOWN_LENGTH, ResponseHead
 from pico.protocol.tunnel import (
@@ -27,6 +28,7 @@ from pico.protocol.tunnel import (
     registration_request,
     retry_after_s,
 )
+from pico.protocol.tunnel.registration import ADMIN_DOOR, told
 from tests.rules import covers
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "spec" / "vectors" / "tunnel.json").read_text())
@@ -246,6 +248,30 @@ def test_an_agent_at_the_door_for_clients_is_told_which_one_it_wants(code: str) 
     refusal = refusal_of(answer(b"", 502), body)
     assert "upstream port" in refusal.reason
     assert refusal.by_node
+
+
+def test_an_agent_at_an_admin_door_is_told_which_one_it_wants() -> None:
+    app = AdminApp((reads("/livez", lambda request: json_answer({})),))
+    refusal = refusal_of(answer(b"", 404), app.read("/pico/v1/listener/web").body)
+    assert told(refusal) == f"404 {ADMIN_DOOR}"
+    assert "upstream port" in ADMIN_DOOR
+
+
+@covers("TUN-27")
+@pytest.mark.parametrize(
+    "refusal,sentence",
+    [
+        (Refusal(200, "OK"), "200 OK, said by something that is no upstream port of a node"),
+        (Refusal(301, ""), "301, said by something that is no upstream port of a node"),
+        (Refusal(404, "Not Found"), "404 Not Found, said by something that is no upstream port of a node"),
+        (Refusal(404, "of the node", by_node=True), "404 of the node"),
+        (Refusal(400, "This port speaks HTTPS"), "400 This port speaks HTTPS"),
+        (Refusal(401, "Unauthorized"), "401 Unauthorized"),
+        (Refusal(502, "Bad Gateway"), "502 Bad Gateway"),
+    ],
+)
+def test_what_no_node_says_is_told_as_that(refusal: Refusal, sentence: str) -> None:
+    assert told(refusal) == sentence
 
 
 @covers("TUN-25", "TUN-27")

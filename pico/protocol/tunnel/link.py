@@ -16,7 +16,7 @@ from typing import Final
 from pico.config import LinkTimers
 from pico.protocol.tunnel.backoff import Backoff, Chance
 from pico.protocol.tunnel.commands import Abort, Announce, Change, Close, Command, Dial, GiveUp, Goaway
-from pico.protocol.tunnel.registration import ELSEWHERE, HOPELESS_STATUSES, Refusal, printable
+from pico.protocol.tunnel.registration import ELSEWHERE, HOPELESS_STATUSES, Refusal, printable, told
 from pico.protocol.tunnel.spread import MOVE, Spread
 from pico.protocol.tunnel.states import LINK, LinkInput, LinkState
 
@@ -167,7 +167,7 @@ class Link:
             self._hopeless.add(self._server)
         else:
             self._hopeless.discard(self._server)
-        reason = printable(f"{refusal.status} {refusal.reason}".strip())
+        reason = told(refusal)
         if len(self._hopeless) == self._server_count:  # TUN-26
             self._give_up(refusal, reason, now)
         else:

@@ -36,6 +36,7 @@ __all__ = [
     "refusal_of",
     "registration_request",
     "retry_after_s",
+    "told",
 ]
 
 LISTENER_PATH: Final = "/pico/v1/listener/"
@@ -56,10 +57,20 @@ ACCEPT_SALT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 HOPELESS_STATUSES: Final = frozenset((400, 401, 403, 404))
 """Answers to a registration that asking again does not change (TUN-26)."""
 
+NOT_THERE_STATUSES: Final = frozenset((404, 405))
+"""What a server says that does not know the path of a registration; 401 and 5xx may come from a balancer in front."""
+
 PROXY_CODES: Final = frozenset(("endpoint_missing", "endpoint_not_found"))
 """What only the proxy door of a node says."""
 
+ADMIN_CODE: Final = "not_found"
+"""What an upstream door does not say to an agent, whose path is always right; an admin door does."""
+
 OTHER_DOOR: Final = "this is a node's port for clients; agents connect to its upstream port, 8002 by default"
+ADMIN_DOOR: Final = (
+    "this is an admin port, or no port of a node; agents connect to a node's upstream port, 8002 by default"
+)
+NO_DOOR: Final = "said by something that is no upstream port of a node"
 
 _DELTA_SECONDS = re.compile(rb"[0-9]{1,9}")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
@@ -244,6 +255,13 @@ def refusal_of(head: ResponseHead, body: bytes) -> Refusal:
     )
 
 
+def told(refusal: Refusal) -> str:
+    """What is said of a refusal to whoever runs the agent."""
+    said = f"{refusal.status} {refusal.reason}".strip()
+    foreign = refusal.status < 400 or refusal.status in NOT_THERE_STATUSES
+    return printable(f"{said}, {NO_DOOR}" if foreign and not refusal.by_node else said)
+
+
 def _error_in(body: bytes) -> tuple[str, str]:
     """Code and sentence of a node's refusal (TUN-8), or nothing."""
     try:
@@ -253,6 +271,8 @@ def _error_in(body: bytes) -> tuple[str, str]:
         return "", ""
     if not isinstance(code, str) or not isinstance(sentence, str):
         return "", ""
+    if code == ADMIN_CODE:
+        return code, ADMIN_DOOR
     return code, OTHER_DOOR if code in PROXY_CODES else sentence
 
 
