@@ -9,6 +9,8 @@ that misuses an engine is a ``LocalProtocolError``. Anything else that escapes i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 __all__ = [
     "ConfigError",
     "ConnectFailed",
@@ -70,3 +72,7 @@ class ConfigError(PicoError):
         self.field = field
         self.value = value
         self.expected = expected
+
+    def renamed(self, named: Callable[[str], str]) -> ConfigError:
+        """The same by another name: a part knows a setting by its key, and who has set it by an option, say."""
+        return ConfigError(named(self.field), self.value, self.expected)

@@ -19,7 +19,7 @@ import gevent
 from gevent.hub import get_hub
 from gevent.lock import BoundedSemaphore
 
-from pico.errors import PicoError
+from pico.errors import ConfigError, PicoError
 from pico.observability.admin import Answer, Refused, Request, Route, acts, json_answer
 from pico.observability.reload_metrics import ReloadMetrics
 
@@ -40,6 +40,8 @@ class Proposal(Generic[Config]):
     needs_restart: tuple[str, ...]
     accept: Callable[[], None]
     """Called when ``config`` counts."""
+    named: Callable[[str], str] = lambda key: key
+    """How whoever set the setting of a key has called it, for complaints."""
 
 
 class Reload(Generic[Config]):
@@ -78,7 +80,7 @@ class Reload(Generic[Config]):
             result = "failed"
             try:
                 proposal = self._read_aside()
-                self._apply(proposal.config)
+                self._apply_named(proposal)
                 proposal.accept()
                 result = "applied"
             except PicoError as error:
@@ -111,6 +113,12 @@ class Reload(Generic[Config]):
             pass  # it is in the log
         except Exception:
             _log.exception("reading the settings again failed")
+
+    def _apply_named(self, proposal: Proposal[Config]) -> None:
+        try:
+            self._apply(proposal.config)
+        except ConfigError as error:
+            raise error.renamed(proposal.named) from error
 
     def _read_aside(self) -> Proposal[Config]:
         """In a thread: a large file takes a while, and requests must not wait for it."""

@@ -42,7 +42,8 @@ def _run() -> int:
 
     settings = Reloading(AGENT, words, os.environ, reading)
     settings.begin()
-    return run_agent(settings.config, settings.propose)
+    with reading.naming():
+        return run_agent(settings.config, settings.propose)
 
 
 if __name__ == "__main__":

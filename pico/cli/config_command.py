@@ -17,7 +17,6 @@ from pico.cli.command_line import MISUSED, OK, UsageError, parse
 from pico.cli.node_options import NODE
 from pico.cli.settings import Program
 from pico.cli.sources import Reading, check_file, read_settings
-from pico.errors import PicoError
 
 __all__ = ["USAGE", "run_config"]
 
@@ -68,10 +67,9 @@ def _program(agent: object) -> Program[Any]:
 
 def _check(words: Sequence[str]) -> int:
     arguments = parse(CHECK, words, program="pico config check")
-    program, path = _program(arguments["--agent"]), str(arguments["<file>"])
-    config, faults = check_file(program, path, os.environ)
-    if not faults:
-        faults = _faults_of_materials(program, config)
+    agent, path = arguments["--agent"], str(arguments["<file>"])
+    program = _program(agent)
+    _, faults = check_file(program, path, os.environ, _read_agents_materials if agent else _read_nodes_materials)
     for fault in faults:
         print(f"pico config check: {fault}", file=sys.stderr)
     if not faults:
@@ -79,20 +77,18 @@ def _check(words: Sequence[str]) -> int:
     return MISUSED if faults else OK
 
 
-def _faults_of_materials(program: Program[Any], config: Any) -> list[PicoError]:
-    """What only reading certificates and keys can find."""
-    try:
-        if program is NODE:
-            from pico.node.materials import NodeMaterials
+def _read_nodes_materials(config: Any) -> None:
+    """What only reading certificates and keys can find; raises ``ConfigError``."""
+    from pico.node.materials import NodeMaterials
 
-            NodeMaterials.read(config)
-        else:
-            from pico.agent.materials import AgentMaterials
+    NodeMaterials.read(config)
 
-            AgentMaterials.read(config)
-    except PicoError as error:
-        return [error]
-    return []
+
+def _read_agents_materials(config: Any) -> None:
+    """Likewise."""
+    from pico.agent.materials import AgentMaterials
+
+    AgentMaterials.read(config)
 
 
 def _show(words: Sequence[str]) -> int:

@@ -42,7 +42,8 @@ def _run() -> int:
 
     settings = Reloading(NODE, words, os.environ, reading)
     settings.begin()
-    return run_node(settings.config, settings.propose)
+    with reading.naming():
+        return run_node(settings.config, settings.propose)
 
 
 if __name__ == "__main__":

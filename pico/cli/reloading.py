@@ -10,6 +10,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -69,7 +70,8 @@ class Reloading(Generic[Config]):
                 needs_restart.append(key)
         self._program.check(config, lambda key: key)  # what is new beside what waits for a restart
         contents |= {key: self._contents.get(key, "") for key in needs_restart}
-        return Proposal(config, tuple(changed), tuple(needs_restart), lambda: self._accept(config, contents, reading))
+        accept = partial(self._accept, config, contents, reading)
+        return Proposal(config, tuple(changed), tuple(needs_restart), accept, reading.named)
 
     def _accept(self, config: Config, contents: dict[str, str], reading: Reading[Config]) -> None:
         log_settings = ("log_format", "log_level")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -70,6 +71,20 @@ class Reading(Generic[Config]):
     config: Config
     values: tuple[Value, ...]
     warnings: tuple[str, ...]
+    names: Mapping[str, str]
+    """By key, how whoever set it has called it: an option, a variable, or a line of the file."""
+
+    def named(self, key: str) -> str:
+        """The same for what a complaint is about, which may be no setting."""
+        return self.names.get(key, key)
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """What is raised within of a setting names it so."""
+        try:
+            yield
+        except ConfigError as error:
+            raise error.renamed(self.named) from error
 
 
 def read_settings(program: Program[Config], words: Sequence[str], environment: Mapping[str, str]) -> Reading[Config]:
@@ -85,20 +100,34 @@ def read_settings(program: Program[Config], words: Sequence[str], environment: M
     faults: list[PicoError] = []
     if path or named == CONFIG_FLAG:
         layers.append(_from_file(program, str(path), environment, named, faults))
-    config, values = _resolved(program, layers, faults)
+    config, values, names = _resolved(program, layers, faults)
     if faults:
         raise faults[0]
     for key in program.required:
         if not next(value.value for value in values if value.setting.key == key):
             raise UsageError(f"{program.settings[key].flag} is missing")
-    return Reading(config, values, tuple(_warnings(program, environment)))
+    return Reading(config, values, tuple(_warnings(program, environment)), names)
 
 
-def check_file(program: Program[Any], path: str, environment: Mapping[str, str]) -> tuple[Any, list[PicoError]]:
-    """The configuration that a file makes of the defaults, and everything that is wrong with it."""
+def check_file(
+    program: Program[Config],
+    path: str,
+    environment: Mapping[str, str],
+    read: Callable[[Config], object] = lambda config: None,
+) -> tuple[Config, list[PicoError]]:
+    """The configuration that a file makes of the defaults, and everything that is wrong with it.
+
+    ``read`` is given a configuration that is good; it reads what that names, and raises ``ConfigError``.
+    """
     faults: list[PicoError] = []
     layer = _from_file(program, path, environment, "FILE", faults)
-    config, _ = _resolved(program, [layer], faults)
+    config, values, names = _resolved(program, [layer], faults)
+    if not faults:
+        try:
+            with Reading(config, values, (), names).naming():
+                read(config)
+        except ConfigError as error:
+            faults.append(error)
     return config, sorted(faults, key=_line)
 
 
@@ -145,8 +174,9 @@ def _from_file(
 
 def _resolved(
     program: Program[Config], layers: Sequence[Layer], faults: list[PicoError]
-) -> tuple[Config, tuple[Value, ...]]:
-    config, values, names = program.defaults, [], {}
+) -> tuple[Config, tuple[Value, ...], Mapping[str, str]]:
+    config, values = program.defaults, []
+    names = {key: setting.flag or key for key, setting in program.settings.items()}
     for setting in program.settings.values():
         value, source = program.default(setting), DEFAULT
         for layer in reversed(layers):
@@ -162,10 +192,10 @@ def _resolved(
         values.append(Value(setting, value, source))
     if not faults:
         try:
-            program.check(config, lambda key: names.get(key) or program.settings[key].flag or key)
+            program.check(config, names.__getitem__)
         except ConfigError as error:
             faults.append(error)
-    return config, tuple(values)
+    return config, tuple(values), names
 
 
 def _read(setting: Setting, given: Given) -> Any:

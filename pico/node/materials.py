@@ -22,7 +22,7 @@ from pico.transport.tls import not_after, server_context
 
 __all__ = ["NodeMaterials"]
 
-Context = TypeVar("Context")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class NodeMaterials:
             admin_tls=_context("admin", config.admin_tls, admin_context),
             cluster_keys=_keys(config),
             not_after={
-                door: not_after(files.certificate)
+                door: _of_door(door, files, lambda files: not_after(files.certificate))
                 for door, files in (
                     ("proxy", config.proxy_tls),
                     ("upstream", config.upstream_tls),
@@ -56,11 +56,17 @@ class NodeMaterials:
         )
 
 
-def _context(door: str, files: TlsFiles | None, build: Callable[[TlsFiles], Context]) -> Context | None:
+def _context(door: str, files: TlsFiles | None, build: Callable[[TlsFiles], Made]) -> Made | None:
+    return None if files is None else _of_door(door, files, build)
+
+
+def _of_door(door: str, files: TlsFiles, build: Callable[[TlsFiles], Made]) -> Made:
+    """Have a file at fault called by its setting."""
     try:
-        return None if files is None else build(files)
+        return build(files)
     except ConfigError as error:
-        raise ConfigError(f"{door}_tls: {error.field}", error.value, error.expected) from error
+        settings = {"certificate": f"{door}_tls_cert", "key": f"{door}_tls_key"}
+        raise error.renamed(settings.__getitem__) from error
 
 
 def _keys(config: NodeConfig) -> KeyRing | None:
@@ -72,5 +78,7 @@ def _keys(config: NodeConfig) -> KeyRing | None:
     except ConfigError as error:
         what = f"{path}: {error.value}" if path else error.value
         raise ConfigError("cluster_key_file" if path else "cluster_key", what, error.expected) from error
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("cluster_key_file", path, f"a readable file ({error})") from error
+    except OSError as error:
+        raise ConfigError("cluster_key_file", path, f"a readable file ({error.strerror})") from error
+    except UnicodeError as error:
+        raise ConfigError("cluster_key_file", path, "a text") from error

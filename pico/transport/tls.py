@@ -45,6 +45,9 @@ REASONS: Final = {
 }
 """What the library calls otherwise."""
 
+WEAK: Final = frozenset(("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"))
+"""What the library says of a certificate that it reads and does not take."""
+
 RECORD_BYTES_MAX: Final = 16 * 1024
 ANSWERS_BYTES_MAX: Final = 64 * 1024
 """Of the protocol's own making, waiting for a peer that asks for more."""
@@ -67,10 +70,21 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     try:
         context.load_cert_chain(files.certificate, files.key, password=lambda: _refuse_password(files.key))
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError("key", files.key, f"the private key of {files.certificate}") from error
-        raise ConfigError("certificate and key", (files.certificate, files.key), "PEM files") from error
+        raise _fault_of(files, error) from error
     return context
+
+
+def _fault_of(files: TlsFiles, error: ssl.SSLError) -> ConfigError:
+    """Which of the two files is at fault, which the library does not say."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return ConfigError("key", files.key, f"the private key of {files.certificate}")
+    if error.reason in WEAK:
+        return ConfigError("certificate", files.certificate, f"a stronger certificate ({tls_reason(error)})")
+    try:
+        not_after(files.certificate)
+    except ConfigError as found:
+        return found
+    return ConfigError("key", files.key, "a private key in PEM")
 
 
 def not_after(certificate_file: str) -> float:

@@ -42,7 +42,8 @@ class Process:
         if self.said == "bug":
             raise ZeroDivisionError("a fault of our own")
         said = self.said
-        return Proposal(said, ("x",), ("y",) if said == "later" else (), lambda: self.accepted.append(said))
+        later = ("y",) if said == "later" else ()
+        return Proposal(said, ("x",), later, lambda: self.accepted.append(said), lambda key: f"--{key}")
 
     def apply(self, config: str) -> None:
         if self.hold is not None:
@@ -86,15 +87,17 @@ def test_what_was_read_counts_and_is_told(process: Process, caplog: pytest.LogCa
     assert process.samples()["pico_config_reloads_totalapplied"] == 1
 
 
-@pytest.mark.parametrize("said", ["bad", "no certificate"])
-def test_what_is_wrong_is_refused_and_told(process: Process, said: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("said,named", [("bad", "file:1: x"), ("no certificate", "--proxy_tls")])
+def test_what_is_wrong_is_refused_and_told(
+    process: Process, said: str, named: str, caplog: pytest.LogCaptureFixture
+) -> None:
     process.reload.attempt()
     process.said, process.now = said, 300.0
     with pytest.raises(ConfigError):
         process.reload.attempt()
     assert (process.counts, process.accepted) == ("one", ["one"])
     assert process.announced == [True, False] * 2
-    assert "the new settings are refused, and the old ones stay: " in caplog.text
+    assert f"the new settings are refused, and the old ones stay: {named}: " in caplog.text
     samples = process.samples()
     assert samples["pico_config_reload_success"] == 0
     assert samples["pico_config_last_reload_timestamp_seconds"] == 100.0

@@ -45,15 +45,15 @@ def test_a_check_reads_what_the_file_names(tmp_path: Path, capsys: pytest.Captur
     one, two = authority.issue("one"), authority.issue("two")
     path.write_text(f"proxy_tls_cert: {one.certificate}\nproxy_tls_key: {two.key}\n")
     assert run("check", str(path)) == 2
-    assert "proxy_tls: key: " in capsys.readouterr().err
+    assert f"{path}:2: proxy_tls_key: '{two.key}' is not usable" in capsys.readouterr().err
     path.write_text("cluster_key: short")
     assert run("check", str(path)) == 2
     said = capsys.readouterr().err
-    assert "cluster_key: 'line 1' is not usable" in said
+    assert f"{path}:1: cluster_key: 'line 1' is not usable" in said
     assert "short" not in said
     path.write_text(f"servers: [https://a]\nca_file: {one.key}")
     assert run("check", str(path), "--agent") == 2
-    assert "ca_file: " in capsys.readouterr().err
+    assert f"{path}:2: ca_file: '{one.key}' is not usable" in capsys.readouterr().err
 
 
 def test_what_counts_and_who_said_so(

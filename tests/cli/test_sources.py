@@ -47,6 +47,24 @@ def test_what_nobody_sets_is_the_default(row: Setting) -> None:
     assert value_of(NODE, row, [], {}) == Value(row, NODE.default(row), "default")
 
 
+def test_what_is_found_later_names_a_setting_as_whoever_set_it(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("\nproxy_port: 1\nupstream_port: 2\nadmin_port: 3")
+    reading = read_settings(NODE, [f"--config={path}", "--proxy-port=4"], {"PICO_UPSTREAM_PORT": "5"})
+    names = {
+        "proxy_port": "--proxy-port",
+        "upstream_port": "PICO_UPSTREAM_PORT",
+        "admin_port": f"{path}:4: admin_port",
+        "gossip_port": "--gossip-port",
+        "cluster_key": "cluster_key",  # which has no option
+        "LISTEN_FDS": "LISTEN_FDS",
+    }
+    for key, name in names.items():
+        with pytest.raises(ConfigError) as caught, reading.naming():
+            raise ConfigError(key, "x", "y")
+        assert str(caught.value) == f"{name}: 'x' is not usable: expected y"
+
+
 def shown(row: Setting, text: str) -> str:
     value = row.read("", text)
     return row.written((value,) if row.kind.many else value)

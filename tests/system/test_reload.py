@@ -114,7 +114,7 @@ def test_new_certificates_with_a_thousand_upstreams_open(
         assert [shown_at(port, context) for port in doors] == [second] * 3
         status, answer = ask_for_reload(node.admin_port, context)
         assert (status, answer["error"]["code"]) == (422, "bad_settings")  # type: ignore[index]
-        assert "proxy_tls: certificate" in answer["error"]["message"]  # type: ignore[index]
+        assert "node.yaml:1: proxy_tls_cert: " in answer["error"]["message"]  # type: ignore[index]
         assert all(upstream.answers(number) for number, upstream in enumerate([*upstreams, late], UPSTREAMS * 2))
 
 

@@ -153,6 +153,16 @@ BAD = {
     "no number": ("node", ["--proxy-port=many"], "pico-node: --proxy-port"),
     "no duration": ("node", ["--heartbeat=often"], "pico-node: --heartbeat"),
     "no file": ("node", ["--proxy-tls-cert=/nowhere", "--proxy-tls-key=/nowhere"], "pico-node: --proxy-tls-cert"),
+    "no certificate": (
+        "node",
+        [f"--proxy-tls-cert={__file__}", f"--proxy-tls-key={__file__}"],
+        f"pico-node: --proxy-tls-cert: '{__file__}' is not usable: expected certificates in PEM",
+    ),
+    "no authorities": (
+        "agent",
+        ["--server=https://localhost:1", "--endpoint=web=3000", f"--ca-file={__file__}"],
+        f"pico-agent: --ca-file: '{__file__}' is not usable: expected certificates in PEM",
+    ),
     "nothing": ("agent", [], "pico-agent: --server is missing"),
     "no url": ("agent", ["--server=frob", "--endpoint=web=3000"], "pico-agent: --server"),
     "hyphen": ("agent", ["--server=http://localhost:1", "--endpoint=-web=3000"], "pico-agent: --endpoint"),

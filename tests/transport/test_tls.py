@@ -412,10 +412,10 @@ def test_a_handshake_that_is_killed_leaves_nothing(files: TlsFiles) -> None:
 # Contexts.
 
 
-def expect_fault(files: TlsFiles, named: str) -> None:
+def expect_fault(files: TlsFiles, field: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         server_context(files)
-    assert named in str(caught.value)
+    assert (caught.value.field, caught.value.value) == (field, value)
 
 
 def test_a_fault_of_the_files_names_the_file(authority: Authority, files: TlsFiles, tmp_path: Path) -> None:
@@ -423,12 +423,19 @@ def test_a_fault_of_the_files_names_the_file(authority: Authority, files: TlsFil
     junk.write_text("junk")
     other = authority.issue("other.example")
     locked = authority.issue("localhost", passphrase=b"secret")
-    expect_fault(TlsFiles(certificate=missing, key=files.key), missing)
-    expect_fault(TlsFiles(certificate=files.certificate, key=missing), missing)
-    expect_fault(TlsFiles(certificate=str(junk), key=files.key), str(junk))
-    expect_fault(TlsFiles(certificate=files.certificate, key=str(junk)), str(junk))
-    expect_fault(TlsFiles(certificate=files.certificate, key=other.key), other.key)
-    expect_fault(locked, "passphrase")
+    expect_fault(TlsFiles(certificate=missing, key=files.key), "certificate", missing)
+    expect_fault(TlsFiles(certificate=files.certificate, key=missing), "key", missing)
+    expect_fault(TlsFiles(certificate=str(junk), key=files.key), "certificate", str(junk))
+    expect_fault(TlsFiles(certificate=str(junk), key=str(junk)), "certificate", str(junk))
+    expect_fault(TlsFiles(certificate=files.key, key=files.key), "certificate", files.key)
+    expect_fault(TlsFiles(certificate=files.certificate, key=str(junk)), "key", str(junk))
+    expect_fault(TlsFiles(certificate=files.certificate, key=files.certificate), "key", files.certificate)
+    expect_fault(TlsFiles(certificate=files.certificate, key=other.key), "key", other.key)
+    expect_fault(locked, "key", locked.key)
+    with pytest.raises(ConfigError, match="passphrase"):
+        server_context(locked)
+    weak = authority.issue("localhost", weak=True)
+    expect_fault(weak, "certificate", weak.certificate)
     for ca_file in (missing, str(junk), str(tmp_path)):
         with pytest.raises(ConfigError, match=ca_file):
             client_context(ca_file)
