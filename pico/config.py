@@ -270,6 +270,7 @@ class NodeConfig:
     requests_per_endpoint_max: int = 10_000
     handshake_s: float = 10.0  # upstream door: first byte to accepted upgrade
     attempts_max: int = 3  # upstreams tried for one request
+    abort_on_close: str = "off"  # or "on": a client that half-closes has gone
     endpoint_wait_s: float = 2.0  # for the return of an endpoint whose last upstream has just left
     drain_delay_s: float = 1.0  # from the failing readiness to the closing of the proxy door
     grace_period_s: float = 30.0  # for requests in flight when the node stops

@@ -670,8 +670,10 @@ class Exchange:
                 self._send_body()
 
     def _on_client_ended(self, _: ClientEnded) -> None:
-        """The client half-closed: not an abort, unless it owes a body."""
-        if not self._body_read and not self._waits_for_101:
+        """The client half-closed: no abort, unless it owes a body or the node was told to take it for one (HTTP-60)."""
+        if self._services.abort_on_close and not self._switched and (self._body_read or self._waits_for_101):
+            self._cancel(Failure.CLIENT_CLOSED)
+        elif not self._body_read and not self._waits_for_101:
             self._send_body()
 
     def _on_client_lost(self, _: ClientLost) -> None:

@@ -87,6 +87,7 @@ class RequestServices:
         self.timers = config.http_timers
         self.http_limits = config.http_limits
         self.attempts_max = config.attempts_max
+        self.abort_on_close = config.abort_on_close == "on"
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
 
     def new_request_id(self) -> str:

@@ -125,6 +125,10 @@ BEHAVIOUR: Final = Section(
         common.LOG_LEVEL,
         Setting("attempts_max", "attempts_max", COUNT, "upstreams tried for one request", RELOAD),
         Setting(
+            "abort_on_close", "abort_on_close", choice("on", "off"),
+            "whether a client that closes its sending side has gone: on or off", RELOAD,
+        ),
+        Setting(
             "endpoint_wait", "endpoint_wait_s", DURATION_OR_ZERO,
             "how long a request waits for an endpoint that has just left; 0: not", RELOAD,
         ),

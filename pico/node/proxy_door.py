@@ -104,6 +104,8 @@ class ClientConnection:
         actor = ProxyRequest(self._services, self, request)
         self._request = actor
         self._wants_body = False
+        if self._ended and self._services.abort_on_close:
+            actor.post(ClientEnded())
         try:
             actor.run()
         finally:

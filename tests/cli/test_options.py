@@ -128,7 +128,7 @@ def sample(program: Program[Any], row: Setting) -> str:
     """Something that is not the default."""
     if row.kind is FILE:
         return __file__
-    return next(word for word in (row.kind.sample, "24KiB", "8KiB", "keyvalue") if differs(program, row, word))
+    return next(word for word in (row.kind.sample, "24KiB", "8KiB", "keyvalue", "on") if differs(program, row, word))
 
 
 def differs(program: Program[Any], row: Setting, text: str) -> bool:

@@ -214,6 +214,32 @@ def test_a_client_that_half_closes_after_its_request_still_gets_the_response(nod
 
 
 @covers("HTTP-60", "HTTP-66")
+@pytest.mark.parametrize("when", ["with its request", "later"])
+def test_a_client_that_half_closes_is_taken_for_gone_where_that_is_asked_for(when):
+    with running_node(abort_on_close="on") as node:
+        agent = Agent(node, "ep", lambda call: None)
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        if when == "later":
+            until(lambda: agent.calls)
+        client.sock.shutdown(1)
+        event = agent.calls[0].next_event() if when == "later" else None
+        assert event is None or event.code is ResetCode.CANCELLED
+        until(lambda: logged(node))
+        assert [(line["status"], line["outcome"]) for line in logged(node)] == [(499, "client_closed")]
+        until(lambda: not node.services.connections)
+
+
+@covers("HTTP-28", "HTTP-60")
+def test_a_body_that_its_client_does_not_end_is_incomplete_also_where_a_half_close_is_an_abort():
+    with running_node(abort_on_close="on") as node:
+        agent = Agent(node, "ep", lambda call: None)
+        client = Client(node).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 10\r\n\r\nhalf")
+        until(lambda: agent.calls)
+        client.sock.shutdown(1)
+        assert client.response().error() == "body_incomplete"
+
+
+@covers("HTTP-60", "HTTP-66")
 def test_a_client_that_goes_away_cancels_its_stream_and_is_logged_as_499(node):
     agent = Agent(node, "ep", lambda call: None)
     client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
