@@ -257,6 +257,7 @@ class Service:
 
     def _connected(self, stream: Stream) -> None:
         stream.read_bytes_max = READ_BYTES_MAX  # fewer and larger pieces of a large response
+        stream.patient = True  # a service that answers early and closes has its answer heard
         connection = ServiceConnection(self, stream, ResponseReader(self._config.http_limits))
         self._connections.add(connection)
         self._deadlines.add(connection)

@@ -40,6 +40,7 @@ class MemoryStream:
         self.closed = False
         self.unsent_bytes = 0
         self.read_bytes_max = RECV_BYTES
+        self.patient = False  # it loses nothing either way: a peer that has gone has left nothing behind
         self._clock = clock
         self._capacity_bytes = capacity_bytes
         self._receiver: Receiver | None = None

@@ -9,8 +9,8 @@ where it has not, so whoever waits for that connection is never left waiting.
 
 Nothing that a peer or a network does raises in the caller of a stream. A write that fails is reported later, from the
 hub, as ``lost``; before it the receiver still gets what had arrived, because a peer that refuses a request early and
-closes has often said why. A stream that is paused, or that has ended, is not watched: its loss shows at the next write
-or when reading goes on.
+closes has often said why; all of it, if the owner is patient. A stream that is paused, or that has ended, is not
+watched: its loss shows at the next write or when reading goes on.
 """
 
 from __future__ import annotations
@@ -103,6 +103,10 @@ class Stream(Protocol):
     read_bytes_max: int
     """What one turn of the hub may bring. The owner may raise it to ``READ_BYTES_MAX``."""
 
+    patient: bool
+    """False at first. With True a write that fails is not told as such: what has arrived comes at the receiver's own
+    pace, pauses and all, and the end shows when it has been read."""
+
     def set_receiver(self, receiver: Receiver | None) -> None:
         """Begin to read for ``receiver``, or stop for None.
 
@@ -193,6 +197,7 @@ class SocketStream:
         "_unsent",
         "_writer",
         "closed",
+        "patient",
         "peer_host",
         "peer_port",
         "read_bytes_max",
@@ -220,6 +225,7 @@ class SocketStream:
         self._fin_wanted = False  # ... once everything is out
         self.unsent_bytes = 0
         self.read_bytes_max = RECV_BYTES
+        self.patient = False
         self.closed = False
         self.peer_host, self.peer_port = _prepare(self._sock, peer)
 
@@ -440,7 +446,8 @@ class SocketStream:
         self._forget_unsent()
         if self._writer is not None:
             self._writer.stop()
-        self._loop.run_callback(self._read_the_rest)
+        if not self.patient or self._peer_ended:
+            self._loop.run_callback(self._read_the_rest)
 
     def _read_the_rest(self) -> None:
         for _ in range(LAST_READS_MAX):

@@ -281,6 +281,15 @@ class TlsStream:
         self._raw.read_bytes_max = size
 
     @property
+    def patient(self) -> bool:
+        """See ``Stream``."""
+        return self._raw.patient
+
+    @patient.setter
+    def patient(self, patient: bool) -> None:
+        self._raw.patient = patient
+
+    @property
     def more_waits(self) -> bool:
         """See ``Stream``: nobody can say, what waits may be no more than a part of a record."""
         return False

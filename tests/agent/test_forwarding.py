@@ -312,6 +312,27 @@ def test_an_early_response_is_delivered_and_the_rest_of_the_request_dropped() ->
         assert call.reset.code is ResetCode.NOT_WANTED
 
 
+def test_a_long_early_response_is_delivered_though_the_service_has_gone_and_the_client_goes_on_sending() -> None:
+    size, closed = 600_000, Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: %d\r\n\r\n" % size + pattern(size))
+        sock.close()  # with a part of the request unread: a reset
+        closed.set()
+
+    with bench(handle) as made:
+        call = made.node.open(b"POST", length=100_000, data=b"x" * 1000, end=False, takes=False)
+        call.wait(lambda: call.not_taken == made.config.rpc_limits.window_bytes, "a full window")
+        closed.wait()
+        for _ in range(5):
+            call.send(b"x" * 1000)
+            gevent.sleep(0.02)
+        call.take()
+        call.wait(lambda: len(call.body) == size or call.reset, "the rest")
+        assert bytes(call.body) == pattern(size)
+
+
 def test_a_connection_that_answered_early_is_not_used_again() -> None:
     def handle(sock: Any, _: Any) -> None:
         _, rest = read_head(sock)

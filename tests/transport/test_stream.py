@@ -144,6 +144,45 @@ def test_a_failed_write_is_told_though_reading_is_paused() -> None:
     assert recorder.events == ["lost"]
 
 
+def test_a_patient_receiver_gets_all_that_had_arrived_before_a_write_failed() -> None:
+    near, far = tcp_sockets()
+    stream = SocketStream(near)
+    stream.patient = True
+    recorder = Recorder(stream)
+    stream.pause_reading()
+    sent = os.urandom(100_000)
+    writer = gevent.spawn(far.sendall, sent)
+    writer.join(DEADLINE_S)
+    assert writer.successful()
+    stream.write(b"unread")
+    settle()
+    far.close()  # with something unread: a reset
+    for _ in range(3):
+        stream.write(b"x")
+        settle()
+    assert recorder.events == []
+    stream.resume_reading()
+    assert recorder.wait_for_bytes(len(sent)) == sent
+    with gevent.Timeout(DEADLINE_S):
+        while not {"ended", "lost"} & set(recorder.events):
+            settle()
+    stream.abort()
+
+
+def test_a_patient_receiver_is_told_of_a_failed_write_when_there_is_nothing_to_read_any_more() -> None:
+    near, far = tcp_sockets()
+    stream = SocketStream(near)
+    stream.patient = True
+    recorder = Recorder(stream)
+    far.shutdown(stdlib_socket.SHUT_WR)
+    recorder.wait_for("ended")
+    far.close()
+    with gevent.Timeout(DEADLINE_S):
+        while "lost" not in recorder.events:
+            stream.write(b"x")
+            settle()
+
+
 def test_a_failed_write_is_never_told_from_within_the_write() -> None:
     near, far = tcp_sockets()
     stream = SocketStream(near)
