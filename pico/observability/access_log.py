@@ -11,6 +11,7 @@ a visitor can neither forge a line nor reach a terminal.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.event import Event
-from gevent.os import tp_write
+from gevent.hub import get_hub
 
 if TYPE_CHECKING:
     from pico.transport.clock import Clock
@@ -76,15 +77,28 @@ _is_bare = re.compile(r"[!#-<>-\[\]-~]++").fullmatch  # printable, without space
 
 
 def cooperative_writer(fd: int) -> Write:
-    """A writer to a file descriptor that may be a pipe nobody reads: waits in a thread, so only its greenlet waits."""
+    """A writer to a file descriptor that may be a pipe nobody reads: waits in a thread, so only its greenlet waits.
+
+    Raises ``OSError``.
+    """
 
     def write(text: str) -> None:
         rest = text.encode("ascii", "backslashreplace")
         while rest:
-            written = tp_write(fd, rest)
+            written = get_hub().threadpool.apply(_written, (fd, rest))
+            if isinstance(written, OSError):
+                raise written
             rest = rest[written:]
 
     return write
+
+
+def _written(fd: int, data: bytes) -> int | OSError:
+    """How many bytes were written, or why none was: the pool would print a traceback of what is raised."""
+    try:
+        return os.write(fd, data)
+    except OSError as error:
+        return error
 
 
 class AccessLog:

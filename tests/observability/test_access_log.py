@@ -372,6 +372,22 @@ class TestWriting:
         os.close(reading)
         os.close(writing)
 
+    def test_a_full_disk_is_an_error_and_nothing_is_printed(self, capfd: pytest.CaptureFixture[str]) -> None:
+        full = os.open("/dev/full", os.O_WRONLY)
+        with pytest.raises(OSError) as caught:
+            cooperative_writer(full)("a line\n")
+        os.close(full)
+        assert caught.value.errno == errno.ENOSPC
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_pipe_without_a_reader_is_an_error_and_nothing_is_printed(self, capfd: pytest.CaptureFixture[str]) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        with pytest.raises(BrokenPipeError):
+            cooperative_writer(writing)("a line\n")
+        os.close(writing)
+        assert capfd.readouterr() == ("", "")
+
 
 @pytest.mark.parametrize("format", ["json", "keyvalue"])
 def test_a_line_costs_little(format: str) -> None:
