@@ -51,7 +51,7 @@ class AdminDoor(GeventActor):
         """Bind and serve."""
         listening = self._inherited or listening_socket(*self.address, option=self._option)
         self.address = readable(listening.getsockname())
-        self._server = AdminServer(_cooperative(listening), self._app, self._tls)
+        self._server = AdminServer(_cooperative(listening), self._app, self._tls, option=self._option)
         self._server.start()
         _log.info("%s listens on %s", self._option, shown(*self.address))
 

@@ -59,6 +59,7 @@ from pico.observability.hub import HubWatch
 from pico.observability.log_levels import log_routes
 from pico.observability.metrics import DURATION_BOUNDS_S, NodeMetrics
 from pico.observability.probes import process_routes
+from pico.observability.process_metrics import open_files_max
 from pico.observability.traces import start_tracing
 from pico.protocol.http import Failure
 from pico.transport.allocator import keep_freed
@@ -72,7 +73,7 @@ from pico.transport.tls import TlsStream, accept_tls
 if TYPE_CHECKING:
     from pico.observability.tracing import Tracing
 
-__all__ = ["Node", "run_node"]
+__all__ = ["Node", "run_node", "warn_of_open_files"]
 
 HANDSHAKES_MAX: Final = 1024
 """Connections at the upstream door whose handshake is not complete."""
@@ -464,6 +465,17 @@ def _made_up_name() -> str:
     return f"{host or 'node'}-{secrets.token_hex(3)}"
 
 
+def warn_of_open_files(config: NodeConfig, files_max: int) -> None:
+    """Say that the system allows for fewer open files than the settings for connections; -1 is no limit."""
+    needed = config.client_connections_max + config.upstreams_max
+    if 0 <= files_max < needed:
+        _log.warning(
+            "the limit of open files is %d, and --client-connections-max and --upstreams-max together need %d",
+            files_max,
+            needed,
+        )
+
+
 def _announce(node: Node, notifier: Notifier) -> None:
     """Say that the node is ready once it is: its doors are open and what it knows of the cluster is known."""
     notifier.status("joining")
@@ -483,6 +495,7 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
     system.inherited = Inherited.from_environment(os.environ, os.getpid())
     install_registry()
     keep_freed()
+    warn_of_open_files(config, open_files_max())
     node_id = config.node_id or _made_up_name()
     tracing = start_tracing(config.tracing, "pico-node", node_id)
     node = Node(

@@ -1,13 +1,14 @@
 """The server of the admin door.
 
-Responsible for: its limits: how many connections, how long one may take, and that no answer keeps others from their
-turn. Refuses to know: what is answered.
+Responsible for: its limits: how many connections, how long one may take, that no answer keeps others from their
+turn, and that it waits while the system has no room for a connection. Refuses to know: what is answered.
 
 The server is gevent's own. It is meant for operators, Prometheus and probes on a trusted network.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import ssl
@@ -43,7 +44,12 @@ READ_BYTES: Final = 64 * 1024
 BREATH_S: Final = 0.002
 """Between two pieces of one answer: long enough that everything that waits has its turn first."""
 
+TROUBLE_PAUSE_S: Final = 0.1
+"""Without accepting, when the system is out of descriptors or memory; the port would stay readable and spin."""
+
 TCP_ESTABLISHED: Final = 1
+
+_OF_ONE_CONNECTION: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR})
 
 _log = logging.getLogger("pico.admin")
 
@@ -51,7 +57,16 @@ _log = logging.getLogger("pico.admin")
 class AdminServer(WSGIServer):
     """Serves an ``AdminApp`` on a listening socket, which it owns; ``start`` and ``stop`` are its interface."""
 
-    def __init__(self, listening: socket.socket, app: AdminApp, context: SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        app: AdminApp,
+        context: SSLContext | None = None,
+        *,
+        option: str = "--admin-port",
+    ) -> None:
+        """``option`` is what the log calls the door."""
+        self._option = option
         super().__init__(  # type: ignore[no-untyped-call]  # here and below: gevent has no types
             listening,
             app,
@@ -67,6 +82,21 @@ class AdminServer(WSGIServer):
     def renew(self, context: SSLContext) -> None:
         """Shake hands with this certificate from now on."""
         self.wrap_socket = context.wrap_socket
+
+    def do_read(self) -> Any:
+        """Socket and address of who comes next, or nothing; what is raised here, gevent prints with its traceback."""
+        try:
+            return super().do_read()  # type: ignore[no-untyped-call]
+        except OSError as error:
+            if error.errno not in _OF_ONE_CONNECTION:
+                self._pause_accepting(error)
+            return None
+
+    def _pause_accepting(self, error: OSError) -> None:
+        _log.warning("%s accepts nobody for a moment: %s", self._option, error.strerror)
+        self.stop_accepting()  # type: ignore[no-untyped-call]
+        self._timer = self.loop.timer(TROUBLE_PAUSE_S)
+        self._timer.start(self._start_accepting_if_started)
 
     def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
         """Make the TLS handshake in the connection's greenlet, in time; a client of plain HTTP is told so."""

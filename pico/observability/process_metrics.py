@@ -24,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from pico.compiling import is_compiled
 
-__all__ = ["ProcessMetrics", "open_files"]
+__all__ = ["ProcessMetrics", "open_files", "open_files_max"]
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -55,23 +55,36 @@ class ProcessMetrics:
             yield from collector.collect()
 
     def _process(self) -> Iterator[Metric]:
-        fields = _fields()
-        cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS
-        yield CounterMetricFamily("process_cpu_seconds_total", "User and system time of the processor.", cpu_s)
-        yield GaugeMetricFamily("process_virtual_memory_bytes", "Size of the address space.", int(fields[20]))
-        yield GaugeMetricFamily("process_resident_memory_bytes", "Memory in use.", int(fields[21]) * _PAGE_BYTES)
+        used = os.times()
+        yield CounterMetricFamily(
+            "process_cpu_seconds_total", "User and system time of the processor.", used.user + used.system
+        )
+        yield from _memory()
         yield GaugeMetricFamily(
             "process_start_time_seconds", "When the process began, in seconds since 1970.", self._began_at
         )
         yield GaugeMetricFamily("process_open_fds", "Open files and sockets.", open_files())
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        yield GaugeMetricFamily("process_max_fds", "How many open files and sockets there may be.", most)
+        yield GaugeMetricFamily("process_max_fds", "How many open files and sockets there may be.", open_files_max())
 
 
 def open_files() -> int:
     """How many files and sockets the process has open; an older kernel is asked in a thread, which takes longer."""
     counted = os.stat(_FILES).st_size  # since Linux 6.2
     return counted or len(get_hub().threadpool.apply(os.listdir, (_FILES,)))
+
+
+def open_files_max() -> int:
+    """How many files and sockets the process may have open, -1 where the system sets no limit."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _memory() -> Iterator[Metric]:
+    try:
+        fields = _fields()
+    except OSError:  # no open file is left: then the rest is wanted all the more
+        return
+    yield GaugeMetricFamily("process_virtual_memory_bytes", "Size of the address space.", int(fields[20]))
+    yield GaugeMetricFamily("process_resident_memory_bytes", "Memory in use.", int(fields[21]) * _PAGE_BYTES)
 
 
 def _fields() -> list[bytes]:

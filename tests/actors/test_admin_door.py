@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import os
+import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -466,6 +468,36 @@ class TestTls:
                 while client.recv(100):
                     pass
         assert f"the TLS handshake with 127.0.0.1 failed: {why}" in caplog.messages
+
+
+@contextmanager
+def no_file_left() -> Iterator[None]:
+    """Within, the system gives this process no other descriptor."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_without_a_file_for_a_connection_it_pauses_and_prints_no_traceback(
+    address: tuple[str, int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = gevent.socket.socket()
+    client.settimeout(DEADLINE_S)
+    with no_file_left():
+        client.connect(address)
+        with gevent.Timeout(DEADLINE_S):
+            while len(caplog.messages) < 2:
+                gevent.sleep(0.001)
+    assert set(caplog.messages) == {"--admin-port accepts nobody for a moment: Too many open files"}
+    client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.recv(15) == b"HTTP/1.1 200 OK"
+    client.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_the_certificate_must_be_there() -> None:

@@ -380,7 +380,9 @@ class TestWriting:
         assert caught.value.errno == errno.ENOSPC
         assert capfd.readouterr() == ("", "")
 
-    def test_a_pipe_without_a_reader_is_an_error_and_nothing_is_printed(self, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_a_pipe_without_a_reader_is_an_error_and_nothing_is_printed(
+        self, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         reading, writing = os.pipe()
         os.close(reading)
         with pytest.raises(BrokenPipeError):

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -262,3 +262,14 @@ def test_node_and_agent_do_without_standard_streams(programs: Programs, service:
     for program in (agent, node):
         program.send(signal.SIGTERM)
         assert program.wait() == 0
+
+
+def test_a_node_that_runs_out_of_files_says_so_and_goes_on(programs: Programs) -> None:
+    few = ("sh", "-c", 'ulimit -n 64 && exec "$@"', "sh")
+    node = programs.node_begun(within=few).ready()
+    assert node.errors.count("the limit of open files is 64, ") == 1
+    with ExitStack() as clients:
+        for _ in range(100):
+            clients.enter_context(socket.create_connection((HOST, node.admin_port)))
+        node.until_said("--admin-port accepts nobody for a moment: Too many open files")
+    until(lambda: node.admin("/readyz")[0] == 200, "an answer of the admin door")
