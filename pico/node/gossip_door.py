@@ -26,14 +26,25 @@ from pico.actors.messages import SeedsResolved
 from pico.actors.routes import Routes
 from pico.actors.runtime import tell
 from pico.config import NodeConfig
-from pico.errors import ConfigError, PicoError, TransportError
+from pico.errors import ConfigError, PicoError, RemoteProtocolError, TransportError
 from pico.node.system import System
 from pico.observability.cluster_metrics import ClusterStanding
 from pico.observability.metrics import NodeMetrics
-from pico.protocol.channel import Channel, Handshake, Identity, Purpose
+from pico.protocol.channel import (
+    Channel,
+    ConnectedToSelf,
+    ForgedFrame,
+    FrameTooLarge,
+    Handshake,
+    Identity,
+    NoAnswer,
+    OtherNode,
+    Purpose,
+    SameName,
+)
 from pico.protocol.cluster import Card
 from pico.protocol.gossip import PacketCodec, first_life
-from pico.protocol.gossip.engine import GossipEngine
+from pico.protocol.gossip.engine import GossipEngine, kind_of_violation
 from pico.protocol.gossip.values import Address
 from pico.protocol.rpc import StreamingEngine
 from pico.protocol.seal import ClearSeal, KeyRing, KeySeal, Seal
@@ -52,6 +63,15 @@ SOMEWHERE: Final = ("192.0.2.1", 9)
 """An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
 
 WIRE_VERSION: Final = 1
+
+_RESULTS: Final[dict[type[PicoError], str]] = {
+    ConnectedToSelf: "connected_to_self",
+    ForgedFrame: "forged",
+    FrameTooLarge: "frame_too_large",
+    NoAnswer: "no_answer",
+    OtherNode: "other_node",
+    SameName: "same_name",
+}
 
 _log = logging.getLogger("pico.cluster")
 
@@ -320,11 +340,11 @@ class GossipDoor:
         try:
             channel = shake_hands(stream, handshake, self._clock)
         except PicoError as error:
-            self._metrics.cluster.channels.add(type(error).__name__)
+            self._metrics.cluster.channels.add(_result(error))
             _log.info("refused a channel from %s: %s", stream.peer_host, error)
             return
         if channel.purpose is Purpose.LINK and self.forwarding.links >= self._config.peer_limits.connections_max:
-            self._metrics.cluster.channels.add("TooMany")
+            self._metrics.cluster.channels.add("too_many")
             stream.close()
             return
         self._metrics.cluster.channels.add(channel.purpose.name.lower())
@@ -341,6 +361,13 @@ class GossipDoor:
             return Multiplexer(stream, ChannelCodec(channel.frames, limits.channel_limits), engine, self._clock, owner)
 
         self.forwarding.accept(channel.node_id, build).multiplexer.start(channel.leftover)
+
+
+def _result(error: PicoError) -> str:
+    """By which word a channel that was refused is counted: that of datagrams, where they know the same fault."""
+    if isinstance(error, RemoteProtocolError):
+        return _RESULTS.get(type(error)) or kind_of_violation(error)
+    return "connection_lost"
 
 
 def _advertised(advertised: str, host: str, port: int) -> str:

@@ -14,15 +14,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from pico.observability.tally import Tally
 
-__all__ = ["ClusterMetrics", "ClusterStanding"]
+__all__ = ["CHANNELS", "ClusterMetrics", "ClusterStanding"]
 
 NODE_STATUSES: Final = ("alive", "suspect", "hearsay", "dead", "left")
 
 CHANNELS: Final = (
-    "exchange", "link", "ChannelViolation", "ConnectedToSelf", "ForgedFrame", "FrameTooLarge", "NoAnswer", "OtherNode",
-    "SameName", "ForeignCluster", "OtherVersion", "Unsealed", "NoKey", "UnknownKey", "ConnectionLost", "TooMany",
+    "exchange", "link", "cluster", "version", "malformed", "unsealed", "no_key", "unknown_key", "forged",
+    "frame_too_large", "same_name", "other_node", "connected_to_self", "no_answer", "connection_lost", "too_many",
 )  # fmt: skip
-"""What an accepted channel was for, or why it was refused: the names of the errors."""
+"""What an accepted channel was for, or why it was refused; what datagrams know, too, has the same name there."""
 
 VIOLATIONS: Final = ("cluster", "version", "malformed", "unsealed", "no_key", "unknown_key", "forged", "replayed")
 
@@ -84,7 +84,9 @@ class ClusterMetrics:
             violations.add_metric([reason], now.violations.get(reason, 0))
         yield violations
         yield self.exchanges.family("pico_gossip_exchanges_total", "Exchanges over a stream.", "result")
-        yield self.channels.family("pico_gossip_channels_total", "Channels that peers dialled.", "result")
+        yield self.channels.family(
+            "pico_gossip_channels_total", "Channels that peers dialled: what for, or why they were refused.", "result"
+        )
         yield CounterMetricFamily(
             "pico_view_corrections_total", "Peers that had an endpoint no more when asked.", self.corrections()
         )

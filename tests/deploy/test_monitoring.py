@@ -14,6 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from pico.observability.cluster_metrics import CHANNELS
 from pico.observability.metrics import AgentMetrics, NodeMetrics
 from pico.protocol.http import Failure
 from tests.deploy.promql import selectors
@@ -93,6 +94,20 @@ def test_what_nobody_tells_is_noticed() -> None:
     assert unknown('rate(pico_requests_total{colour="red"}[5m])', known)
     assert unknown("sum by (colour) (pico_upstreams)", known)
     assert not unknown('sum by (instance) (rate(pico_requests_total{code=~"5.."}[5m] offset 5m)) > 0 or up', known)
+
+
+def test_a_label_that_an_expression_makes_is_not_asked_for() -> None:
+    known = rendered()
+    made = 'sum by (reason) (label_replace(rate(pico_gossip_channels_total[5m]), "reason", "$1", "result", "(.*)"))'
+    assert not unknown(made, known)
+    assert unknown(made.replace('"reason", "$1"', '"other", "$1"'), known)
+
+
+def test_the_channels_that_an_alert_passes_over_are_told_by_these_names() -> None:
+    (rule,) = (rule for rule in rules("alerts.yml") if rule["alert"] == "PicoGossipRefused")
+    passed_over = set(re.search(r'result!~"([^"]+)"', rule["expr"])[1].split("|"))  # type: ignore[index]
+    assert passed_over < set(CHANNELS)
+    assert {"cluster", "unsealed", "unknown_key", "same_name"} <= set(CHANNELS) - passed_over
 
 
 def kebab(name: str) -> str:

@@ -278,7 +278,7 @@ def _received(node) -> int:
 def test_connections_that_say_nothing_are_closed_and_keep_nobody_out(nodes):
     """As many as the port takes at one time: who comes then waits until they are given up."""
     quiet = [raw(nodes[0]) for _ in range(LIMITS.connections_max)]
-    until(lambda: channels(nodes[0], "NoAnswer") == len(quiet), "the end of all of them")
+    until(lambda: channels(nodes[0], "no_answer") == len(quiet), "the end of all of them")
     for sock in quiet:
         assert sock.recv(1) == b""
         sock.close()
@@ -296,7 +296,7 @@ def test_a_hello_byte_by_byte_is_as_late_as_none(nodes):
         except OSError:
             break
         gevent.sleep(0.05)
-    until(lambda: channels(nodes[0], "NoAnswer") == 1)
+    until(lambda: channels(nodes[0], "no_answer") == 1)
     assert nodes[0].clock.now() - began < 2.0
     sock.close()
 
@@ -304,20 +304,20 @@ def test_a_hello_byte_by_byte_is_as_late_as_none(nodes):
 @pytest.mark.parametrize(
     "data, result",
     [
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "ChannelViolation"),
-        (bytes(64), "ChannelViolation"),
-        (b"pc\x02\x09\x00\x02\x00\x50" + bytes(72), "OtherVersion"),
-        (b"pc\x01\x01\x00\x02\xff\xff" + bytes(100), "ChannelViolation"),
-        (b"pc\x01\x01\x00\x07\x00\x50" + bytes(72), "ChannelViolation"),
-        (b"pc\x01\x01\x01\x02\x00\x50" + bytes(72), "NoKey"),
-        (b"", "ConnectionLost"),
-        (b"pc", "ConnectionLost"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        (bytes(64), "malformed"),
+        (b"pc\x02\x09\x00\x02\x00\x50" + bytes(72), "version"),
+        (b"pc\x01\x01\x00\x02\xff\xff" + bytes(100), "malformed"),
+        (b"pc\x01\x01\x00\x07\x00\x50" + bytes(72), "malformed"),
+        (b"pc\x01\x01\x01\x02\x00\x50" + bytes(72), "no_key"),
+        (b"", "connection_lost"),
+        (b"pc", "connection_lost"),
     ],
 )
 def test_what_is_no_hello_is_counted_and_closed(nodes, data, result):
     sock = raw(nodes[0])
     sock.sendall(data)
-    if result == "ConnectionLost":
+    if result == "connection_lost":
         sock.shutdown(socket.SHUT_WR)
     until(lambda: channels(nodes[0], result) == 1)
     try:
@@ -344,7 +344,7 @@ def test_random_bytes_on_many_connections_end_each_of_them(nodes):
 def test_a_channel_in_the_name_of_the_node_itself_is_refused(nodes):
     with pytest.raises(Exception, match="node-1"):
         dial(nodes[0], Purpose.LINK, "node-1")
-    until(lambda: channels(nodes[0], "SameName") == 1)
+    until(lambda: channels(nodes[0], "same_name") == 1)
 
 
 @pytest.mark.parametrize("purpose", list(Purpose))
@@ -482,7 +482,7 @@ def test_links_beyond_the_limit_are_turned_away(nodes):
     for number in range(LIMITS.connections_max + 20):
         links.append(Link(nodes[0], name=f"mallory-{number}"))
         gevent.sleep(0)
-    until(lambda: channels(nodes[0], "TooMany") >= 20)
+    until(lambda: channels(nodes[0], "too_many") >= 20)
     assert nodes[0].gossip_door.forwarding.links <= LIMITS.connections_max
     until(lambda: sum(bool(link.ended) for link in links) >= 20)
     for link in links:

@@ -62,7 +62,7 @@ from pico.protocol.gossip.wire import (
 )
 from pico.protocol.seal import Forged, NoKey, Replayed, UnknownKey, Unsealed
 
-__all__ = ["CARD", "STREAM_BODIES_MAX", "GossipEngine"]
+__all__ = ["CARD", "STREAM_BODIES_MAX", "GossipEngine", "kind_of_violation"]
 
 CARD: Final = b"card"
 """The entry in which a node says, among other things, where its gossip port is."""
@@ -236,7 +236,7 @@ class GossipEngine:
         try:
             return self._codec.decode(data)
         except RemoteProtocolError as violation:
-            self._violations[_kind(violation)] += 1
+            self._violations[kind_of_violation(violation)] += 1
             return None
 
     def quick_answer(self, packet: Packet) -> bytes | None:
@@ -315,7 +315,7 @@ class GossipEngine:
                 self._note_news(packet, reply)
                 self.table.answer(reply, builder)
         except RemoteProtocolError as violation:
-            self._violations[_kind(violation)] += 1
+            self._violations[kind_of_violation(violation)] += 1
             raise
         finally:
             self._settle()
@@ -734,5 +734,6 @@ _KINDS: Final[dict[type[RemoteProtocolError], str]] = {
 }
 
 
-def _kind(violation: RemoteProtocolError) -> str:
+def kind_of_violation(violation: RemoteProtocolError) -> str:
+    """The word by which it is counted."""
     return _KINDS.get(type(violation), "malformed")
