@@ -69,7 +69,9 @@ class Reloading(Generic[Config]):
             else:
                 needs_restart.append(key)
         self._program.check(config, lambda key: key)  # what is new beside what waits for a restart
-        contents |= {key: self._contents.get(key, "") for key in needs_restart}
+        for key in needs_restart:  # what counts of it is what counted before, be it no file at all
+            contents.pop(key, None)
+        contents |= {key: self._contents[key] for key in needs_restart if key in self._contents}
         accept = partial(self._accept, config, contents, reading)
         return Proposal(config, tuple(changed), tuple(needs_restart), accept, reading.named)
 

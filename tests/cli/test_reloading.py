@@ -117,6 +117,43 @@ def test_a_certificate_is_replaced_but_tls_neither_begins_nor_ends(path: Path, t
     assert secure.propose().config.proxy_tls == files
 
 
+@pytest.mark.parametrize(
+    "other",
+    ["proxy_port: 1", "cluster_key_file: {file}", "proxy_tls_cert: {file}\nproxy_tls_key: {file}"],
+    ids=["no file", "file", "files"],
+)
+def test_what_waits_for_a_restart_and_is_changed_back_waits_no_longer(path: Path, tmp_path: Path, other: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("content")
+    reloading = begun(path)
+    path.write_text(other.format(file=file))
+    proposal = reloading.propose()
+    assert proposal.needs_restart
+    proposal.accept()
+    path.write_text("")
+    proposal = reloading.propose()
+    assert (proposal.changed, proposal.needs_restart) == ((), ())
+    proposal.accept()
+
+
+def test_a_file_that_waits_for_a_restart_is_compared_with_the_one_that_counts(path: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("1")
+    two.write_text("2")
+    names = f"proxy_tls_cert: {one}\nproxy_tls_key: {one}\n"
+    path.write_text(names)
+    reloading = begun(path)
+    path.write_text("")  # TLS cannot end while the node runs
+    proposal = reloading.propose()
+    assert proposal.needs_restart == ("proxy_tls_cert", "proxy_tls_key")
+    proposal.accept()
+    path.write_text(names)
+    proposal = reloading.propose()
+    assert (proposal.changed, proposal.needs_restart) == ((), ())
+    path.write_text(names.replace(str(one), str(two), 1))
+    assert reloading.propose().changed == ("proxy_tls_cert",)
+
+
 def test_what_is_new_must_fit_to_what_waits(path: Path) -> None:
     """The trusted proxies could go, but not the doors that ask them."""
     path.write_text("trusted_proxies: 10.0.0.0/8\nproxy_protocol: both")
