@@ -324,10 +324,9 @@ class GossipDoor:
 
     def _dial(self, address: Address, node_id: str, purpose: Purpose) -> tuple[Stream, Channel]:
         limits = self._config.peer_limits
-        until = self._clock.now() + limits.dial_s
+        now = self._clock.now()  # before the dial, which takes its part of the same time
         stream = self._system.dial(address, limits.dial_s)
-        now = self._clock.now()
-        patience = replace(limits.channel_limits, handshake_s=max(0.001, until - now))
+        patience = replace(limits.channel_limits, handshake_s=limits.dial_s)
         handshake = Handshake(
             self._identity(), patience, self._system.random_bytes(16), purpose=purpose, wanted=node_id, now=now
         )

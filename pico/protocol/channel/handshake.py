@@ -126,7 +126,9 @@ class Handshake:
         if at is not None and now >= at:  # CHANNEL-14
             state = self.state
             self._fail()
-            raise NoAnswer(f"channel: no {state.value} in {self._limits.handshake_s:g} s")
+            is_stranger = self._dials and not self._wanted and state is HandshakeState.HELLO
+            hint = ", perhaps it is no gossip port" if is_stranger else ""
+            raise NoAnswer(f"channel: no {state.value} in {self._limits.handshake_s:g} s{hint}")
 
     def _fail(self) -> None:
         self.state = HandshakeState.FAILED
