@@ -17,14 +17,14 @@ from pico.config import NodeConfig
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import NodeMetrics
 from pico.observability.recent import Recent
-from pico.protocol.http import TrustedProxies, trace_id_of
+from pico.protocol.http import Request, TrustedProxies, endpoint_of, trace_id_of
 from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from pico.actors.proxy_request import Client, Exchange
     from pico.observability.tracing import Traced, Tracing
-    from pico.protocol.http import Failure, Request
+    from pico.protocol.http import RequestRejected
 
 __all__ = ["RequestServices"]
 
@@ -166,47 +166,56 @@ class RequestServices:
                 request.minor,
             )
 
-    def request_rejected(self, client: Connection, failure: Failure, request_id: str, detail: str) -> None:
-        """Count, keep and log what was not a valid request."""
+    def request_rejected(
+        self, client: Connection, rejected: RequestRejected, request_id: str, total_s: float, now: float
+    ) -> None:
+        """Count, keep and log what was not a valid request, with as much of it as could be read."""
+        failure = rejected.failure
+        request = rejected.request or Request()
+        named = endpoint_of(request)
+        endpoint_id = named if isinstance(named, str) else ""
         self.metrics.request_started()
         self.metrics.parse_rejects.add(failure.code)
-        self.metrics.request_finished(b"", failure.status, 0.0, 0.0, 0, 0)
+        # How long a client takes over its head is not how long requests take.
+        self.metrics.request_finished(request.method, failure.status, 0.0, 0.0, 0, 0)
         self.recent.finished(
-            self.clock.now(),
+            now,
             request_id,
-            "",
+            endpoint_id,
             client.host,
-            b"",
-            b"",
+            request.method,
+            request.target,
             failure.status,
             failure.code,
-            0.0,
+            total_s,
             0.0,
             0,
             0,
             "",
             "",
-            detail,
+            str(rejected),
         )
         if self.access_log.enabled:
             self.access_log.record(
                 request_id,
                 client.host,
                 client.scheme,
-                b"",
-                "",
-                b"",
-                b"",
+                request.authority,
+                endpoint_id,
+                request.method,
+                request.target,
                 failure.status,
                 0,
                 0,
-                0.0,
+                total_s,
                 0.0,
                 "",
                 "",
                 failure.code,
                 client.tls_version,
-                b"",
+                request.user_agent,
+                trace_id_of(request.traceparent) if request.traceparent else "",
+                request.minor,
             )
 
     def date(self, now: float) -> bytes:

@@ -55,6 +55,7 @@ class ClientConnection:
         self._late = False
         self._stopping = False
         self._head_deadline = inf
+        self._head_began_at = inf
         self._discarding = 0
         self._closing = False
 
@@ -97,7 +98,7 @@ class ClientConnection:
         try:
             request = self._next_request()
         except RequestRejected as rejected:
-            self._reject(rejected.failure, str(rejected))
+            self._reject(rejected)
             return False
         if request is None:
             return False
@@ -115,6 +116,7 @@ class ClientConnection:
     def _next_request(self) -> Request | None:
         """The next head, or None when there will be none."""
         self._head_deadline, self._first_head_until = self._first_head_until, inf
+        self._head_began_at = inf
         self._late = False
         while True:
             request = self._reader.next_head()
@@ -124,7 +126,9 @@ class ClientConnection:
             if self._ended or self._lost or (self._late and not self._reader.started):
                 return None
             if self._late:
-                raise RequestRejected(Failure.HEADER_TIMEOUT, "")
+                late = RequestRejected(Failure.HEADER_TIMEOUT, "")
+                late.request = self._reader.what_is_there()
+                raise late
             if self._paused:
                 self._resume_reading()
             self._own_deadline = self._next_deadline()
@@ -136,13 +140,15 @@ class ClientConnection:
             # A response that began before the node drained did not say that it is the last (HTTP-67).
             idle_until = now + (timers.last_call_s if self._services.leaving else timers.keep_alive_s)
             return self._head_deadline if self._head_deadline < idle_until else idle_until  # PROXY-14
+        self._head_began_at = min(self._head_began_at, now)
         self._head_deadline = min(self._head_deadline, now + timers.request_head_s)
         return self._head_deadline
 
-    def _reject(self, failure: Failure, detail: str) -> None:
+    def _reject(self, rejected: RequestRejected) -> None:
         request_id = self._services.new_request_id()
-        self._stream.write(failure_response(failure, detail, keep_alive=False, request_id=request_id))
-        self._services.request_rejected(self, failure, request_id, detail)
+        self._stream.write(failure_response(rejected.failure, str(rejected), keep_alive=False, request_id=request_id))
+        now = self._services.clock.now()
+        self._services.request_rejected(self, rejected, request_id, now - min(self._head_began_at, now), now)
 
     def _linger(self) -> None:
         """Let the client read our last response before the socket is closed under it (RFC 9112 §9.6)."""

@@ -10,6 +10,7 @@ import pytest
 
 from pico.config import HttpLimits, HttpTimers, RpcLimits
 from pico.node.proxy_door import BUFFER_BYTES_MAX
+from pico.observability.access_log import VALUE_CHARS_MAX
 from pico.protocol.http import Failure
 from pico.protocol.rpc import ResetCode, StreamReset
 from tests.node.harness import (
@@ -518,6 +519,42 @@ def test_an_upgrade_that_the_service_does_not_take_is_an_ordinary_request(node):
     assert client.response().body == b"/next"
 
 
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "method, rest, status",
+    [
+        (b"TRACE", b"", 405),
+        (b"CONNECT", b"", 405),
+        (b"GET", b"Expect: more\r\n", 417),
+        (b"GET", b"Cookie: " + b"c" * 20_000 + b"\r\n", 431),
+        (b"GET", b"X: y\r\n" * 200, 431),
+        (b"GET", b"Content-Length: x\r\n", 400),
+    ],
+)
+def test_the_log_has_what_could_be_read_of_a_request_that_was_refused(node, method, rest, status):
+    head = method + b" /a?secret=1 HTTP/1.1\r\nHost: ep.x\r\nUser-Agent: \xe9[31m\r\n" + rest
+    assert Client(node).send(head + b"\r\n").response().status == status
+    (line,) = logged(node)
+    assert (line["status"], line["method"], line["path"]) == (status, method.decode(), "/a")
+    assert (line["host"], line["endpoint"], line["user_agent"]) == ("ep.x", "ep", "\xe9[31m")
+    (kept,) = node.services.recent.requests()
+    assert (kept["method"], kept["path"], kept["endpoint"]) == (method.decode(), "/a", "ep")
+
+
+def test_the_log_has_no_more_than_its_limit_of_a_target_that_is_too_long(node):
+    assert Client(node).send(b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: ep.x\r\n\r\n").response().status == 414
+    (line,) = logged(node)
+    assert (line["method"], line["path"][:3], len(line["path"])) == ("GET", "/aa", VALUE_CHARS_MAX)
+
+
+def test_the_log_has_nothing_of_what_is_no_http(node):
+    assert Client(node).send(b"\x16\x03\x01\x02\x00").response().status == 400
+    (line,) = logged(node)
+    assert (line["method"], line["path"], line["host"]) == ("", "", "")
+
+
 # Time.
 
 
@@ -534,6 +571,16 @@ def test_a_head_that_does_not_come_to_its_end_is_408():
         trickle.kill()
         assert (response.status, response.error()) == (408, "header_timeout")
         assert json.loads(response.body)["error"]["message"] == Failure.HEADER_TIMEOUT.message, "said once"
+
+
+def test_of_a_head_that_is_late_the_log_has_what_came_and_how_long_it_took():
+    with with_timers(request_head_s=0.2) as node:
+        client = Client(node).send(b"GET /slow?secret HTTP/1.1\r\nHost: ep.x\r\nUser-Agent: u\r\nX-Cut")
+        assert client.response().status == 408
+        (line,) = logged(node)
+        assert (line["method"], line["path"], line["host"], line["endpoint"]) == ("GET", "/slow", "ep.x", "ep")
+        assert (line["user_agent"], line["outcome"]) == ("u", "header_timeout")
+        assert line["total_ms"] >= 150  # deadlines are looked at a few times a second
 
 
 @covers("HTTP-62")

@@ -8,7 +8,7 @@ import pytest
 
 from pico.config import HttpLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
-from pico.protocol.http import Failure, RequestReader, RequestRejected
+from pico.protocol.http import Failure, Request, RequestReader, RequestRejected
 from tests.protocol.http_playbook import read_requests
 from tests.rules import covers
 
@@ -230,6 +230,76 @@ def test_a_head_that_never_ends_is_held_up_to_the_limit():
     reader.receive_data(b"v" * 521)
     assert failure_of(reader) is Failure.FIELDS_TOO_LARGE
     assert reader.buffered == 0
+
+
+REFUSED = b"TRACE /a?b=c HTTP/1.1\r\nHost: web.x\r\nUser-Agent: u\r\nx-pico-endpoint: e\r\n\r\n"
+
+
+def known_of(data: bytes, size: int) -> Request:
+    """What is there for the log of a request that is refused, fed in pieces of that size."""
+    reader = RequestReader(HttpLimits())
+    with pytest.raises(RequestRejected) as caught:
+        feed(reader, [data[at : at + size] for at in range(0, len(data), size)])
+    known = caught.value.request
+    assert known is not None
+    assert not known.lines and not known.block, "nothing of it is passed on"
+    return known
+
+
+def feed(reader: RequestReader, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        reader.receive_data(piece)
+        reader.next_head()
+    reader.receive_eof()
+    reader.next_head()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        REFUSED,
+        REFUSED.replace(b"TRACE", b"GET").replace(b"\r\n\r\n", b"\r\nExpect: more\r\n\r\n"),
+        REFUSED.replace(b"TRACE", b"GET").replace(b"\r\n\r\n", b"\r\nX: " + b"v" * 17_000),
+        REFUSED.replace(b"TRACE", b"GET").replace(b"\r\n\r\n", b"\r\nX: y" * 130),
+        REFUSED.replace(b"TRACE", b"GET").replace(b"\r\n\r\n", b"\r\nHost: two.x\r\n\r\n"),
+        REFUSED.replace(b"TRACE", b"GET").replace(b"\r\n\r\n", b"\r\nse cret\r\n\r\n"),
+        REFUSED.replace(b"TRACE", b"GET").replace(b"\r\n\r\n", b"\r\nContent-Len"),
+    ],
+    ids=["method", "expectation", "field too long", "fields too many", "two hosts", "bad field", "not whole"],
+)
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_of_a_request_that_is_refused_it_is_known_who_asked_for_what(data: bytes, size: int) -> None:
+    known = known_of(data, size)
+    assert (known.method, known.target) == (data.partition(b" ")[0], b"/a?b=c")
+    assert (known.authority, known.endpoint_field, known.user_agent) == (b"web.x", b"e", b"u")
+
+
+@pytest.mark.parametrize(
+    "data,method,target",
+    [
+        (b"CONNECT web.x:443 HTTP/1.1\r\nHost: web.x:443\r\n\r\n", b"CONNECT", b"web.x:443"),
+        (b"GET /" + b"a" * 17_000, b"GET", b"/" + b"a" * 17_000),
+        (b"GET / HTTP/2.0\r\nHost: web.x\r\n\r\n", b"GET", b"/"),
+        (b"M" * 33 + b" / HTTP/1.1\r\nHost: web.x\r\n\r\n", b"M" * 32, b"/"),
+        (b"GET http://u:secret@web.x/ HTTP/1.1\r\nHost: web.x\r\n\r\n", b"GET", b"http://web.x/"),
+        (b"CONNECT u:secret@web.x:1 HTTP/1.1\r\nHost: web.x:1\r\n\r\n", b"CONNECT", b"web.x:1"),
+        (b"GET /a\x01b HTTP/1.1\r\nHost: web.x\r\n\r\n", b"GET", b"/a"),
+        (b"nonsense\r\n", b"", b""),
+    ],
+    ids=["authority", "too long", "version", "long method", "password", "password for CONNECT", "control", "nonsense"],
+)
+def test_of_a_first_line_that_is_refused_as_much_is_known_as_can_be_read(
+    data: bytes, method: bytes, target: bytes
+) -> None:
+    known = known_of(data, len(data))
+    assert (known.method, known.target) == (method, target)
+
+
+def test_of_what_is_no_http_nothing_is_known() -> None:
+    reader = reader_with(b"\x16\x03\x01\x02\x00")
+    with pytest.raises(RequestRejected) as caught:
+        reader.next_head()
+    assert caught.value.request is None
 
 
 @covers("HTTP-8")

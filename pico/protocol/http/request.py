@@ -41,6 +41,8 @@ _FIRST_LINE = re.compile(rb"(" + TOKEN + rb"++) ([!-~\x80-\xff]++) HTTP/([0-9])\
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([!-~\x80-\xff]*+)").fullmatch
 _PORT: Final = rb"(?::(?:[0-5]?[0-9]{0,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 _AUTHORITY = re.compile(rb"(?:[0-9A-Za-z\-._~]{1,255}+|\[[0-9A-Fa-f:.]{2,45}\])" + _PORT).fullmatch
+_USER_INFORMATION = re.compile(rb"\A((?:[A-Za-z][0-9A-Za-z+.\-]*://)?)[^/?#]*@")
+_BEGINNING = re.compile(rb"(" + TOKEN + rb"++) ([!-~\x80-\xff]*+)").match
 _PROTOCOL = re.compile(TOKEN + rb"++(?:/" + TOKEN + rb"++)?").fullmatch
 
 _KEEP_ALIVE: Final = frozenset((b"keep-alive", b"Keep-Alive"))
@@ -53,6 +55,9 @@ _UPGRADE_BYTES_MAX: Final = 255
 @plain_class
 class RequestRejected(Rejected):
     """The client's bytes are not an acceptable request: answer with ``failure`` and close."""
+
+    request: Request | None = None
+    """What could be read of it, for whoever writes down that it was refused; None where nothing could."""
 
 
 class Request:
@@ -155,8 +160,12 @@ class RequestReader(MessageReader):
             request.minor = 0
         request.block = block
         request.lines = lines
-        self._interpret(request)
+        self._understand(request)
         return request
+
+    def what_is_there(self) -> Request:
+        """What can be read of a head that has not come to its end: to be written down, and for nothing else."""
+        return _beginning_of(self._buffer[self._at :], self._limits)
 
     def _next_unusual_head(self) -> Request | None:
         self._skip_blank_lines()
@@ -164,11 +173,16 @@ class RequestReader(MessageReader):
             return None
         if not self._checked and not _CAN_BEGIN(self._buffer, self._at):
             self._fail(Failure.BAD_REQUEST, "the first byte is not the beginning of a method")
-        head = self._read_lines(Failure.TARGET_TOO_LONG)
-        if head is None:
-            if self.at_eof:
-                self._fail(Failure.BAD_REQUEST, "the connection ended in the middle of a head")
-            return None
+        buffer, at = self._buffer, self._at
+        try:
+            head = self._read_lines(Failure.TARGET_TOO_LONG)
+            if head is None:
+                if self.at_eof:
+                    self._fail(Failure.BAD_REQUEST, "the connection ended in the middle of a head")
+                return None
+        except RequestRejected as rejected:
+            rejected.request = _beginning_of(buffer[at:], self._limits)
+            raise
         first, lines = head
         match = _FIRST_LINE(first)
         assert match is not None
@@ -178,7 +192,7 @@ class RequestReader(MessageReader):
             request.minor = 0
         request.lines = lines
         request.block = b"\r\n".join((*lines, b""))
-        self._interpret(request)
+        self._understand(request)
         return request
 
     def _skip_blank_lines(self) -> None:
@@ -200,6 +214,14 @@ class RequestReader(MessageReader):
             self._fail(Failure.VERSION_NOT_SUPPORTED, "the major version is not 1")
 
     # What a valid head means.
+
+    def _understand(self, request: Request) -> None:
+        try:
+            self._interpret(request)
+        except RequestRejected as rejected:
+            _note_caller(request)
+            rejected.request = request
+            raise
 
     def _interpret(self, request: Request) -> None:
         """Fill ``request`` from its lines, and begin its body."""
@@ -394,3 +416,37 @@ class RequestReader(MessageReader):
             self._fail(Failure.BAD_REQUEST, "the Max-Forwards field is not valid")
         request.max_forwards = int(value)
         request.replace(index, b"Max-Forwards: %d" % max(0, request.max_forwards - 1))
+
+
+# What is known of a head that is refused. Nothing of it has to be valid: it is written down and never acted upon.
+
+
+def _beginning_of(head: bytes, limits: HttpLimits) -> Request:
+    """Method and target as far as they came, and the fields that are whole; all of it within the limits."""
+    first, *lines = head[: limits.head_bytes_max].split(b"\r\n", limits.fields_max + 1)
+    request = Request()
+    match = _BEGINNING(first)
+    if match is not None:
+        request.method, request.target = match[1][: limits.method_bytes_max], match[2]
+    request.lines = lines[:-1]  # the last one is cut, or empty
+    _note_caller(request)
+    return request
+
+
+def _note_caller(request: Request) -> None:
+    """Host, endpoint and user agent, the first of each, where they are not noted yet; the rest is let go.
+
+    Of the target the name and the password of a user, which stand in no log.
+    """
+    request.target = _USER_INFORMATION.sub(rb"\1", request.target)
+    for line in request.lines:
+        name, _, value = line.partition(b":")
+        kind = kind_in_request(name)
+        value = value.strip(OWS)
+        if kind == Kind.HOST and not request.authority and _AUTHORITY(value):
+            request.authority = value
+        elif kind == Kind.USER_AGENT and not request.user_agent:
+            request.user_agent = value
+        elif kind == Kind.ENDPOINT and request.endpoint_field is None:
+            request.endpoint_field = value
+    request.lines, request.block = [], b""
