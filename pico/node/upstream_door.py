@@ -183,7 +183,8 @@ class UpstreamDoor:
             (self._by_address[address], config.upstreams_per_address_max, "from this address"),
         ):
             if held >= most:
-                raise RegistrationRefused(503, "too_many", f"{held} upstreams are connected {what}", RETRY_AFTER)
+                upstreams = "1 upstream is" if held == 1 else f"{held} upstreams are"
+                raise RegistrationRefused(503, "too_many", f"{upstreams} connected {what}", RETRY_AFTER)
 
     def _check_others(self, registration: Registration) -> None:
         if registration.elsewhere and self.better_elsewhere(registration.elsewhere):  # TUN-36

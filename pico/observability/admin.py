@@ -79,12 +79,15 @@ class Request:
     """The address of whoever asks."""
     body: bytes = b""
     """Of an action only."""
+    taken: tuple[str, ...] = ()
+    """What the query may have besides, and whoever let the request through has taken out of it."""
 
     def allow(self, *names: str) -> None:
         """Raise ``Refused`` when the query has another field than these."""
         for name in self.query:
             if name not in names:
-                known = f"one of {', '.join(names)}" if names else "no query"
+                allowed = (*names, *self.taken)
+                known = f"one of {', '.join(allowed)}" if allowed else "no query"
                 raise Refused(400, "bad_query", f"{name}: unknown; expected {known}")
 
     def name(self, name: str) -> str | None:

@@ -75,7 +75,12 @@ def test_a_code_of_the_admin_door_is_explained() -> None:
     codes |= set(
         re.findall(r"return \"([a-z_]+)\", ", (ROOT / "pico" / "observability" / "admin_guard.py").read_text())
     )
-    assert {"not_found", "not_loopback"} <= codes
+    codes |= {
+        f"unknown_{what}"
+        for text in sources
+        for what in re.findall(r"\b(?:no_such\(|_one\(request, )\"([a-z]+)\"", text)
+    }
+    assert {"not_found", "not_loopback", "unknown_upstream"} <= codes
     page = (ROOT / "docs" / "status-codes.md").read_text()
     assert not {code for code in codes if f"`{code}`" not in page}
 

@@ -189,6 +189,18 @@ class TestLists:
     def test_so_is_one_that_this_page_has_not(self, pair, path):
         assert refusal(pair[0], path) == (400, "bad_query")
 
+    @pytest.mark.parametrize(
+        "path,expected",
+        [
+            ("nodes?foo=1", "limit, after, node"),
+            ("nodes?foo=1&node=node-a", "limit, after, node"),
+            ("node?foo=1", "node"),
+        ],
+    )
+    def test_it_is_said_what_a_query_may_have(self, pair, path, expected):
+        message = get(pair[0], path).json()["error"]["message"]
+        assert message == f"foo: unknown; expected one of {expected}"
+
     def test_rows_are_made_a_few_at_a_time(self):
         made = itertools.count()
         answer = lists.listing({}, ({"number": next(made)} for _ in range(1000)))

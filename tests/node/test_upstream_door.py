@@ -118,8 +118,11 @@ def test_at_a_limit_the_door_answers_503_and_lets_in_the_next_after_one_has_left
         agent = Agent(node, "ep")
         sock = connect(node, "upstream-door")
         sock.sendall(handshake("ep"))
-        head, _ = read_head(sock)
+        head, body = read_head(sock)
+        while piece := sock.recv(1000):
+            body += piece
         sock.close()
+        assert json.loads(body)["error"]["message"].startswith("1 upstream is connected ")
         assert head.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: " in head
         agent.kill()

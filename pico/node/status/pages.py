@@ -48,11 +48,10 @@ class Status:
 
     def _here_or_there(self, page: Handler, request: Request) -> Answer | Stream:
         node_id = request.name("node")
-        if node_id is None:
-            return page(request)
-        if node_id == self.nodes.node_id:
-            return page(replace(request, query={k: v for k, v in request.query.items() if k != "node"}))
-        return self._elsewhere.tell(node_id, request)
+        if node_id is not None and node_id != self.nodes.node_id:
+            return self._elsewhere.tell(node_id, request)
+        query = {name: value for name, value in request.query.items() if name != "node"}
+        return page(replace(request, query=query, taken=("node",)))
 
     def routes_here(self) -> tuple[Route, ...]:
         """What this node tells of itself, to other nodes, too."""
