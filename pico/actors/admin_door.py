@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import gevent.socket
@@ -36,14 +37,19 @@ class AdminDoor(GeventActor):
         *,
         option: str = "--admin-port",
         tls: SSLContext | None = None,
+        tls_failed: Callable[[], None] = lambda: None,
         inherited: Any = None,
     ) -> None:
-        """``inherited`` is a socket that listens already: then ``host`` and ``port`` are not looked at."""
+        """``inherited`` is a socket that listens already: then ``host`` and ``port`` are not looked at.
+
+        ``tls_failed`` is called for each handshake of TLS that fails.
+        """
         super().__init__()
         self.address: tuple[str, int] = (host, port)
         self._app = app
         self._option = option
         self._tls = tls
+        self._tls_failed = tls_failed
         self._inherited = inherited
         self._server: Any = None
 
@@ -51,7 +57,9 @@ class AdminDoor(GeventActor):
         """Bind and serve."""
         listening = self._inherited or listening_socket(*self.address, option=self._option)
         self.address = readable(listening.getsockname())
-        self._server = AdminServer(_cooperative(listening), self._app, self._tls, option=self._option)
+        self._server = AdminServer(
+            _cooperative(listening), self._app, self._tls, option=self._option, tls_failed=self._tls_failed
+        )
         self._server.start()
         _log.info("%s listens on %s", self._option, shown(*self.address))
 

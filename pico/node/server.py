@@ -339,6 +339,7 @@ class Node:
             self.config.admin_port,
             AdminApp(self._admin_routes()),
             tls=self._materials.admin_tls,
+            tls_failed=lambda: self.metrics.tls_handshake_failures.add("admin"),
             inherited=self._inherited.stream("admin"),
         )
         self._listening["admin-door"] = door
@@ -383,7 +384,7 @@ class Node:
         if tls is None:
             ClientConnection(stream, self.services, preface).run()
             return
-        secure = self._accept_tls(stream, tls, preface)
+        secure = self._accept_tls("proxy", stream, tls, preface)
         if secure is not None:
             ClientConnection(secure, self.services, preface, tls_version=secure.version).run()
 
@@ -392,7 +393,7 @@ class Node:
         if tls is None:
             self.upstream_door.handle(plain, preface)
             return
-        secure = self._accept_tls(plain, tls, preface)
+        secure = self._accept_tls("upstream", plain, tls, preface)
         if secure is not None:
             self.upstream_door.handle(secure, preface._replace(rest=b""))
 
@@ -418,10 +419,11 @@ class Node:
     def _contested(self) -> None:
         self.failed.set()
 
-    def _accept_tls(self, stream: Stream, context: SSLContext, preface: Preface) -> TlsStream | None:
+    def _accept_tls(self, door: str, stream: Stream, context: SSLContext, preface: Preface) -> TlsStream | None:
         try:
             return accept_tls(stream, context, self.config.http_timers.tls_handshake_s, received=preface.rest)
         except TransportError as error:
+            self.metrics.tls_handshake_failures.add(door)
             _log.info("the TLS handshake with %s failed: %s", stream.peer_host, error)
             return None
 

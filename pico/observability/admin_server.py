@@ -12,6 +12,7 @@ import errno
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any, Final
 
@@ -64,9 +65,11 @@ class AdminServer(WSGIServer):
         context: SSLContext | None = None,
         *,
         option: str = "--admin-port",
+        tls_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``option`` is what the log calls the door."""
+        """``option`` is what the log calls the door; ``tls_failed`` is called for each handshake that fails."""
         self._option = option
+        self._tls_failed = tls_failed
         super().__init__(  # type: ignore[no-untyped-call]  # here and below: gevent has no types
             listening,
             app,
@@ -105,6 +108,7 @@ class AdminServer(WSGIServer):
                 with gevent.Timeout(TLS_HANDSHAKE_S):
                     wrapped.do_handshake()
             except (OSError, gevent.Timeout) as error:
+                self._tls_failed()
                 _log.info("the TLS handshake with %s failed: %s", address[0], _why(error))
                 if is_plain_http(error):
                     _answer_plainly(wrapped)

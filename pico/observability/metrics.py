@@ -46,9 +46,11 @@ DURATION_BOUNDS_S: Final = (
 )  # fmt: skip
 
 HANDSHAKE_RESULTS: Final = (
-    "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "elsewhere", "timeout", "tls",
-    "lost",
+    "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "elsewhere", "timeout", "lost",
 )  # fmt: skip
+
+TLS_LISTENERS: Final = ("proxy", "upstream", "admin")
+"""Who can be given a certificate; between nodes there is no TLS."""
 
 PROTOCOLS: Final = ("http", "rpc", "websocket", "channel")
 
@@ -216,6 +218,7 @@ class NodeMetrics(_Metrics):
         "relays_in_flight",
         "requests_waiting",
         "retries",
+        "tls_handshake_failures",
         "tls_not_after",
         "upstreams",
         "upstreams_max",
@@ -247,6 +250,7 @@ class NodeMetrics(_Metrics):
         self.proxy_headers = Tally(("accepted", "refused", "lost"))
         self.connections = Tally(doors)
         self.connection_failures = Tally(doors)
+        self.tls_handshake_failures = Tally(TLS_LISTENERS)
         self.access_log_dropped: Gauge = _zero
         self.client_connections: Gauge = _zero
         self.client_connections_max = 0
@@ -312,6 +316,9 @@ class NodeMetrics(_Metrics):
         yield self.connections.family("pico_connections_total", "Connections accepted.", "listener")
         yield self.connection_failures.family(
             "pico_connection_failures_total", "Connections ended by an error of our own.", "listener"
+        )
+        yield self.tls_handshake_failures.family(
+            "pico_tls_handshake_failures_total", "TLS handshakes that did not come to their end.", "listener"
         )
         yield CounterMetricFamily(
             "pico_access_log_dropped_total", "Access log lines lost to a slow writer.", self.access_log_dropped()

@@ -140,6 +140,7 @@ def test_what_a_node_tells() -> None:
         "pico_proxy_headers",
         "pico_connections",
         "pico_connection_failures",
+        "pico_tls_handshake_failures",
         "pico_access_log_dropped",
         "pico_client_connections",
         "pico_endpoints",
@@ -274,6 +275,7 @@ def test_counters_that_owners_count_up() -> None:
     metrics.actor_restarts.add("proxy-door")
     metrics.connections.add("proxy")
     metrics.connection_failures.add("upstream")
+    metrics.tls_handshake_failures.add("admin")
     metrics.hub_blocked(0.5)
     assert value(metrics, "pico_retries_total") == 2
     assert value(metrics, "pico_upstreams_moved_total") == 3
@@ -287,6 +289,7 @@ def test_counters_that_owners_count_up() -> None:
     assert value(metrics, "pico_actor_restarts_total", actor="proxy-door") == 1
     assert value(metrics, "pico_connections_total", listener="proxy") == 1
     assert value(metrics, "pico_connection_failures_total", listener="upstream") == 1
+    assert value(metrics, "pico_tls_handshake_failures_total", listener="admin") == 1
     assert value(metrics, "pico_hub_blocked_seconds_total") == 0.5
 
 
