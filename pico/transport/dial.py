@@ -89,7 +89,7 @@ def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
             return list(found)
     except gevent.Timeout as late:  # a BaseException, which would stop every actor there is
         raise TransportTimeout(f"the name {host} was not resolved in time") from late
-    except gaierror as error:
+    except OSError as error:  # a gaierror, or what the system says when no open file is left for the question
         unknown = error.errno in (EAI_NONAME, EAI_NODATA)
         why = "the name is not known" if unknown else str(error.strerror).lower()
         raise ConnectFailed(f"cannot resolve {host}: {why}") from error

@@ -147,6 +147,7 @@ def test_an_unreachable_network_says_so() -> None:
     [
         (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "cannot resolve some.example: .* not known"),
         (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "cannot resolve some.example: temporary failure"),
+        (OSError(errno.EMFILE, "Too many open files"), "cannot resolve some.example: too many open files"),
     ],
 )
 def test_a_name_that_cannot_be_resolved_says_so(
