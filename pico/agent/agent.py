@@ -40,6 +40,7 @@ from pico.transport.allocator import keep_freed
 from pico.transport.clock import Clock, HubClock
 from pico.transport.deadlines import Deadlines
 from pico.transport.notify import Notifier
+from pico.transport.open_files import raise_open_files_max
 from pico.transport.parking import sleep
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
     notifier = Notifier.from_environment(os.environ, os.getpid())
     install_registry()
     keep_freed()
+    raise_open_files_max()
     tracing = start_tracing(config.tracing, "pico-agent", socket.gethostname())
     agent = Agent(
         config,

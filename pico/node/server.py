@@ -59,13 +59,13 @@ from pico.observability.hub import HubWatch
 from pico.observability.log_levels import log_routes
 from pico.observability.metrics import DURATION_BOUNDS_S, NodeMetrics
 from pico.observability.probes import process_routes
-from pico.observability.process_metrics import open_files_max
 from pico.observability.traces import start_tracing
 from pico.protocol.http import Failure
 from pico.transport.allocator import keep_freed
 from pico.transport.clock import Clock, HubClock
 from pico.transport.inherited import Inherited
 from pico.transport.notify import Notifier
+from pico.transport.open_files import raise_open_files_max
 from pico.transport.parking import give_way, sleep
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import TlsStream, accept_tls
@@ -228,6 +228,7 @@ class Node:
         self._rebalancing.reconfigure(config)
         self.gossip_door.reconfigure(config, materials.cluster_keys)
         self.access_log.change_format(config.access_log)
+        self._tell_limits()
         proxy_door, admin_door = self._listening.get("proxy-door"), self._listening.get("admin-door")
         if proxy_door is not None:
             proxy_door.limit(config.client_connections_max)
@@ -438,12 +439,15 @@ class Node:
         self.metrics.by_endpoint.counted = self.services.recent.counted
         self.metrics.requests_waiting = lambda: float(self.routes.waiting)
         self.metrics.relays_in_flight = lambda: float(self.gossip_door.forwarding.relays)
-        self.metrics.client_connections_max = self.config.client_connections_max
-        self.metrics.upstreams_max = self.config.upstreams_max
+        self._tell_limits()
         self.metrics.client_connections = lambda: float(len(self.services.connections))
         self.metrics.access_log_dropped = lambda: float(self.access_log.dropped)
         self.metrics.cluster.standing = self.gossip_door.standing
         self.metrics.tls_not_after = lambda: self._materials.not_after
+
+    def _tell_limits(self) -> None:
+        self.metrics.client_connections_max = self.config.client_connections_max
+        self.metrics.upstreams_max = self.config.upstreams_max
 
     def _escalated(self, reason: BaseException) -> None:
         if self._supervisor.started.done():  # else ``start`` raises it
@@ -497,7 +501,7 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
     system.inherited = Inherited.from_environment(os.environ, os.getpid())
     install_registry()
     keep_freed()
-    warn_of_open_files(config, open_files_max())
+    warn_of_open_files(config, raise_open_files_max())
     node_id = config.node_id or _made_up_name()
     tracing = start_tracing(config.tracing, "pico-node", node_id)
     node = Node(

@@ -24,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from pico.compiling import is_compiled
 
-__all__ = ["ProcessMetrics", "open_files", "open_files_max"]
+__all__ = ["ProcessMetrics", "open_files"]
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -64,18 +64,14 @@ class ProcessMetrics:
             "process_start_time_seconds", "When the process began, in seconds since 1970.", self._began_at
         )
         yield GaugeMetricFamily("process_open_fds", "Open files and sockets.", open_files())
-        yield GaugeMetricFamily("process_max_fds", "How many open files and sockets there may be.", open_files_max())
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        yield GaugeMetricFamily("process_max_fds", "How many open files and sockets there may be.", most)
 
 
 def open_files() -> int:
     """How many files and sockets the process has open; an older kernel is asked in a thread, which takes longer."""
     counted = os.stat(_FILES).st_size  # since Linux 6.2
     return counted or len(get_hub().threadpool.apply(os.listdir, (_FILES,)))
-
-
-def open_files_max() -> int:
-    """How many files and sockets the process may have open, -1 where the system sets no limit."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _memory() -> Iterator[Metric]:

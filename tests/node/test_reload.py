@@ -114,6 +114,7 @@ def test_the_proxy_door_takes_as_many_as_it_may() -> None:
         second = Client(node)
         settled(lambda: len(node.services.connections) == 1)
         node.reconfigure(replace(node.config, client_connections_max=2))
+        assert node.metrics.client_connections_max == 2
         until(lambda: len(node.services.connections) == 2, "the one who waited")
         for client in (first, second):
             client.close()
