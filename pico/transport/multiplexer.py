@@ -166,6 +166,8 @@ class Multiplexer:
     def send_data(self, stream: RpcStream, data: BodyBytes, end: bool = False) -> None:
         """Send at most ``stream.credit`` body bytes."""
         self._engine.send_data(stream, data, end)
+        if self._engine.queued_bytes >= FLUSH_BYTES:
+            self._send()  # while the bytes are still in the processor's cache
         self._schedule_flush()
 
     def send_trailers(self, stream: RpcStream, block: bytes) -> None:
@@ -301,18 +303,22 @@ class Multiplexer:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        engine, stream = self._engine, self._stream
         if self._may_defer():
             self._deferrals += 1
             return
         self._deferrals = 0
+        self._send()
+        self._regulate_reading()
+        if self._engine.has_events:
+            self._pump()
+
+    def _send(self) -> None:
+        """Give the byte stream as much as it takes at once."""
+        engine, stream = self._engine, self._stream
         while engine.has_outgoing and not stream.unsent_bytes and not self._ended and not self._closing:
             buffers = self._codec.encode(*engine.outgoing(FLUSH_BYTES))
             self.bytes_sent += sum(map(len, buffers))
             stream.writev(buffers)
-        self._regulate_reading()
-        if engine.has_events:
-            self._pump()
 
     def _may_defer(self) -> bool:
         """Whether credit may wait for the credit that the next read causes: one send for both costs half."""

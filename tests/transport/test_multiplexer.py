@@ -19,7 +19,7 @@ from pico.protocol.rpc import (
 from pico.protocol.rpc.messages import DATA_TYPE, HEADER, decode_window, encode_header, encode_request_head
 from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
-from pico.transport.multiplexer import GRACE_S, Multiplexer
+from pico.transport.multiplexer import FLUSH_BYTES, GRACE_S, Multiplexer
 from pico.transport.stream import READ_BYTES_MAX
 from pico.transport.websocket import Kind, WebSocketCodec
 from tests.compiled import interpreted_only
@@ -137,6 +137,20 @@ def test_what_is_queued_in_one_turn_leaves_in_one_write(monkeypatch):
     pair.clock.advance()
     assert len(writes) == 1
     assert len(pair.owners[1].opened) == 10
+
+
+def test_much_leaves_at_once_and_little_with_the_turn():
+    pair = Pair(capacity_bytes=1 << 20)
+    pair.owners[1].sink = lambda event: None
+    stream = pair.node.open(PUT, b"", False, lambda event: None)
+    pair.clock.advance()
+    sent = pair.node.bytes_sent
+    pair.node.send_data(stream, bytes(FLUSH_BYTES // 2))
+    assert pair.node.bytes_sent == sent
+    pair.node.send_data(stream, bytes(FLUSH_BYTES // 2))
+    assert pair.node.bytes_sent > sent + FLUSH_BYTES
+    pair.clock.advance()
+    assert stream.credit == RpcLimits().window_bytes - FLUSH_BYTES
 
 
 def uploads(wire: Wire, sizes: list[int]) -> bytes:

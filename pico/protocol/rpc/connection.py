@@ -278,6 +278,11 @@ class RpcConnection:
         return bool(self._control or self._ring)
 
     @property
+    def queued_bytes(self) -> int:
+        """What of the streams waits to leave."""
+        return self._queued_bytes
+
+    @property
     def has_only_control(self) -> bool:
         """Whether control messages are all that ``outgoing`` has to give, or there is nothing."""
         return not self._ring
