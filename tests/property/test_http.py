@@ -252,7 +252,8 @@ def by_h11(data: bytes) -> tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes,
 @given(requests().map(lambda one: one.data) | anything)
 def test_what_both_accept_means_the_same_to_h11(wire):
     ours, theirs = read_requests([wire]), by_h11(wire.removeprefix(b"\r\n"))
-    assume(ours.messages and (len(ours.messages) > 1 or ours.failure is None))
+    if not ours.messages or (len(ours.messages) == 1 and ours.failure is not None):
+        return  # nothing to compare; no assumption, because of ``anything`` hardly anything would be left
     seen = ours.messages[0]
     target = str(seen["target"])
     assume(seen["minor"] == 1 and target.isascii())  # h11 admits no bytes from 0x80 in a target
