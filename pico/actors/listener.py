@@ -25,6 +25,7 @@ from gevent.hub import get_hub
 from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
 from pico.actors.runtime import GeventActor, GeventFuture
 from pico.errors import TransportError
+from pico.transport.accepting import OF_ONE_CONNECTION, TROUBLE_PAUSE_S
 
 if TYPE_CHECKING:
     from pico.transport.clock import Clock
@@ -34,16 +35,12 @@ __all__ = ["CannotListen", "Handler", "Listener", "listening_socket", "readable"
 ACCEPTS_MAX: Final = 64
 """Connections taken in one turn of the hub; who waits longer is taken in the next."""
 
-TROUBLE_PAUSE_S: Final = 0.1
-"""Without accepting, when the system is out of descriptors or memory; the port would stay readable and spin."""
-
 BACKLOG: Final = 1024
 
 STOP_WAIT_S: Final = 1.0
 """For handlers to return after their connections were shut down."""
 
 _Socket: Final = gevent.monkey.get_original("socket", "socket")
-_OF_ONE_CONNECTION: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR})
 _MAPPED: Final = "::ffff:"  # how a dual-stack socket writes an IPv4 address
 
 Handler = Callable[[socket.socket, tuple[str, int]], None]
@@ -169,7 +166,7 @@ class Listener(GeventActor):
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno in _OF_ONE_CONNECTION:
+                if error.errno in OF_ONE_CONNECTION:
                     continue  # it broke while it waited
                 self._pause_accepting(error)
                 return

@@ -17,7 +17,7 @@ __all__ = ["Mailbox", "Posted", "StopFlag"]
 
 
 class Posted:
-    """A message to which nobody waits for an answer: what pykka's envelope is to one that is told."""
+    """A message that was told: it has the face of pykka's envelope, and nobody waits for an answer."""
 
     reply_to = None
 

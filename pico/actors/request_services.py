@@ -77,7 +77,7 @@ class RequestServices:
         self.leaving = False  # no connection is kept any more
         self.connections: dict[Connection, None] = {}
         self._time_of_day = time_of_day
-        self._request_id = request_id_prefix.replace("%", "%%") + "-%x"
+        self._request_id_form = request_id_prefix.replace("%", "%%") + "-%x"
         self._request_numbers = count(1)
         self._date_until = -inf
         self._date = b""
@@ -92,7 +92,7 @@ class RequestServices:
 
     def new_request_id(self) -> str:
         """A name for one request, unique over nodes and restarts."""
-        return self._request_id % next(self._request_numbers)
+        return self._request_id_form % next(self._request_numbers)
 
     def trace(self, request: Request, client: Client, request_id: str) -> Traced | None:
         """Begin the request's span where somebody wants it; ``request_finished`` ends it."""

@@ -8,7 +8,6 @@ The server is gevent's own. It is meant for operators, Prometheus and probes on 
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import ssl
@@ -23,6 +22,7 @@ from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 from gevent.ssl import SSLContext
 
 from pico.observability.admin import AdminApp, LastingBody
+from pico.transport.accepting import OF_ONE_CONNECTION, TROUBLE_PAUSE_S
 from pico.transport.tls import PLAIN_HTTP_ANSWER, is_plain_http, tls_reason
 
 __all__ = ["AdminServer"]
@@ -45,12 +45,7 @@ READ_BYTES: Final = 64 * 1024
 BREATH_S: Final = 0.002
 """Between two pieces of one answer: long enough that everything that waits has its turn first."""
 
-TROUBLE_PAUSE_S: Final = 0.1
-"""Without accepting, when the system is out of descriptors or memory; the port would stay readable and spin."""
-
 TCP_ESTABLISHED: Final = 1
-
-_OF_ONE_CONNECTION: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR})
 
 _log = logging.getLogger("pico.admin")
 
@@ -91,7 +86,7 @@ class AdminServer(WSGIServer):
         try:
             return super().do_read()  # type: ignore[no-untyped-call]
         except OSError as error:
-            if error.errno not in _OF_ONE_CONNECTION:
+            if error.errno not in OF_ONE_CONNECTION:
                 self._pause_accepting(error)
             return None
 

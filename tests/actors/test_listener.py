@@ -14,8 +14,9 @@ import pykka
 import pytest
 from gevent.event import Event
 
-from pico.actors.listener import STOP_WAIT_S, TROUBLE_PAUSE_S, CannotListen, Listener, readable, shown
+from pico.actors.listener import STOP_WAIT_S, CannotListen, Listener, readable, shown
 from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
+from pico.transport.accepting import TROUBLE_PAUSE_S
 from pico.transport.clock import HubClock, ManualClock
 from pico.transport.stream import SocketStream
 from tests.actors.census import let_others_run, nothing_left_behind

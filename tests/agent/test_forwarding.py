@@ -612,6 +612,9 @@ def test_a_tunnel_that_is_lost_takes_its_connections_with_it() -> None:
 # Another protocol.
 
 
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n"
+
+
 def switching(sock: Any, _: Any) -> None:
     """Switches, says hello in the same segment, echoes, and says goodbye after the client's end."""
     head, rest = read_head(sock)
@@ -710,6 +713,30 @@ def test_an_upgrade_outlives_the_idle_limit_and_is_reset_with_the_connection() -
         assert call.reset is None
         call.send(b"now")
         call.done()
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.SERVICE_CLOSED
+
+
+@pytest.mark.parametrize("head", [SWITCH, b"HTTP/1.1 200 OK\r\n\r\n"], ids=["upgrade", "until it closes"])
+def test_what_a_service_has_cut_off_never_looks_complete_though_a_write_noticed_it(head: bytes) -> None:
+    size, closed = 600_000, Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(head + pattern(size))
+        sock.close()  # with bytes of the client unread: a reset
+        closed.set()
+
+    with bench(handle) as made:
+        upgrade = b"chat" if head is SWITCH else b""
+        call = made.node.open(b"POST", length=-1, data=b"x" * 1000, end=False, upgrade=upgrade, takes=False)
+        call.wait(lambda: call.not_taken == made.config.rpc_limits.window_bytes, "a full window")
+        closed.wait()
+        for _ in range(5):
+            call.send(b"x" * 1000)
+            gevent.sleep(0.02)
+        call.take()
+        call.wait(lambda: call.ended or call.reset, "the end")
         assert call.reset is not None
         assert call.reset.code is ResetCode.SERVICE_CLOSED
 
