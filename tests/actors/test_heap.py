@@ -100,6 +100,21 @@ def test_what_has_died_among_them_is_found_when_they_are_twice_as_many(settled: 
     assert not is_looked_at(ballast)
 
 
+def test_what_comes_and_goes_with_hundreds_of_requests_is_not_looked_at(settled: Heap):
+    before = gc.get_stats()[0]["collections"]
+    for _ in range(100):
+        turn = [[] for _ in range(heap.THRESHOLDS[0] // 2)]
+        turn.clear()
+    assert gc.get_stats()[0]["collections"] - before <= 1
+
+
+def test_garbage_that_only_the_collector_finds_is_found_by_itself(settled: Heap):
+    gone = weakref.ref(Knot())
+    ballast = [[] for _ in range(heap.THRESHOLDS[0] + 1_000)]
+    assert gone() is None
+    assert ballast
+
+
 def test_it_works_with_the_collections_that_come_by_themselves(clock: ManualClock, timer: Timer):
     one = Heap(clock, timer=timer)
     one.settle()
@@ -113,6 +128,19 @@ def test_it_works_with_the_collections_that_come_by_themselves(clock: ManualCloc
     finally:
         one.close()
     assert one._collecting not in gc.callbacks
+
+
+def test_the_collector_is_left_as_it_was_found(clock: ManualClock):
+    found = gc.get_threshold()
+    gc.set_threshold(701, 11, 12)
+    try:
+        one = Heap(clock)
+        one.settle()
+        assert gc.get_threshold() == heap.THRESHOLDS
+        one.close()
+        assert gc.get_threshold() == (701, 11, 12)
+    finally:
+        gc.set_threshold(*found)
 
 
 def test_who_never_settled_can_be_closed(clock: ManualClock):
