@@ -208,7 +208,7 @@ class _Half:
         self._kept = None
 
     def _send(self, sink: Multiplexer, stream: RpcStream) -> None:
-        piece = self._take(stream.credit)
+        piece = self._take(sink.room(stream, len(self._waiting)))
         end = self._ended and not self._waiting
         if piece or (end and not self._trailers):
             sink.send_data(stream, piece, end and not self._trailers)

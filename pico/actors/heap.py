@@ -8,9 +8,9 @@ survived one that took long is *frozen*: the collector looks at it no more. Refe
 everything; what only the collector can find among the frozen waits until there are twice as many of them as were found
 alive the last time, and then all are looked at once. So the garbage is never more than the living.
 
-Collections of what is young come when some hundred objects have been added, as Python sets out. Five hundred requests in
-flight have some ten thousand, which come and go with each turn of the loop and leave no cycles: such a node spent a tenth of
-its time on finding none. So they come when more have been added than that.
+Collections of what is young come when some hundred objects have been added, as Python sets out. Five hundred requests
+in flight have some ten thousand, which come and go with each turn of the loop and leave no cycles: such a node spent a
+tenth of its time on finding none. So they come when more have been added than that.
 """
 
 from __future__ import annotations

@@ -410,15 +410,16 @@ class Exchange:
 
     def _send_body(self) -> None:
         """Send what there is credit for; more comes with credit or with bytes from the client."""
-        stream = self._stream
-        while stream is not None and not self._request_sent and not self._finished:
+        multiplexer, stream = self._multiplexer, self._stream
+        while multiplexer is not None and stream is not None and not self._request_sent and not self._finished:
             if not self._has_body():
                 return
-            if self._pending and stream.credit <= 0:
+            room = multiplexer.room(stream, len(self._pending))
+            if self._pending and not room:
                 if not self._client.unsent_bytes:
                     self._service_deadline = self._now + self._response_wait_s()
                 return
-            self._send_piece(stream)
+            self._send_piece(multiplexer, stream, room)
 
     def _has_body(self) -> bool:
         """Whether there is something to send, asking the client's connection if need be."""
@@ -426,10 +427,8 @@ class Exchange:
             self._read_body()
         return bool(self._pending) or self._body_read
 
-    def _send_piece(self, stream: RpcStream) -> None:
-        multiplexer = self._multiplexer
-        assert multiplexer is not None
-        data = self._take_pending(stream.credit)
+    def _send_piece(self, multiplexer: Multiplexer, stream: RpcStream, room: int) -> None:
+        data = self._take_pending(room)
         end = self._at_request_end()
         if data or end:
             multiplexer.send_data(stream, data, end)

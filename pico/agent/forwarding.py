@@ -360,13 +360,16 @@ class Exchange:
 
     def _hold(self, data: bytes, end: bool) -> None:
         self._held, self._held_end = data, end
-        if self._connection is not None and not self._paused:
+        connection = self._connection
+        if connection is not None and not self._paused:
             self._paused = True
-            self._connection.stream.pause_reading()
+            connection.stream.pause_reading()
+            self._set_deadline(connection, connection.stream.unsent_bytes)  # it is the client that is waited for
         self._send_held()
 
     def _send_held(self) -> None:
-        data, room = self._held, self._stream.credit
+        data = self._held
+        room = self._multiplexer.room(self._stream, len(data))
         if len(data) > room:
             view = memoryview(data)
             self._held = view[room:]

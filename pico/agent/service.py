@@ -20,12 +20,16 @@ from pico.config import AgentConfig, EndpointTarget
 from pico.errors import ConnectionLost, TransportError
 from pico.observability.metrics import AgentMetrics
 from pico.protocol.http import ResponseReader
+from pico.protocol.rpc import PIECE_BYTES
 from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
 from pico.transport.dial import dial
-from pico.transport.stream import READ_BYTES_MAX, Stream
+from pico.transport.stream import Stream
 
 __all__ = ["Service", "ServiceConnection", "Tenant"]
+
+READ_BYTES: Final = 2 * PIECE_BYTES
+"""Bytes of one read: as many whole pieces as a window admits."""
 
 DIALS_MAX: Final = 32
 """Dials to one service at one time."""
@@ -256,7 +260,7 @@ class Service:
             self._dial_for_waiting()
 
     def _connected(self, stream: Stream) -> None:
-        stream.read_bytes_max = READ_BYTES_MAX  # fewer and larger pieces of a large response
+        stream.read_bytes_max = READ_BYTES  # fewer and larger pieces of a large response
         stream.patient = True  # a service that answers early and closes has its answer heard
         connection = ServiceConnection(self, stream, ResponseReader(self._config.http_limits))
         self._connections.add(connection)

@@ -17,12 +17,13 @@ from pico.actors.runtime import tell
 from pico.errors import ConnectionLost
 from pico.node.proxy_protocol import NO_PREFACE, Preface
 from pico.protocol.http import Failure, Request, RequestReader, RequestRejected, failure_response
+from pico.protocol.rpc import PIECE_BYTES
 from pico.transport.parking import Parking
 from pico.transport.stream import Stream
 
 __all__ = ["BUFFER_BYTES_MAX", "ClientConnection"]
 
-BUFFER_BYTES_MAX: Final = 128 * 1024
+BUFFER_BYTES_MAX: Final = PIECE_BYTES
 """Bytes of a client that are held before its socket is no longer read, and those of one read."""
 
 

@@ -18,6 +18,7 @@ from pico.errors import ConnectionLost, RemoteProtocolError
 from pico.protocol.channel import ChannelViolation
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc import (
+    PIECE_BYTES,
     BaseEngine,
     BodyBytes,
     GoawayReceived,
@@ -44,8 +45,8 @@ The next one is due so long after the answer to the last one, and the timer is s
 need not be started again for an answer that came as fast as that, and an idle connection wakes the process once.
 """
 
-FLUSH_BYTES: Final = 128 * 1024
-"""Messages that are handed to the byte stream at a time; control messages wait for no more than this."""
+FLUSH_BYTES: Final = PIECE_BYTES
+"""Messages that are handed to the byte stream at a time; control messages wait for little more than this."""
 
 DEFERRALS_MAX: Final = 3
 """Reads that credit waits for, one after the other, while it is certain that the next one will bring something."""
@@ -162,6 +163,10 @@ class Multiplexer:
         """Answer a stream that the peer opened."""
         self._engine.send_head(stream, head, data, end)
         self._schedule_flush()
+
+    def room(self, stream: RpcStream, wanted: int) -> int:
+        """How many of ``wanted`` body bytes to send now; see ``RpcConnection.room``."""
+        return self._engine.room(stream, wanted)
 
     def send_data(self, stream: RpcStream, data: BodyBytes, end: bool = False) -> None:
         """Send at most ``stream.credit`` body bytes."""

@@ -58,6 +58,9 @@ class Tunnel:
         self.streams.append(Stream(self.credit - len(data)))
         return self.streams[-1]
 
+    def room(self, stream, wanted):
+        return min(wanted, stream.credit)
+
     def send_data(self, stream, data, end=False):
         stream.credit -= len(data)
         self.log.append(("data", data, end))

@@ -7,6 +7,7 @@ sides must refuse the same ones.
 from __future__ import annotations
 
 import copy
+import copyreg
 from typing import Any
 
 from hypothesis import given
@@ -17,6 +18,9 @@ from tests.compiled import interpreted_only
 from tests.rpc_side import EngineSide, head_message, message, request_head, response_head, streaming_side
 from tests.rpc_slow import Broken, SlowSide, Value, agrees, encode
 from tests.rules import covers
+
+# An engine that is copied may have views of cut bodies in its queue.
+copyreg.pickle(memoryview, lambda view: (memoryview, (bytes(view),)))
 
 LIMITS: dict[str, Any] = {
     "window_bytes": 12,

@@ -203,6 +203,42 @@ def test_a_stalled_stream_never_holds_another_back(stalled: set[int], window: in
         assert moved[number] == (min(window, want) if number in stalled else want)
 
 
+@covers("RPC-57", "RPC-40")
+@given(
+    window=st.integers(1, 60),
+    data_max=st.integers(1, 40),
+    want=st.integers(0, 400),
+    takes=st.lists(st.integers(1, 60), min_size=1),
+    upload=st.booleans(),
+)
+def test_whoever_waits_for_whole_pieces_never_waits_for_ever(
+    window: int, data_max: int, want: int, takes: list[int], upload: bool
+) -> None:
+    """However little the receiver takes at a time, once it has taken all there is credit for more."""
+    limits = {"window_bytes": window, "data_bytes_max": data_max}
+    pair = Pair(streaming_side(**limits), streaming_side(**limits))
+    left, right = pair.sides
+    left.open(request_head())
+    run(pair)
+    right.head("theirs:1", response_head())
+    run(pair)
+    sender, receiver = (left, right) if upload else (right, left)
+    name, far_name = ("ours:1", "theirs:1") if upload else ("theirs:1", "ours:1")
+    left_over, held, step = want, 0, 0
+    while left_over or held:
+        if left_over:
+            room = sender.engine.room(sender.streams[name], left_over)
+            assert room or held, "nothing is on its way, and nothing may be sent"
+            sender.data(name, "x" * room)
+            left_over -= room
+        held += sum(len(event["body"]) for event in run(pair)[1 if upload else 0] if event["event"] == "data")
+        size = min(held, takes[step % len(takes)])
+        step += 1
+        receiver.consumed(far_name, size)
+        run(pair)
+        held -= size
+
+
 def run(pair: Pair) -> tuple[list[Value], list[Value]]:
     """Move everything that moves; what both sides were told of it."""
     told: tuple[list[Value], list[Value]] = ([], [])

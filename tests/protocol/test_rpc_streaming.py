@@ -1020,6 +1020,37 @@ def test_a_stream_without_credit_holds_nothing_back() -> None:
     assert [sent["type"] for sent in side.take_sent()] == ["GOAWAY", "HEARTBEAT", "RESET", "HEAD"]
 
 
+@covers("RPC-57")
+def test_what_must_wait_for_credit_goes_in_whole_pieces() -> None:
+    side = opener(window_bytes=40, data_bytes_max=8)
+    stream = side.streams["ours:1"]
+    assert [side.engine.room(stream, wanted) for wanted in (0, 5, 40, 41, 1000)] == [0, 5, 40, 40, 40]
+    side.data("ours:1", "x" * 3)
+    assert [side.engine.room(stream, wanted) for wanted in (5, 37, 38)] == [5, 37, 32]
+    side.data("ours:1", "x" * 30)
+    assert [side.engine.room(stream, wanted) for wanted in (7, 8)] == [7, 0]
+
+
+@covers("RPC-57")
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 8, 100, 262_144])
+def test_with_half_of_the_window_there_is_always_something_to_send(window: int) -> None:
+    side = streaming_side(window_bytes=window)
+    stream = side.engine.open(RequestHead(b"PUT", b"/", b"", -1, b""))
+    for credit in {max(1, window // 2), window - window // 4, window}:
+        stream.credit = credit
+        assert 0 < side.engine.room(stream, window + 1) <= credit
+
+
+@covers("RPC-35")
+def test_a_long_body_is_cut_so_that_each_piece_fits_two_segments() -> None:
+    side = opener()
+    side.data("ours:1", "x" * 262_144)
+    sizes = [len(sent["body"]) for sent in side.take_sent()]
+    assert sizes == [130_048, 130_048, 2_048]
+    header_bytes = 12 + 14  # ours and that of a masked WebSocket frame
+    assert sizes[0] + header_bytes <= 2 * 65_160, "45 segments of 1448 bytes, which is what fits 64 KiB on Ethernet"
+
+
 # Turns.
 
 
@@ -1354,7 +1385,7 @@ def test_the_reason_of_goaway_is_read_leniently() -> None:
 
 
 def test_the_first_bytes_may_be_as_many_as_one_message_and_the_window_allow() -> None:
-    assert streaming_side().engine.first_bytes_max == 131_072
+    assert streaming_side().engine.first_bytes_max == 130_048
     assert streaming_side(window_bytes=7).engine.first_bytes_max == 7
     assert streaming_side(data_bytes_max=9).engine.first_bytes_max == 9
 

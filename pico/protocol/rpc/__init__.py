@@ -18,10 +18,11 @@ from pico.protocol.rpc.events import (
 from pico.protocol.rpc.messages import MessageType, ResetCode
 from pico.protocol.rpc.states import HALF, HalfState, Input
 from pico.protocol.rpc.stream import RpcStream
-from pico.protocol.rpc.streaming import StreamingEngine
+from pico.protocol.rpc.streaming import PIECE_BYTES, StreamingEngine
 
 __all__ = [
     "HALF",
+    "PIECE_BYTES",
     "BaseEngine",
     "BodyBytes",
     "CreditReceived",

@@ -57,6 +57,7 @@ class RpcConnection:
 
     first_bytes_max: int
     """Body bytes that ``open`` takes at most."""
+    _piece_bytes = 1
     _stream_type: ClassVar[type[RpcStream]] = RpcStream
 
     def __init__(self, limits: RpcLimits, streams_max: int, *, now: float) -> None:
@@ -82,6 +83,14 @@ class RpcConnection:
         self._heartbeat_sent_at = 0.0
         self._silent = False
         self._handlers: dict[int, _HANDLER] = {MessageType.HEARTBEAT: self._receive_heartbeat}
+
+    def room(self, stream: RpcStream, wanted: int) -> int:
+        """How many of ``wanted`` body bytes to send now: all, if there is credit for them, else whole pieces.
+
+        Zero asks to wait for the next ``CreditReceived``, which is certain to come (RPC-57).
+        """
+        credit = stream.credit
+        return wanted if wanted <= credit else credit - credit % self._piece_bytes
 
     # What the peer said.
 

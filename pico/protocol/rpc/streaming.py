@@ -44,7 +44,11 @@ from pico.protocol.rpc.messages import (
 from pico.protocol.rpc.states import BODY, ENDED, HALF, HEAD, Input
 from pico.protocol.rpc.stream import SWITCHING_PROTOCOLS, UNBOUNDED, RpcStream, body_bytes_of
 
-__all__ = ["StreamingEngine"]
+__all__ = ["PIECE_BYTES", "StreamingEngine"]
+
+PIECE_BYTES: Final = 127 * 1024
+"""How a long body is cut. A piece with its headers fits two segments of the size that TCP hands on at a time, 64 KiB
+less headers; 128 KiB would leave a third one for what is over, which costs as much as the others."""
 
 _VIEW_BYTES_MIN: Final = 4096
 """From this length on a view of a message costs less than a copy of what it brings."""
@@ -58,7 +62,9 @@ class StreamingEngine(RpcConnection):
 
     def __init__(self, limits: RpcLimits, *, now: float) -> None:
         super().__init__(limits, limits.streams_max, now=now)
-        self.first_bytes_max = min(limits.data_bytes_max, limits.window_bytes)
+        self._cut_bytes = min(PIECE_BYTES, limits.data_bytes_max)
+        self._piece_bytes = min(self._cut_bytes, max(1, limits.window_bytes // 2))  # RPC-57
+        self.first_bytes_max = min(self._cut_bytes, limits.window_bytes)
         self._highest_accepted = 0
         self._give_back_bytes = max(1, limits.window_bytes // 4)
         self._handlers.update(
@@ -121,7 +127,7 @@ class StreamingEngine(RpcConnection):
         self._step_sending(stream, _GIVEN_DATA)
         self._account_sent(stream, data, end)
         flags = 0 if stream.opened_here else RESPONSE
-        size_max = self.limits.data_bytes_max
+        size_max = self._cut_bytes
         header, size = encode_header(DATA_TYPE, stream.id, flags), len(data)
         at, view = 0, memoryview(data)  # a slice of the bytes themselves would be one more copy
         while size - at > size_max:  # RPC-35
