@@ -73,7 +73,10 @@ class RpcLimits:
     head_bytes_max: int = 80 * KIB
     trailer_bytes_max: int = 16 * KIB
     data_bytes_max: int = 128 * KIB
-    window_bytes: int = 256 * KIB  # per stream and direction
+    window_bytes: int = 256 * KIB  # per stream and direction, when a stream opens
+    window_bytes_max: int = 4 * MIB  # ... and where its path is long
+    growth_bytes_max: int = 16 * MIB  # by how much all windows of one side may have grown
+    probe_s: float = 0.05  # between two measurements of the round trip on which windows grow
     streams_max: int = 1024  # open at one time, opened by one side
     reason_bytes_max: int = 256
     control_bytes_max: int = 64 * KIB  # answers queued towards a peer that does not read

@@ -172,6 +172,9 @@ class EngineSide:
 
 
 def streaming_side(**limits: Any) -> EngineSide:
+    """With the limits that are given; a window that is given does not grow unless it is said how far."""
+    if "window_bytes" in limits:
+        limits.setdefault("window_bytes_max", limits["window_bytes"])
     return EngineSide(StreamingEngine(RpcLimits(**limits), now=0.0))
 
 

@@ -9,6 +9,7 @@ text for what is text on the wire (Latin-1), names for codes and flags. ``Broken
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 Value = dict[str, Any]
@@ -31,6 +32,9 @@ CODES = {
 FLAGS = {"RESPONSE": 0x8000, "UNSUPPORTED": 0x4000, "END": 0x0001}
 LIMITS = {
     "window_bytes": 262_144,
+    "window_bytes_max": 4_194_304,
+    "growth_bytes_max": 16_777_216,
+    "probe_s": 0.05,
     "data_bytes_max": 131_072,
     "head_bytes_max": 81_920,
     "trailer_bytes_max": 16_384,
@@ -274,7 +278,6 @@ class SlowHalf:
 
     def __init__(self, state: str, window: int) -> None:
         self.state = state
-        self.window = window
         self.credit = window
         self.left: int | None = None  # of the declared length
 
@@ -294,13 +297,6 @@ class SlowHalf:
             self.left -= size
         need(self.state != "ENDED" or not self.left, "RPC-34")
 
-    def give(self, credit: int) -> None:
-        """Take account of a WINDOW (RPC-41, RPC-42)."""
-        if self.state == "ENDED":
-            return
-        need(credit > 0 and self.credit + credit <= self.window, "RPC-41")
-        self.credit += credit
-
 
 class SlowStream:
     """Both halves of one stream, seen from one side."""
@@ -312,6 +308,8 @@ class SlowStream:
         self.request = request
         self.sending = SlowHalf("HEAD", window)
         self.receiving = SlowHalf("HEAD", window)
+        self.window = window  # of the peer
+        self.arrived = 0  # of its body
         self.taken = 0  # by the owner, and not yet given back
         self.held = 0  # received, and not yet taken
         self.head_left = False
@@ -350,6 +348,7 @@ class SlowSide:
         self.events: list[Value] = []
         self.control: list[Value] = []
         self.queues: dict[str, list[Value]] = {}  # what each stream has still to send
+        self.leaving: dict[str, SlowStream] = {}  # those that have ended with something in their queue
         self.late = 0
         self.next_id = 1
         self.highest = 0  # of the IDs of the peer's streams
@@ -358,6 +357,9 @@ class SlowSide:
         self.now = 0.0
         self.received_at = 0.0
         self.asked_at = 0.0
+        self.least: float | None = None  # of the round trips
+        self.counted: tuple[SlowStream, int] | None = None  # what had come of it when the heartbeat was sent
+        self.counted_at = -inf
         self.asked: int | None = None  # the last heartbeat, until it is answered
         self.silent = False
 
@@ -417,6 +419,7 @@ class SlowSide:
         stream = self.streams.pop(name)
         if not stream.ours and stream.sending.state == "ENDED" and self.queues[name]:
             self.say(stream, "RESET", False, code=code, untouched=untouched, reason=reason)  # RPC-53
+            self.leaving[name] = stream
             return
         del self.queues[name]
         if stream.head_left or not stream.ours:
@@ -429,6 +432,10 @@ class SlowSide:
         stream = self.streams[name]
         need(size <= stream.held, "RPC-40")
         stream.held -= size
+        if stream.held >= self.limits["window_bytes"]:  # RPC-59
+            kept = min(size, stream.window - self.limits["window_bytes"])
+            stream.window -= kept
+            size -= kept
         stream.taken += size
         if stream.taken > 0 and stream.taken * 4 >= self.limits["window_bytes"] and stream.receiving.state != "ENDED":
             self.answer("WINDOW", stream.id, [] if stream.ours else ["RESPONSE"], credit=stream.taken)
@@ -453,10 +460,13 @@ class SlowSide:
                 self.events.append({"event": "silent"})
             self.silent = True
         elif now - max(self.received_at, self.asked_at) >= self.limits["heartbeat_s"]:
-            self.asked_at = now
-            self.asked = self.next_id
-            self.answer("HEARTBEAT", self.next_id, [])
-            self.next_id += 1
+            self.ask()
+
+    def ask(self) -> None:
+        self.asked_at = self.now
+        self.asked = self.next_id
+        self.answer("HEARTBEAT", self.next_id, [])
+        self.next_id += 1
 
     def take_events(self) -> list[Value]:
         events, self.events = self.events, []
@@ -479,6 +489,7 @@ class SlowSide:
             self.streams[name].head_left = True
         if name not in self.streams and not self.queues[name]:
             del self.queues[name]
+            del self.leaving[name]
         return message
 
     # Messages.
@@ -501,6 +512,7 @@ class SlowSide:
                 self.answer("HEARTBEAT", ident, ["RESPONSE"])
             elif ident == self.asked:
                 self.asked = None
+                self.measured(self.now - self.asked_at)
             else:
                 self.late += 1
         elif kind == "GOAWAY":
@@ -554,7 +566,9 @@ class SlowSide:
             return
         if value["type"] == "WINDOW":
             if stream.sending.state != "ENDED":
-                stream.sending.give(value["credit"])
+                stream.sending.credit += value["credit"]
+                need(self.ahead(stream) <= self.limits["window_bytes_max"], "RPC-41")
+                need(self.lifted() <= self.limits["growth_bytes_max"], "RPC-41")
                 self.event("credit", stream)
             return
         if value["type"] == "HEAD":
@@ -573,7 +587,56 @@ class SlowSide:
             stream.receiving.carry(0)
             self.event("trailers", stream, block=value["block"])
         stream.held += len(value.get("body", ""))
+        stream.arrived += len(value.get("body", ""))
         self.end_if_complete(stream)
+        if value["type"] == "DATA":
+            self.count(stream, len(value["body"]))
+
+    # How far the peer may go, and we.
+
+    def count(self, stream: SlowStream, size: int) -> None:
+        """Measure from here, these bytes included, if it is time (RPC-58, RPC-60)."""
+        long_enough = stream.arrived >= self.limits["window_bytes"]
+        worth_it = long_enough or self.least is None
+        may_grow = stream.window < self.limits["window_bytes_max"] and self.goes_on(stream)
+        if self.asked is None and self.now >= self.counted_at + self.limits["probe_s"] and worth_it and may_grow:
+            self.counted = (stream, stream.arrived - size) if long_enough else None
+            self.counted_at = self.now
+            self.ask()
+
+    def measured(self, seconds: float) -> None:
+        self.least = seconds if self.least is None else min(seconds, self.least)
+        counted, self.counted = self.counted, None
+        if counted is None or not self.goes_on(counted[0]) or counted[0].held > self.limits["window_bytes"] / 2:
+            return
+        stream, before = counted
+        arrived = stream.arrived - before
+        in_the_least = arrived * (self.least / seconds if seconds else 1)
+        if in_the_least * 3 < stream.window * 2:
+            return
+        grown = sum(each.window - self.limits["window_bytes"] for each in self.streams.values())
+        lift = min(
+            stream.window, self.limits["window_bytes_max"] - stream.window, self.limits["growth_bytes_max"] - grown
+        )
+        if lift > 0:
+            stream.window += lift
+            stream.receiving.credit += lift
+            self.answer("WINDOW", stream.id, [] if stream.ours else ["RESPONSE"], credit=lift)
+
+    def goes_on(self, stream: SlowStream) -> bool:
+        """Whether more of its body is to come."""
+        return self.streams.get(stream.name) is stream and stream.receiving.state != "ENDED"
+
+    def ahead(self, stream: SlowStream) -> int:
+        """What its owner may have us hold: credit, and what waits behind the next message."""
+        behind = [value for value in self.queues.get(stream.name, [])[1:] if value["type"] == "DATA"]
+        credit = stream.sending.credit if stream.sending.state != "ENDED" else 0
+        return credit + sum(len(value["body"]) for value in behind)
+
+    def lifted(self) -> int:
+        """What all of this is above the windows with which streams open."""
+        streams = [*self.streams.values(), *self.leaving.values()]
+        return sum(max(0, self.ahead(stream) - self.limits["window_bytes"]) for stream in streams)
 
     # What both use.
 
@@ -596,8 +659,10 @@ class SlowSide:
     def end_if_complete(self, stream: SlowStream) -> None:
         if stream.sending.state == stream.receiving.state == "ENDED":
             del self.streams[stream.name]  # What is queued is still sent.
+            self.leaving[stream.name] = stream
             if not self.queues[stream.name]:
                 del self.queues[stream.name]
+                del self.leaving[stream.name]
 
 
 # The payload of the base protocol.

@@ -31,7 +31,7 @@ from pico.transport.multiplexer import Multiplexer
 from pico.transport.websocket import WebSocketCodec
 from tests.rules import covers
 
-SMALL = RpcLimits(window_bytes=100, data_bytes_max=40, base_body_bytes_max=1000)
+SMALL = RpcLimits(window_bytes=100, window_bytes_max=100, data_bytes_max=40, base_body_bytes_max=1000)
 PUT = RequestHead(b"PUT", b"/a", b"Host: a.b\r\n", UNKNOWN_LENGTH, b"")
 POST = PUT._replace(method=b"POST")
 GET = RequestHead(b"GET", b"/a", b"Host: a.b\r\n", 0, b"")

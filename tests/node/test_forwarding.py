@@ -28,6 +28,7 @@ GET = b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 5\r\n\r\nhello"
 MIB = bytes(range(256)) * 4096
 SMALL = RpcLimits(window_bytes=5000, data_bytes_max=3000)
+FIXED = RpcLimits(window_bytes_max=RpcLimits().window_bytes)
 
 
 @pytest.fixture
@@ -117,9 +118,15 @@ def test_a_mebibyte_goes_both_ways_through_small_windows(window):
         until(lambda: nothing_in_flight(entry, owner))
 
 
+@pytest.fixture
+def nodes_with_fixed_windows():
+    with running_nodes(link_limits=FIXED, rpc_limits=FIXED) as members:
+        yield members
+
+
 @covers("RPC-40")
-def test_a_client_that_takes_nothing_makes_nobody_hold_more_than_windows(nodes):
-    entry, owner = nodes
+def test_a_client_that_takes_nothing_makes_nobody_hold_more_than_windows(nodes_with_fixed_windows):
+    entry, owner = nodes_with_fixed_windows
     sent = 0
 
     def pour(call) -> None:
@@ -141,8 +148,8 @@ def test_a_client_that_takes_nothing_makes_nobody_hold_more_than_windows(nodes):
 
 
 @covers("RPC-40")
-def test_a_service_that_takes_nothing_stops_the_client(nodes):
-    entry, owner = nodes
+def test_a_service_that_takes_nothing_stops_the_client(nodes_with_fixed_windows):
+    entry, owner = nodes_with_fixed_windows
     agent = Agent(owner.machine, "ep", lambda call: None)
     client = Client(entry.machine).send(b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 1000000000\r\n\r\n")
     until(lambda: agent.calls)

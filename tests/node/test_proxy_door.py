@@ -37,6 +37,12 @@ def node():
         yield node
 
 
+@pytest.fixture
+def node_with_fixed_windows():
+    with running_node(rpc_limits=RpcLimits(window_bytes_max=RpcLimits().window_bytes)) as node:
+        yield node
+
+
 def small(body: bytes = b"hello"):
     return lambda call: call.respond(200, body)
 
@@ -123,7 +129,8 @@ def test_five_megabytes_each_way_at_the_same_time(node):
     assert response.body == body
 
 
-def test_a_client_that_does_not_read_stalls_only_itself_and_holds_no_more_than_its_window(node):
+def test_a_client_that_does_not_read_stalls_only_itself_and_holds_no_more_than_its_window(node_with_fixed_windows):
+    node = node_with_fixed_windows
     window = node.config.rpc_limits.window_bytes
 
     def handler(call):

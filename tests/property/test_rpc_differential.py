@@ -24,6 +24,9 @@ copyreg.pickle(memoryview, lambda view: (memoryview, (bytes(view),)))
 
 LIMITS: dict[str, Any] = {
     "window_bytes": 12,
+    "window_bytes_max": 40,
+    "growth_bytes_max": 30,
+    "probe_s": 1.0,
     "data_bytes_max": 8,
     "head_bytes_max": 1024,
     "trailer_bytes_max": 16,
@@ -33,8 +36,8 @@ LIMITS: dict[str, Any] = {
 }
 # What one side may hold: streams of both sides, each with a window, a head and the headers of single bytes.
 HEAD_BYTES = 12 + 16 + 200
-QUEUED_MAX = 4 * (12 + 12 * 13 + 3 * HEAD_BYTES + 100)
-HELD_MAX = 4 * 12
+QUEUED_MAX = 4 * (12 + 12 * 13 + 3 * HEAD_BYTES + 100) + 30 * 13
+HELD_MAX = 4 * 12 + 30
 
 idents = st.integers(1, 4)
 ends = st.booleans()
@@ -141,6 +144,7 @@ targets = st.integers(0, 3)
 COMMANDS: dict[str, st.SearchStrategy[Any]] = {
     "receive": st.tuples(messages(), aims, st.none()),
     "receive spoiled": st.tuples(messages(), aims, spoilers()),
+    "answer the heartbeat": st.tuples(),
     "leave": st.tuples(st.sampled_from([1, 1, 2, None])),
     "open": st.tuples(request_heads, bodies, ends),
     "head": st.tuples(targets, response_heads, st.one_of(st.just(""), bodies), ends),
@@ -148,11 +152,22 @@ COMMANDS: dict[str, st.SearchStrategy[Any]] = {
     "trailers": st.tuples(targets, blocks),
     "reset": st.tuples(targets, codes, ends, st.text("r", max_size=4)),
     "consumed": st.tuples(targets, st.integers(0, 12)),
-    "timer": st.tuples(st.floats(0.5, 6.0)),
+    # Quarters are exact: both sides must agree on what is due.
+    "timer": st.tuples(st.one_of(st.integers(0, 4), st.integers(2, 24)).map(lambda quarters: quarters / 4)),
     "goaway": st.tuples(st.text("r", max_size=4)),
     "lost": st.tuples(),
 }
-OFTEN = {"receive": 20, "receive spoiled": 3, "leave": 5, "open": 3, "head": 5, "data": 4, "consumed": 4}
+OFTEN = {
+    "receive": 20,
+    "receive spoiled": 3,
+    "leave": 5,
+    "answer the heartbeat": 3,
+    "timer": 3,
+    "open": 3,
+    "head": 5,
+    "data": 4,
+    "consumed": 4,
+}
 WEIGHTED = [what for what in COMMANDS for _ in range(OFTEN.get(what, 1))]
 
 
@@ -168,12 +183,15 @@ sequences = st.integers(1, 50).flatmap(lambda size: st.lists(steps(), min_size=s
 
 @interpreted_only
 @covers("RPC-2", "RPC-12", "RPC-13", "RPC-14", "RPC-26", "RPC-27", "RPC-34", "RPC-37", "RPC-39", "RPC-40", "RPC-41")
-@covers("RPC-44", "RPC-45", "RPC-46", "RPC-49", "RPC-50", "RPC-51", "RPC-53")
+@covers("RPC-44", "RPC-45", "RPC-46", "RPC-49", "RPC-50", "RPC-51", "RPC-53", "RPC-58", "RPC-59", "RPC-60")
 @given(sequences)
 def test_the_engine_does_what_the_slow_model_does(sequence: list[tuple[str, Any]]) -> None:
     side, slow = streaming_side(**LIMITS), SlowSide(LIMITS)
     for what, arguments in sequence:
-        if what == "receive":
+        if what == "answer":
+            answered = message("HEARTBEAT", slow.asked or 0, "RESPONSE")
+            alive = receive(side, slow, answered, None, None)
+        elif what == "receive":
             alive = receive(side, slow, *arguments)
         elif what == "leave":
             alive = leave(side, slow, *arguments)
@@ -182,6 +200,57 @@ def test_the_engine_does_what_the_slow_model_does(sequence: list[tuple[str, Any]
         if not alive:
             break
         compare(side, slow)
+
+
+# Two streams of the peer with bodies without end: only credit, time and heartbeats decide.
+flows = st.lists(
+    st.one_of(
+        st.tuples(st.just("arrives"), st.integers(1, 2), st.integers(1, 8)),
+        st.tuples(st.just("arrives"), st.just(1), st.just(8)),
+        st.tuples(st.just("taken"), st.integers(1, 2), st.integers(1, 40)),
+        st.tuples(st.just("credit"), st.integers(1, 2), st.integers(1, 12)),
+        st.tuples(st.just("sent"), st.integers(1, 2), st.integers(1, 12)),
+        st.tuples(st.just("leave"), st.just(0), st.integers(1, 3)),
+        st.tuples(st.just("time"), st.just(0), st.integers(0, 4)),
+        st.tuples(st.just("answer"), st.just(0), st.just(0)),
+    ),
+    min_size=20,
+    max_size=60,
+)
+
+
+@interpreted_only
+@covers("RPC-40", "RPC-41", "RPC-58", "RPC-59", "RPC-60")
+@given(flows)
+def test_windows_grow_and_shrink_as_in_the_slow_model(flow: list[tuple[str, int, int]]) -> None:
+    side, slow = streaming_side(**LIMITS), SlowSide(LIMITS)
+    for ident in (1, 2):
+        receive(side, slow, head_message(ident, request_head()), None, None)
+        side.take_events()
+        slow.take_events()
+        command(side, slow, "head", (ident - 1, response_head(), "", False))
+    for what, ident, size in flow:
+        name = f"theirs:{ident}"
+        if what == "arrives":
+            size = min(size, slow.streams[name].receiving.credit)
+            if size:
+                receive(side, slow, message("DATA", ident, body="x" * size), None, None)
+        elif what == "taken":
+            command(side, slow, "consumed", (ident - 1, min(size, slow.streams[name].held)))
+        elif what == "credit":
+            receive(side, slow, message("WINDOW", ident, credit=size), None, None)
+        elif what == "sent":
+            command(side, slow, "data", (ident - 1, "x" * min(size, slow.streams[name].sending.credit), False))
+        elif what == "leave":
+            leave(side, slow, size)
+        elif what == "time":
+            command(side, slow, "timer", (size / 4,))
+        else:
+            receive(side, slow, message("HEARTBEAT", slow.asked or 0, "RESPONSE"), None, None)
+        compare(side, slow)
+        grown = [stream.window - LIMITS["window_bytes"] for stream in slow.streams.values()]
+        assert sum(grown) <= LIMITS["growth_bytes_max"]
+        assert all(stream.window <= LIMITS["window_bytes_max"] for stream in slow.streams.values())
 
 
 def receive(side: EngineSide, slow: SlowSide, value: Value, aim: Aim, ruin: tuple[str, int, bytes] | None) -> bool:
@@ -249,6 +318,7 @@ def compare(side: EngineSide, slow: SlowSide) -> None:
     for name, stream in slow.streams.items():
         engine_stream = side.streams[name]
         assert engine_stream.credit == stream.sending.credit
+        assert engine_stream.window_left == stream.receiving.credit
         assert (engine_stream.sending.name, engine_stream.receiving.name) == (
             stream.sending.state,
             stream.receiving.state,

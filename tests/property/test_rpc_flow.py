@@ -6,6 +6,7 @@ received and not taken, and what was taken and not given back make up the window
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 from hypothesis import given, settings
@@ -237,6 +238,71 @@ def test_whoever_waits_for_whole_pieces_never_waits_for_ever(
         receiver.consumed(far_name, size)
         run(pair)
         held -= size
+
+
+class Path:
+    """Two sides on a path of so many bytes a second with so long a way; time is the next arrival's."""
+
+    def __init__(self, rate: float, way_s: float, **limits: float) -> None:
+        self.pair = Pair(streaming_side(**limits), streaming_side(**limits))
+        self.rate, self.way_s = rate, way_s
+        self.free_at = [0.0, 0.0]  # by the side that sends
+        self.arrivals: list[tuple[float, int, int, bytes]] = []  # when, the how manyth, at which side
+        self.now = 0.0
+        self.sent = 0
+
+    def post(self) -> None:
+        for who in (0, 1):
+            for octets in self.pair.post(who):
+                self.free_at[who] = max(self.now, self.free_at[who]) + len(octets) / self.rate
+                self.sent += 1
+                heapq.heappush(self.arrivals, (self.free_at[who] + self.way_s, self.sent, 1 - who, octets))
+            self.pair.wires[1 - who].clear()
+
+    def step(self) -> list[Value]:
+        """The next message arrives; what the receiver of bodies, who is on the right, is told of it."""
+        self.post()
+        self.now, _, who, octets = heapq.heappop(self.arrivals)
+        side = self.pair.sides[who]
+        side.now = self.now
+        side.receive(octets)
+        told = side.take_events()
+        return told if who == 1 else []
+
+
+@covers("RPC-58", "RPC-60")
+@settings(max_examples=20)
+@given(
+    way_s=st.sampled_from([0.001, 0.01, 0.1]),
+    windows_per_round_trip=st.sampled_from([0.1, 0.5, 1.0, 3.0, 8.0, 100.0]),
+    piece=st.integers(50, 500),
+)
+def test_a_window_grows_to_what_its_path_carries_and_little_further(
+    way_s: float, windows_per_round_trip: float, piece: int
+) -> None:
+    """The path is put to use, up to the largest window. Where a first window fills it more than once, so that no round
+    trip was ever without a queue, the window doubles once."""
+    window, largest = 1000, 16_000
+    rate = windows_per_round_trip * window / (2 * way_s)
+    path = Path(rate, way_s, window_bytes=window, window_bytes_max=largest, data_bytes_max=piece, probe_s=0.0)
+    sender, receiver = path.pair.sides
+    sender.open(request_head())
+    stream = sender.streams["ours:1"]
+    arrived: list[tuple[float, int]] = []
+    while path.now < 40 * way_s + 40 * window / rate:
+        while room := sender.engine.room(stream, 1 << 20):
+            sender.data("ours:1", "x" * room)
+        for event in path.step():
+            if event["event"] == "data":
+                receiver.consumed("theirs:1", len(event["body"]))
+                arrived.append((path.now, len(event["body"])))
+    grown = window + receiver.streams["theirs:1"].growth_bytes
+    late = [size for at, size in arrived if at > path.now / 2]
+    moved = sum(late) / (path.now / 2)
+    carries = rate * piece / (piece + 12)
+    assert moved > 0.7 * min(carries, grown / (2 * way_s + piece / rate))
+    assert grown <= max(2 * window, 4 * rate * 2 * way_s + 4 * piece)
+    assert grown >= min(largest, rate * 2 * way_s * 0.7)
 
 
 def run(pair: Pair) -> tuple[list[Value], list[Value]]:

@@ -1051,6 +1051,231 @@ def test_a_long_body_is_cut_so_that_each_piece_fits_two_segments() -> None:
     assert sizes[0] + header_bytes <= 2 * 65_160, "45 segments of 1448 bytes, which is what fits 64 KiB on Ethernet"
 
 
+# Long paths.
+
+GROWING = {"window_bytes": 16, "window_bytes_max": 64, "growth_bytes_max": 40, "probe_s": 0.0}
+
+
+def measured(side: EngineSide, ident: int, size: int, seconds: float = 1.0) -> list[int]:
+    """So many bytes arrive, are measured and taken; the credit that is given for more than these."""
+    side.hear(message("DATA", ident, body="x" * size))
+    (asked,) = side.take_sent()
+    assert asked["type"] == "HEARTBEAT"
+    assert take(side, f"theirs:{ident}", size) == size
+    side.now += seconds
+    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
+    sent = side.take_sent()
+    assert all((value["type"], value["id"]) == ("WINDOW", ident) for value in sent)
+    return [value["credit"] for value in sent]
+
+
+def uploads(**limits: float) -> EngineSide:
+    """Two streams of the peer with bodies to come."""
+    side = streaming_side(**GROWING | limits)
+    side.hear(head_message(1, ASKED), head_message(2, ASKED))
+    return side
+
+
+def take(side: EngineSide, name: str, size: int) -> int:
+    """The owner takes so much; the credit that is given back."""
+    side.consumed(name, size)
+    return sum(value["credit"] for value in side.take_sent())
+
+
+@covers("RPC-58")
+def test_a_window_grows_by_doubling_up_to_what_is_left_for_all() -> None:
+    side = uploads()
+    assert measured(side, 1, 16) == [16]
+    assert measured(side, 1, 32) == [24], "40 for all windows together"
+    assert measured(side, 2, 16) == []
+    side.hear(reset_message(1, "CANCELLED"))
+    assert measured(side, 2, 16) == [16]
+
+
+@covers("RPC-58")
+def test_no_window_grows_beyond_the_largest_one() -> None:
+    side = uploads(window_bytes_max=40)
+    assert measured(side, 1, 16) == [16]
+    assert measured(side, 1, 32) == [8]
+    side.hear(message("DATA", 1, body="x" * 40))
+    assert side.take_sent() == [], "nothing to measure for"
+
+
+@covers("RPC-58", "RPC-60")
+def test_the_first_bytes_of_a_connection_measure_the_round_trip_and_nothing_more() -> None:
+    side = uploads()
+    side.hear(message("DATA", 1, body="x" * 15))
+    (asked,) = side.take_sent()
+    side.consumed("theirs:1", 15)
+    side.take_sent()
+    side.now = 1.0
+    side.hear(message("DATA", 1, body="x" * 15), message("HEARTBEAT", asked["id"], "RESPONSE"))
+    assert side.engine.least_round_trip_s == 1.0
+    assert side.take_sent() == []
+    side.hear(message("DATA", 2, body="x" * 15))
+    assert side.take_sent() == [], "once; and what is short is not measured"
+
+
+@covers("RPC-58")
+@pytest.mark.parametrize(
+    "size, seconds, lift",
+    [(11, 1.0, [16]), (10, 1.0, []), (16, 1.5, [16]), (16, 1.6, []), (16, 0.5, [16]), (10, 0.0, [])],
+)
+def test_two_thirds_of_the_window_within_the_least_round_trip_make_it_grow(
+    size: int, seconds: float, lift: list[int]
+) -> None:
+    side = uploads()
+    side.timer(5.0)
+    side.take_sent()
+    side.now = 6.0
+    side.hear(message("HEARTBEAT", 1, "RESPONSE"))
+    assert side.engine.least_round_trip_s == 1.0
+    side.hear(message("DATA", 1, body="x" * 15))
+    assert take(side, "theirs:1", 15) == 15
+    assert measured(side, 1, size, seconds) == lift
+
+
+@covers("RPC-58")
+@pytest.mark.parametrize("end", [reset_message(1, "CANCELLED"), message("DATA", 1, "END", body="")])
+def test_nothing_is_given_to_what_has_ended_meanwhile(end: Value) -> None:
+    side = uploads()
+    side.hear(message("DATA", 1, body="x" * 16))
+    (asked,) = side.take_sent()
+    side.consumed("theirs:1", 16)
+    side.take_sent()
+    side.now += 1.0
+    side.hear(end, message("HEARTBEAT", asked["id"], "RESPONSE"))
+    assert side.take_sent() == []
+    assert measured(side, 2, 16) == [16]
+    assert measured(side, 2, 32) == [24], "all is left for the other stream"
+
+
+@covers("RPC-58")
+def test_a_heartbeat_that_was_sent_for_silence_measures_nothing() -> None:
+    side = uploads(window_bytes_max=1000, growth_bytes_max=1000)
+    assert measured(side, 1, 16) == [16]
+    side.timer(7.0)
+    (asked,) = side.take_sent()
+    side.hear(message("DATA", 1, body="x" * 32))
+    take(side, "theirs:1", 32)
+    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
+    assert side.take_sent() == []
+
+
+@covers("RPC-59")
+def test_what_a_slow_owner_takes_of_a_grown_window_is_kept_back() -> None:
+    side = uploads()
+    assert measured(side, 1, 16) == [16]
+    side.hear(message("DATA", 1, body="x" * 32))
+    side.take_sent()
+    assert take(side, "theirs:1", 10) == 0
+    assert side.streams["theirs:1"].growth_bytes == 6
+    assert take(side, "theirs:1", 6) == 0
+    assert take(side, "theirs:1", 16) == 16
+    assert side.streams["theirs:1"].window_left == 16
+    side.now += 1.0
+    side.hear(message("HEARTBEAT", side.engine._heartbeat_id, "RESPONSE"))
+    side.take_sent()
+    side.hear(reset_message(1, "CANCELLED"))
+    assert measured(side, 2, 16) == [16]
+    assert measured(side, 2, 32) == [24], "what was kept back is there for others"
+
+
+@covers("RPC-59")
+@pytest.mark.parametrize("untaken, lift", [(9, []), (8, [16])])
+def test_no_window_grows_for_an_owner_who_leaves_half_of_it(untaken: int, lift: list[int]) -> None:
+    side = uploads()
+    side.hear(message("DATA", 1, body="x" * 16))
+    (asked,) = side.take_sent()
+    side.consumed("theirs:1", 16 - untaken)
+    side.take_sent()
+    side.now += 1.0
+    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
+    assert [value["credit"] for value in side.take_sent()] == lift
+
+
+@covers("RPC-60")
+def test_a_measurement_waits_for_the_last_one() -> None:
+    side = uploads(probe_s=3.0, window_bytes_max=1000, growth_bytes_max=1000)
+    assert measured(side, 1, 16) == [16]
+    side.now += 1.5
+    side.hear(message("DATA", 1, body="x"))
+    assert side.take_sent() == [], "too soon"
+    side.now += 0.5
+    side.hear(message("DATA", 1, body="x"))
+    assert [value["type"] for value in side.take_sent()] == ["HEARTBEAT"]
+    side.now += 4.0
+    side.hear(message("DATA", 1, body="x"))
+    assert side.take_sent() == [], "unanswered"
+
+
+def three_responses(**limits: int) -> EngineSide:
+    """Three streams of the peer that we answer; it may lift all windows by 20."""
+    side = streaming_side(**{"window_bytes": 10, "window_bytes_max": 30, "growth_bytes_max": 20} | limits)
+    for ident in (1, 2, 3):
+        side.hear(head_message(ident, ASKED))
+        side.head(f"theirs:{ident}", ANSWER)
+    side.take_sent()
+    return side
+
+
+@covers("RPC-41")
+def test_windows_may_be_lifted_only_so_far_together() -> None:
+    side = three_responses()
+    side.hear(message("WINDOW", 1, credit=10), message("WINDOW", 2, credit=10))
+    with pytest.raises(RemoteProtocolError):
+        side.hear(message("WINDOW", 3, credit=1))
+
+
+@covers("RPC-41")
+def test_what_has_left_makes_room_for_other_windows() -> None:
+    side = three_responses()
+    side.hear(message("WINDOW", 1, credit=10), message("WINDOW", 2, credit=10))
+    side.data("theirs:1", "x" * 5)
+    side.take_sent()
+    side.hear(message("WINDOW", 3, credit=5))
+    with pytest.raises(RemoteProtocolError):
+        side.hear(message("WINDOW", 3, credit=1))
+
+
+@covers("RPC-41")
+def test_credit_for_what_has_not_left_is_a_lift_too() -> None:
+    side = three_responses(data_bytes_max=1, growth_bytes_max=100)
+    side.data("theirs:1", "x" * 10)
+    side.hear(message("WINDOW", 1, credit=10))
+    side.data("theirs:1", "x" * 10)
+    side.hear(message("WINDOW", 1, credit=10))
+    with pytest.raises(RemoteProtocolError):
+        side.hear(message("WINDOW", 1, credit=2))
+
+
+@covers("RPC-41")
+def test_a_stream_that_has_ended_counts_until_it_has_left() -> None:
+    side = three_responses(data_bytes_max=1)
+    side.hear(message("WINDOW", 1, credit=20))
+    side.data("theirs:1", "x" * 30, True)
+    side.hear(message("DATA", 1, "END", body=""))
+    assert side.engine.open_streams == 2
+    side.hear(message("WINDOW", 2, credit=1))
+    with pytest.raises(RemoteProtocolError):
+        side.hear(message("WINDOW", 2, credit=1))
+    side.take_sent()
+    side.hear(message("WINDOW", 3, credit=9))
+
+
+@covers("RPC-41")
+@pytest.mark.parametrize("how", ["reset", "half"])
+def test_credit_of_what_has_ended_counts_no_more(how: str) -> None:
+    side = three_responses()
+    side.hear(message("WINDOW", 1, credit=20))
+    if how == "reset":
+        side.hear(reset_message(1, "CANCELLED"))
+    else:
+        side.data("theirs:1", "", True)
+        side.take_sent()
+    side.hear(message("WINDOW", 2, credit=20))
+
+
 # Turns.
 
 

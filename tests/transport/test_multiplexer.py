@@ -69,6 +69,9 @@ class Pair:
         self.clock.advance()
 
 
+FIXED = RpcLimits(window_bytes_max=RpcLimits().window_bytes)
+
+
 class Wire:
     """One multiplexer, and a peer that is a test: frames in, frames out."""
 
@@ -174,7 +177,7 @@ def credit(wire: Wire) -> int:
 
 @covers("RPC-40")
 def test_credit_waits_for_that_of_the_next_reads_where_more_is_there_already():
-    wire = Wire(capacity_bytes=64 * READ_BYTES_MAX)
+    wire = Wire(FIXED, capacity_bytes=64 * READ_BYTES_MAX)
     window = RpcLimits().window_bytes
     sent = uploads(wire, [window] * 32)
     wire.send(sent)
@@ -189,7 +192,7 @@ def test_credit_waits_for_that_of_the_next_reads_where_more_is_there_already():
 
 @covers("RPC-40")
 def test_credit_waits_for_no_read_that_may_not_come():
-    wire = Wire(capacity_bytes=16 * READ_BYTES_MAX)
+    wire = Wire(FIXED, capacity_bytes=16 * READ_BYTES_MAX)
     size = READ_BYTES_MAX - 1000
     sent = uploads(wire, [size])
     while (left := READ_BYTES_MAX - len(sent)) > 262:
@@ -205,7 +208,7 @@ def test_credit_waits_for_no_read_that_may_not_come():
 
 @covers("RPC-40", "RPC-56")
 def test_what_waits_for_the_next_read_leaves_before_the_connection_is_closed():
-    wire = Wire(capacity_bytes=16 * READ_BYTES_MAX)
+    wire = Wire(FIXED, capacity_bytes=16 * READ_BYTES_MAX)
     sent = uploads(wire, [RpcLimits().window_bytes] * 8)
     take = wire.owner.sink
 

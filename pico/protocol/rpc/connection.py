@@ -67,6 +67,7 @@ class RpcConnection:
         self.goaway_sent = False
         self.goaway_received = False
         self.round_trip_s: float | None = None
+        self.least_round_trip_s: float | None = None
         self._opened: dict[int, RpcStream] = {}
         self._accepted: dict[int, RpcStream] = {}
         self._opened_leaving = 0  # complete, but their last message has not left
@@ -128,9 +129,14 @@ class RpcConnection:
             self._send_control(encode_header(MessageType.HEARTBEAT, id_, RESPONSE))
         elif id_ == self._heartbeat_id and id_ != 0:  # IDs of ours begin with 1; zero is: none is asked
             self._heartbeat_id = 0
-            self.round_trip_s = self._received_at - self._heartbeat_sent_at
+            self._round_trip_measured(max(0.0, self._received_at - self._heartbeat_sent_at))
         else:  # RPC-11
             self.late_messages += 1
+
+    def _round_trip_measured(self, seconds: float) -> None:
+        self.round_trip_s = seconds
+        if self.least_round_trip_s is None or seconds < self.least_round_trip_s:
+            self.least_round_trip_s = seconds
 
     def _receive_unsupported(self, kind: int, id_: int, flags: int) -> None:
         stream = self._opened.get(id_)
@@ -161,10 +167,13 @@ class RpcConnection:
             self._silent = True
             self._events.append(PeerSilent(now - self._received_at))
         elif now >= self._heartbeat_at and now >= self._received_at + self.limits.heartbeat_s:  # RPC-9
-            self._heartbeat_at = now + self.limits.heartbeat_s
-            self._heartbeat_id = self._take_id()
-            self._heartbeat_sent_at = now
-            self._send_control(encode_header(MessageType.HEARTBEAT, self._heartbeat_id, 0))
+            self._send_heartbeat(now)
+
+    def _send_heartbeat(self, now: float) -> None:
+        self._heartbeat_at = now + self.limits.heartbeat_s
+        self._heartbeat_id = self._take_id()
+        self._heartbeat_sent_at = now
+        self._send_control(encode_header(MessageType.HEARTBEAT, self._heartbeat_id, 0))
 
     def _silence_at(self) -> float:
         return self._received_at + self.limits.silence_s
@@ -237,9 +246,10 @@ class RpcConnection:
         if not stream.queued:
             return
         place = next(place for place, entry in enumerate(self._ring) if entry[0] is stream)
-        self._queued_bytes -= size_of(self._ring[place][1]) + sum(map(size_of, stream.backlog or ()))
+        self._queued_bytes -= size_of(self._ring[place][1]) + sum(size_of(each) for each, _ in stream.backlog or ())
         del self._ring[place]
         stream.backlog = None
+        stream.backlog_bytes = 0
         stream.queued = False
         self._count_leaving(stream, -1)
 
@@ -247,6 +257,7 @@ class RpcConnection:
         for stream, _ in self._ring:
             stream.queued = False
             stream.backlog = None
+            stream.backlog_bytes = 0
         self._ring.clear()
         self._control.clear()
         self._queued_bytes = self._control_bytes = 0
@@ -274,7 +285,9 @@ class RpcConnection:
             stream.head_left = True
             messages.append(message)
             if stream.backlog:  # RPC-45, RPC-46
-                ring.append((stream, stream.backlog.popleft()))
+                message, body_bytes = stream.backlog.popleft()
+                stream.backlog_bytes -= body_bytes
+                ring.append((stream, message))
             else:
                 stream.queued = False
                 if stream.ended:
@@ -305,7 +318,7 @@ class RpcConnection:
         self._control.append(message)
         self._control_bytes += len(message)
 
-    def _send_on(self, stream: RpcStream, message: Encoded) -> None:
+    def _send_on(self, stream: RpcStream, message: Encoded, body_bytes: int = 0) -> None:
         self._queued_bytes += size_of(message)
         if not stream.queued:
             stream.queued = True
@@ -313,7 +326,8 @@ class RpcConnection:
             return
         if stream.backlog is None:
             stream.backlog = deque()
-        stream.backlog.append(message)
+        stream.backlog.append((message, body_bytes))
+        stream.backlog_bytes += body_bytes
 
     def snapshot(self) -> RpcSnapshot:
         """What this connection holds now."""

@@ -32,13 +32,17 @@ class RpcStream:
     receiving: HalfState = HEAD
     held_bytes = 0  # received, and not yet taken by the owner
     taken_bytes = 0  # taken by the owner, and not yet given back as credit
+    arrived_bytes = 0  # of the body, in all
+    growth_bytes = 0  # of the window that the peer has, beyond that with which a stream opens
     send_left = UNBOUNDED  # of the declared body
     receive_left = UNBOUNDED
     is_head_request = False
     upgrade_asked = False
     queued = False  # has a message in the ring of the connection
     head_left = False  # its first message was handed to the transport
-    backlog: deque[Encoded] | None = None  # queued behind the message in the ring
+    backlog: deque[tuple[Encoded, int]] | None = None  # queued behind the message in the ring, with its body bytes
+    backlog_bytes = 0  # of bodies among these
+    lift_bytes = 0  # by how much credit and backlog were above the first window when that was last looked at
 
     def __init__(self, id_: int, opened_here: bool, window_bytes: int, context: Any = None) -> None:
         self.id = id_

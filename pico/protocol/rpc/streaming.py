@@ -67,6 +67,11 @@ class StreamingEngine(RpcConnection):
         self.first_bytes_max = min(self._cut_bytes, limits.window_bytes)
         self._highest_accepted = 0
         self._give_back_bytes = max(1, limits.window_bytes // 4)
+        self._growth_bytes = 0  # of all windows that the peer has
+        self._lift_bytes = 0  # of all windows that it has given us, as last looked at
+        self._probed: RpcStream | None = None  # whose bytes are counted for one round trip
+        self._probed_from = 0
+        self._probe_at = now
         self._handlers.update(
             {
                 MessageType.HEAD: self._receive_head,
@@ -131,12 +136,13 @@ class StreamingEngine(RpcConnection):
         header, size = encode_header(DATA_TYPE, stream.id, flags), len(data)
         at, view = 0, memoryview(data)  # a slice of the bytes themselves would be one more copy
         while size - at > size_max:  # RPC-35
-            self._send_on(stream, (header, view[at : at + size_max]))
+            self._send_on(stream, (header, view[at : at + size_max]), size_max)
             at += size_max
         if data or end:
             last = encode_header(DATA_TYPE, stream.id, flags | END) if end else header
             rest = view[at:]
-            self._send_on(stream, b"".join((last, rest)) if len(rest) < _VIEW_BYTES_MIN else (last, rest))
+            message = b"".join((last, rest)) if len(rest) < _VIEW_BYTES_MIN else (last, rest)
+            self._send_on(stream, message, len(rest))
         self._end_if_complete(stream)
 
     def send_trailers(self, stream: RpcStream, block: bytes) -> None:
@@ -175,6 +181,8 @@ class StreamingEngine(RpcConnection):
         if size > stream.held_bytes:
             raise LocalProtocolError(f"{size} bytes were taken of {stream.held_bytes} that are held")
         stream.held_bytes -= size
+        if stream.growth_bytes and stream.held_bytes >= self.limits.window_bytes:
+            size = self._shrink(stream, size)
         stream.taken_bytes += size
         if stream.ended or stream.receiving is ENDED or stream.taken_bytes < self._give_back_bytes:
             return
@@ -182,6 +190,62 @@ class StreamingEngine(RpcConnection):
         self._send_control(encode_window(stream.id, flags, stream.taken_bytes))  # RPC-40
         stream.window_left += stream.taken_bytes
         stream.taken_bytes = 0
+
+    # How much the peer may send.
+
+    def _probe(self, stream: RpcStream, size: int) -> None:
+        """Count what arrives of a long body, these ``size`` bytes first, until the answer to a heartbeat is here.
+
+        With nothing to count, only the round trip is measured: before there is a queue on the way that makes it longer.
+        """
+        self._probed = stream if size else None
+        self._probed_from = stream.arrived_bytes - size
+        self._probe_at = self._received_at + self.limits.probe_s
+        self._send_heartbeat(self._received_at)
+
+    def _round_trip_measured(self, seconds: float) -> None:
+        super()._round_trip_measured(seconds)
+        stream, self._probed = self._probed, None
+        if stream is None or stream.ended or stream.receiving is ENDED:
+            return
+        if 2 * stream.held_bytes > self.limits.window_bytes:  # RPC-59
+            return
+        window = self.limits.window_bytes + stream.growth_bytes
+        arrived = stream.arrived_bytes - self._probed_from
+        least = self.least_round_trip_s or 0.0
+        if 3 * arrived >= 2 * window and 3 * arrived * least >= 2 * window * seconds:  # RPC-58
+            room = min(self.limits.window_bytes_max - window, self.limits.growth_bytes_max - self._growth_bytes)
+            self._grow(stream, min(window, room))
+
+    def _grow(self, stream: RpcStream, size: int) -> None:
+        if size > 0:
+            stream.growth_bytes += size
+            self._growth_bytes += size
+            stream.window_left += size
+            self._send_control(encode_window(stream.id, 0 if stream.opened_here else RESPONSE, size))
+
+    def _shrink(self, stream: RpcStream, size: int) -> int:
+        """Keep back what was given beyond the first window, of ``size`` bytes that were taken; returns the rest."""
+        kept = min(size, stream.growth_bytes)  # RPC-59
+        stream.growth_bytes -= kept
+        self._growth_bytes -= kept
+        return size - kept
+
+    def _end(self, stream: RpcStream) -> None:
+        super()._end(stream)
+        self._growth_bytes -= stream.growth_bytes
+        stream.growth_bytes = 0
+        if stream.lift_bytes and not stream.queued:
+            self._forget_lift(stream)
+
+    def _count_leaving(self, stream: RpcStream, change: int) -> None:
+        super()._count_leaving(stream, change)
+        if change < 0 and stream.lift_bytes:  # what it had queued has left, or never will
+            self._forget_lift(stream)
+
+    def _forget_lift(self, stream: RpcStream) -> None:
+        self._lift_bytes -= stream.lift_bytes
+        stream.lift_bytes = 0
 
     def goaway(self, message: str = "") -> None:
         """Take no new streams from the peer; those that are open go on."""
@@ -273,6 +337,16 @@ class StreamingEngine(RpcConnection):
         self._account_received(stream, data, end)
         self._events.append(DataReceived(stream, data, end))
         self._end_if_complete(stream)
+        long = stream.arrived_bytes >= self.limits.window_bytes
+        if (long or self.least_round_trip_s is None) and self._may_probe(stream):  # RPC-58
+            self._probe(stream, len(data) if long else 0)
+
+    def _may_probe(self, stream: RpcStream) -> bool:
+        """Whether it is time, and the stream's window may grow."""
+        if self._heartbeat_id or self._received_at < self._probe_at or stream.receiving is ENDED:
+            return False
+        limits = self.limits
+        return stream.growth_bytes < limits.window_bytes_max - limits.window_bytes and not stream.ended
 
     def _receive_trailers(self, id_: int, flags: int, message: bytes) -> None:
         stream = self._receiving_stream(id_, flags)
@@ -305,9 +379,29 @@ class StreamingEngine(RpcConnection):
         if stream is None or stream.sending is ENDED:  # RPC-42
             return
         stream.credit += credit
-        if stream.credit > self.limits.window_bytes:  # RPC-41
-            raise RemoteProtocolError(f"WINDOW: {credit} bytes lift the credit above {self.limits.window_bytes}")
+        ahead = stream.credit + stream.backlog_bytes
+        if ahead > self.limits.window_bytes_max:  # RPC-41
+            raise RemoteProtocolError(f"WINDOW: {credit} bytes lift the credit above {self.limits.window_bytes_max}")
+        if ahead > self.limits.window_bytes or stream.lift_bytes:
+            self._note_lift(stream)
+            if self._lift_bytes > self.limits.growth_bytes_max and self._lift_in_all() > self.limits.growth_bytes_max:
+                raise RemoteProtocolError(f"WINDOW: more than {self.limits.growth_bytes_max} bytes beyond all windows")
         self._events.append(CreditReceived(stream))
+
+    def _note_lift(self, stream: RpcStream) -> None:
+        """See how much more than a first window we may be made to hold of what our owner sends on the stream."""
+        credit = 0 if stream.sending is ENDED else stream.credit
+        lift = max(0, credit + stream.backlog_bytes - self.limits.window_bytes)
+        self._lift_bytes += lift - stream.lift_bytes
+        stream.lift_bytes = lift
+
+    def _lift_in_all(self) -> int:
+        """The same for all streams, looked at now: what was noted is the most, since it shrinks as bytes leave."""
+        leaving = [stream for stream, _ in self._ring if stream.ended]
+        for stream in [*self._opened.values(), *self._accepted.values(), *leaving]:
+            if stream.lift_bytes:
+                self._note_lift(stream)
+        return self._lift_bytes
 
     def _receive_goaway(self, id_: int, flags: int, message: bytes) -> None:
         size = len(message) - HEADER_BYTES
@@ -337,6 +431,7 @@ class StreamingEngine(RpcConnection):
             raise RemoteProtocolError(f"{size} bytes with a credit of {stream.window_left}")
         stream.window_left -= size
         stream.held_bytes += size
+        stream.arrived_bytes += size
         if stream.receive_left != UNBOUNDED:  # RPC-34
             stream.receive_left -= size
             if stream.receive_left < 0 or (end and stream.receive_left):
