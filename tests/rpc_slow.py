@@ -177,7 +177,7 @@ def decode(message: bytes, limits: dict[str, Any] | None = None) -> Value:
     elif kind == 6:
         need(3 <= len(payload) <= 3 + bounds["reason_bytes_max"], "RPC-51")
         value["code"] = CODES.get(number(payload[0:2]), "INTERNAL")
-        value["untouched"] = payload[2] != 0
+        value["untouched"] = payload[2] == 1
         value["reason"] = payload[3:].decode("utf-8", "replace")
     elif kind == 7:
         need(len(payload) == 4, "RPC-41")
@@ -552,6 +552,7 @@ class SlowSide:
         stream.receiving.step("HEAD", "END" in value["flags"])
         stream.receiving.carry(len(value["body"]))
         stream.held += len(value["body"])
+        stream.arrived += len(value["body"])
         self.streams[name] = stream
         self.queues[name] = []
         self.event("opened", stream, head=value["head"], body=value["body"], end="END" in value["flags"])

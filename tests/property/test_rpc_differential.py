@@ -221,11 +221,11 @@ flows = st.lists(
 
 @interpreted_only
 @covers("RPC-40", "RPC-41", "RPC-58", "RPC-59", "RPC-60")
-@given(flows)
-def test_windows_grow_and_shrink_as_in_the_slow_model(flow: list[tuple[str, int, int]]) -> None:
+@given(flows, st.text("ab", max_size=8))
+def test_windows_grow_and_shrink_as_in_the_slow_model(flow: list[tuple[str, int, int]], first: str) -> None:
     side, slow = streaming_side(**LIMITS), SlowSide(LIMITS)
     for ident in (1, 2):
-        receive(side, slow, head_message(ident, request_head()), None, None)
+        receive(side, slow, head_message(ident, request_head(), first), None, None)
         side.take_events()
         slow.take_events()
         command(side, slow, "head", (ident - 1, response_head(), "", False))
