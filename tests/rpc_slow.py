@@ -349,6 +349,7 @@ class SlowSide:
         self.control: list[Value] = []
         self.queues: dict[str, list[Value]] = {}  # what each stream has still to send
         self.leaving: dict[str, SlowStream] = {}  # those that have ended with something in their queue
+        self.gone: list[SlowStream] = []  # all that have ended
         self.late = 0
         self.next_id = 1
         self.highest = 0  # of the IDs of the peer's streams
@@ -417,6 +418,7 @@ class SlowSide:
         if name not in self.streams:
             return
         stream = self.streams.pop(name)
+        self.gone.append(stream)
         if not stream.ours and stream.sending.state == "ENDED" and self.queues[name]:
             self.say(stream, "RESET", False, code=code, untouched=untouched, reason=reason)  # RPC-53
             self.leaving[name] = stream
@@ -431,8 +433,9 @@ class SlowSide:
             return
         stream = self.streams[name]
         need(size <= stream.held, "RPC-40")
+        slow = stream.held >= 2 * self.limits["window_bytes"]
         stream.held -= size
-        if stream.held >= self.limits["window_bytes"]:  # RPC-59
+        if slow:  # RPC-59
             kept = min(size, stream.window - self.limits["window_bytes"])
             stream.window -= kept
             size -= kept
@@ -463,6 +466,7 @@ class SlowSide:
             self.ask()
 
     def ask(self) -> None:
+        self.counted = None
         self.asked_at = self.now
         self.asked = self.next_id
         self.answer("HEARTBEAT", self.next_id, [])
@@ -601,9 +605,9 @@ class SlowSide:
         worth_it = long_enough or self.least is None
         may_grow = stream.window < self.limits["window_bytes_max"] and self.goes_on(stream)
         if self.asked is None and self.now >= self.counted_at + self.limits["probe_s"] and worth_it and may_grow:
+            self.ask()
             self.counted = (stream, stream.arrived - size) if long_enough else None
             self.counted_at = self.now
-            self.ask()
 
     def measured(self, seconds: float) -> None:
         self.least = seconds if self.least is None else min(seconds, self.least)
@@ -615,7 +619,7 @@ class SlowSide:
         in_the_least = arrived * (self.least / seconds if seconds else 1)
         if in_the_least * 3 < stream.window * 2:
             return
-        grown = sum(each.window - self.limits["window_bytes"] for each in self.streams.values())
+        grown = sum(map(self.grown, [*self.streams.values(), *self.gone]))
         lift = min(
             stream.window, self.limits["window_bytes_max"] - stream.window, self.limits["growth_bytes_max"] - grown
         )
@@ -624,13 +628,20 @@ class SlowSide:
             stream.receiving.credit += lift
             self.answer("WINDOW", stream.id, [] if stream.ours else ["RESPONSE"], credit=lift)
 
+    def grown(self, stream: SlowStream) -> int:
+        """By how much its window is more than the first one; of one that is gone, what its owner still has of that."""
+        grown = stream.window - self.limits["window_bytes"]
+        if stream.name in self.streams or stream.name in self.leaving:
+            return grown
+        return min(grown, max(0, stream.held - self.limits["window_bytes"]))
+
     def goes_on(self, stream: SlowStream) -> bool:
         """Whether more of its body is to come."""
         return self.streams.get(stream.name) is stream and stream.receiving.state != "ENDED"
 
     def ahead(self, stream: SlowStream) -> int:
         """What its owner may have us hold: credit, and what waits behind the next message."""
-        behind = [value for value in self.queues.get(stream.name, [])[1:] if value["type"] == "DATA"]
+        behind = [value for value in self.queues.get(stream.name, [])[1:] if value["type"] in ("HEAD", "DATA")]
         credit = stream.sending.credit if stream.sending.state != "ENDED" else 0
         return credit + sum(len(value["body"]) for value in behind)
 
@@ -654,12 +665,14 @@ class SlowSide:
         self.queues.setdefault(stream.name, []).append({"type": kind, "id": stream.id, "flags": flags, **more})
 
     def forget(self, stream: SlowStream) -> None:
+        self.gone.append(stream)
         del self.streams[stream.name]
         del self.queues[stream.name]
 
     def end_if_complete(self, stream: SlowStream) -> None:
         if stream.sending.state == stream.receiving.state == "ENDED":
             del self.streams[stream.name]  # What is queued is still sent.
+            self.gone.append(stream)
             self.leaving[stream.name] = stream
             if not self.queues[stream.name]:
                 del self.queues[stream.name]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -136,6 +137,7 @@ class _Half:
         "_source_stream",
         "_trailers",
         "_waiting",
+        "_waiting_bytes",
         "over",
     )
 
@@ -144,7 +146,8 @@ class _Half:
         self._source_stream = source_stream
         self._sink: Multiplexer | None = None
         self._sink_stream: RpcStream | None = None
-        self._waiting: BodyBytes = b""
+        self._waiting: deque[BodyBytes] = deque()
+        self._waiting_bytes = 0
         self._owed_bytes = 0  # at the end of what waits: their credit has not been given back
         self._ended = False
         self._trailers = b""
@@ -164,7 +167,9 @@ class _Half:
 
     def add(self, data: BodyBytes, end: bool, trailers: bytes = b"") -> None:
         """Something has come."""
-        self._waiting = b"".join((self._waiting, data)) if self._waiting else data
+        if data:
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
         self._owed_bytes += len(data)
         self._ended = end
         self._trailers = trailers
@@ -187,7 +192,7 @@ class _Half:
             return
         if not self.over:
             self._send(sink, stream)
-        taken = self._owed_bytes - len(self._waiting)
+        taken = self._owed_bytes - self._waiting_bytes
         if taken > 0:
             self._owed_bytes -= taken
             self._source.consumed(self._source_stream, taken)
@@ -195,7 +200,10 @@ class _Half:
     def rewind(self) -> None:
         """Begin anew, for another stream; only while ``may_repeat``."""
         assert self._kept is not None
-        self._waiting, self._kept = b"".join((self._kept, self._waiting)), b""
+        if self._kept:
+            self._waiting.appendleft(self._kept)
+            self._waiting_bytes += len(self._kept)
+        self._kept = b""
         self._sink = self._sink_stream = None
         self.over = False
 
@@ -208,7 +216,7 @@ class _Half:
         self._kept = None
 
     def _send(self, sink: Multiplexer, stream: RpcStream) -> None:
-        piece = self._take(sink.room(stream, len(self._waiting)))
+        piece = self._take(sink.room(stream, self._waiting_bytes))
         end = self._ended and not self._waiting
         if piece or (end and not self._trailers):
             sink.send_data(stream, piece, end and not self._trailers)
@@ -217,14 +225,24 @@ class _Half:
         self.over = end
 
     def _take(self, size: int) -> BodyBytes:
-        piece = self._waiting
-        if len(piece) > size:
-            piece, self._waiting = piece[:size], piece[size:]
-        else:
-            self._waiting = b""
+        piece = self._take_waiting(size)
         if piece and self._kept is not None:
             self._kept = b"".join((self._kept, piece)) if len(self._kept) + len(piece) <= KEPT_BYTES_MAX else None
         return piece
+
+    def _take_waiting(self, size: int) -> BodyBytes:
+        waiting = self._waiting
+        pieces: list[BodyBytes] = []
+        size = min(size, self._waiting_bytes)
+        self._waiting_bytes -= size
+        while size:
+            piece = waiting.popleft()
+            if len(piece) > size:
+                waiting.appendleft(memoryview(piece)[size:])
+                piece = memoryview(piece)[:size]
+            pieces.append(piece)
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class Relay:
@@ -434,9 +452,9 @@ class Relay:
         self.over = True
         self._forwarding.relays -= 1
         # Else they and this relay would keep each other until the garbage collector comes.
-        self._link_stream.context = None
-        if self._stream is not None:
-            self._stream.context = None
+        self._link.release(self._link_stream)
+        if self._stream is not None and self._multiplexer is not None:
+            self._multiplexer.release(self._stream)
 
 
 _FROM_LINK: Final[dict[type[Any], Any]] = {

@@ -752,7 +752,7 @@ class Exchange:
         if stream is not None and self._multiplexer is not None:
             if not stream.ended:
                 self._multiplexer.reset(stream, ResetCode.CANCELLED)
-            stream.context = None  # else it and this actor would keep each other until the garbage collector comes
+            self._multiplexer.release(stream)  # else it and this actor would keep each other until garbage is collected
         self._services.request_finished(self._request, self._client, self, outcome, self._now)
         actor = self._actor
         if actor is not None:

@@ -182,7 +182,7 @@ class Exchange:
         """The service let its deadline pass."""
         connection = self._connection
         if connection is not None and connection.stream.untaken_bytes < self._untaken_bytes:
-            self._set_deadline(connection, connection.stream.unsent_bytes)  # slow, but it takes some
+            self._settle(connection.stream.unsent_bytes)  # slow, but it takes some
         elif self._response_ended:
             self._lose_service()
         else:
@@ -254,8 +254,9 @@ class Exchange:
         connection = self._connection
         if connection is None:
             return
-        if not unsent_bytes and self._uncredited:
-            taken, self._uncredited = self._uncredited, 0
+        taken = self._uncredited - unsent_bytes
+        if taken > 0:
+            self._uncredited -= taken
             self._multiplexer.consumed(self._stream, taken)
         self._set_deadline(connection, unsent_bytes)
 
@@ -492,7 +493,7 @@ class Exchange:
 
     def _finish(self, outcome: str, now: float = 0.0) -> None:
         self.over = True
-        self._stream.context = None  # else it and this exchange would keep each other until the garbage collector comes
+        self._multiplexer.release(self._stream)  # else it and this would keep each other until garbage is collected
         forwarder = self._forwarder
         seconds = (now or self._now()) - self.asked_at
         service_s = self._answered_at - self.asked_at if self._final else 0.0

@@ -191,6 +191,10 @@ class Multiplexer:
         if not self._flush_scheduled and self._engine.has_outgoing:
             self._schedule_flush()
 
+    def release(self, stream: RpcStream) -> None:
+        """Forget the sink of a stream that has ended: its owner is done, and holds none of its bytes."""
+        self._engine.release(stream)
+
     def goaway(self, message: str = "") -> None:
         """Take no new streams."""
         self._engine.goaway(message)

@@ -535,7 +535,7 @@ class Conversation:
         for stream in world.link.multiplexer.engine._accepted.values():
             relay = stream.context.__self__
             halves = [half for half in (relay._response, None if self.refused else relay._request) if half]
-            assert all(len(half._waiting) <= SMALL.window_bytes for half in halves)
+            assert all(half._waiting_bytes <= SMALL.window_bytes for half in halves)
 
     def settle(self) -> None:
         """Both ends take everything: what has been sent must arrive."""

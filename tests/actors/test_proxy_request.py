@@ -58,6 +58,9 @@ class Tunnel:
         self.streams.append(Stream(self.credit - len(data)))
         return self.streams[-1]
 
+    def release(self, stream):
+        stream.context = None
+
     def room(self, stream, wanted):
         return min(wanted, stream.credit)
 

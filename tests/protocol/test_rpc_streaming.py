@@ -1058,12 +1058,16 @@ GROWING = {"window_bytes": 16, "window_bytes_max": 64, "growth_bytes_max": 40, "
 
 def measured(side: EngineSide, ident: int, size: int, seconds: float = 1.0) -> list[int]:
     """So many bytes arrive, are measured and taken; the credit that is given for more than these."""
-    side.hear(message("DATA", ident, body="x" * size))
-    (asked,) = side.take_sent()
-    assert asked["type"] == "HEARTBEAT"
-    assert take(side, f"theirs:{ident}", size) == size
+    asked = []
+    while size:
+        piece = min(size, 16)
+        side.hear(message("DATA", ident, body="x" * piece))
+        asked += side.take_sent()
+        assert take(side, f"theirs:{ident}", piece) == piece
+        size -= piece
+    assert [value["type"] for value in asked] == ["HEARTBEAT"]
     side.now += seconds
-    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
+    side.hear(message("HEARTBEAT", asked[0]["id"], "RESPONSE"))
     sent = side.take_sent()
     assert all((value["type"], value["id"]) == ("WINDOW", ident) for value in sent)
     return [value["credit"] for value in sent]
@@ -1167,18 +1171,54 @@ def test_what_a_slow_owner_takes_of_a_grown_window_is_kept_back() -> None:
     side = uploads()
     assert measured(side, 1, 16) == [16]
     side.hear(message("DATA", 1, body="x" * 32))
-    side.take_sent()
+    (asked,) = side.take_sent()
     assert take(side, "theirs:1", 10) == 0
-    assert side.streams["theirs:1"].growth_bytes == 6
-    assert take(side, "theirs:1", 6) == 0
-    assert take(side, "theirs:1", 16) == 16
-    assert side.streams["theirs:1"].window_left == 16
-    side.now += 1.0
-    side.hear(message("HEARTBEAT", side.engine._heartbeat_id, "RESPONSE"))
-    side.take_sent()
-    side.hear(reset_message(1, "CANCELLED"))
+    assert take(side, "theirs:1", 22) == 22
+    assert side.streams["theirs:1"].window_left == 22
+    side.now += 3.0
+    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
+    assert side.take_sent() == []
     assert measured(side, 2, 16) == [16]
-    assert measured(side, 2, 32) == [24], "what was kept back is there for others"
+    assert measured(side, 2, 32) == [18], "what was kept back is there for others"
+
+
+@covers("RPC-58")
+def test_what_the_owner_of_an_ended_stream_still_holds_is_not_given_to_others() -> None:
+    side = uploads()
+    assert measured(side, 1, 16) == [16]
+    side.hear(message("DATA", 1, "END", body="x" * 32), reset_message(1, "CANCELLED"))
+    assert measured(side, 2, 16) == [16]
+    assert measured(side, 2, 32) == [8]
+    side.engine.consumed(side.streams["theirs:1"], 6)
+    assert measured(side, 2, 40) == [6]
+    side.engine.release(side.streams["theirs:1"])
+    assert measured(side, 2, 46) == [10]
+    assert side.engine._growth_bytes == side.streams["theirs:2"].growth_bytes
+
+
+@covers("RPC-41", "RPC-58")
+def test_a_reset_behind_a_response_frees_the_window_when_it_has_left() -> None:
+    side = uploads()
+    assert measured(side, 1, 16) == [16]
+    side.head("theirs:1", ANSWER, "whole", True)
+    side.reset("theirs:1", "NOT_WANTED")
+    assert side.engine._growth_bytes == 16
+    side.take_sent()
+    assert side.engine._growth_bytes == 0
+
+
+@covers("RPC-60")
+def test_a_heartbeat_for_silence_ends_a_measurement() -> None:
+    side = uploads()
+    side.hear(message("DATA", 1, body="x" * 16))
+    side.consumed("theirs:1", 16)
+    assert [value["type"] for value in side.take_sent()] == ["HEARTBEAT", "WINDOW"]
+    side.timer(5.0)
+    (asked,) = side.take_sent()
+    side.hear(message("DATA", 1, body="x" * 16))
+    take(side, "theirs:1", 16)
+    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
+    assert side.take_sent() == []
 
 
 @covers("RPC-59")

@@ -85,6 +85,10 @@ class RpcConnection:
         self._silent = False
         self._handlers: dict[int, _HANDLER] = {MessageType.HEARTBEAT: self._receive_heartbeat}
 
+    def release(self, stream: RpcStream) -> None:
+        """The owner is done with a stream that has ended, and holds none of its bytes."""
+        stream.context = None
+
     def room(self, stream: RpcStream, wanted: int) -> int:
         """How many of ``wanted`` body bytes to send now: all, if there is credit for them, else whole pieces.
 

@@ -122,7 +122,7 @@ class StreamingEngine(RpcConnection):
             self._account_first(stream, data, end)
         if head.status == SWITCHING_PROTOCOLS:  # RPC-32
             stream.receive_left = UNBOUNDED
-        self._send_on(stream, encode_response_head(stream.id, head, data, end))
+        self._send_on(stream, encode_response_head(stream.id, head, data, end), len(data))
         self._end_if_complete(stream)
 
     def send_data(self, stream: RpcStream, data: BodyBytes, end: bool = False) -> None:
@@ -180,11 +180,17 @@ class StreamingEngine(RpcConnection):
         """The owner has taken ``size`` received body bytes and has room for as many more."""
         if size > stream.held_bytes:
             raise LocalProtocolError(f"{size} bytes were taken of {stream.held_bytes} that are held")
+        grown = stream.growth_bytes != 0
+        slow = grown and stream.held_bytes >= 2 * self.limits.window_bytes
         stream.held_bytes -= size
-        if stream.growth_bytes and stream.held_bytes >= self.limits.window_bytes:
+        if stream.ended:
+            if grown:
+                self._free_growth(stream)
+            return
+        if slow:
             size = self._shrink(stream, size)
         stream.taken_bytes += size
-        if stream.ended or stream.receiving is ENDED or stream.taken_bytes < self._give_back_bytes:
+        if stream.receiving is ENDED or stream.taken_bytes < self._give_back_bytes:
             return
         flags = 0 if stream.opened_here else RESPONSE
         self._send_control(encode_window(stream.id, flags, stream.taken_bytes))  # RPC-40
@@ -198,10 +204,14 @@ class StreamingEngine(RpcConnection):
 
         With nothing to count, only the round trip is measured: before there is a queue on the way that makes it longer.
         """
+        self._send_heartbeat(self._received_at)
         self._probed = stream if size else None
         self._probed_from = stream.arrived_bytes - size
         self._probe_at = self._received_at + self.limits.probe_s
-        self._send_heartbeat(self._received_at)
+
+    def _send_heartbeat(self, now: float) -> None:
+        super()._send_heartbeat(now)
+        self._probed = None  # the answer to an earlier one is not waited for any more
 
     def _round_trip_measured(self, seconds: float) -> None:
         super()._round_trip_measured(seconds)
@@ -233,19 +243,35 @@ class StreamingEngine(RpcConnection):
 
     def _end(self, stream: RpcStream) -> None:
         super()._end(stream)
-        self._growth_bytes -= stream.growth_bytes
-        stream.growth_bytes = 0
-        if stream.lift_bytes and not stream.queued:
-            self._forget_lift(stream)
+        if not stream.queued:
+            self._over(stream)
 
     def _count_leaving(self, stream: RpcStream, change: int) -> None:
         super()._count_leaving(stream, change)
-        if change < 0 and stream.lift_bytes:  # what it had queued has left, or never will
-            self._forget_lift(stream)
+        if change < 0:  # what it had queued has left, or never will
+            self._over(stream)
 
-    def _forget_lift(self, stream: RpcStream) -> None:
-        self._lift_bytes -= stream.lift_bytes
-        stream.lift_bytes = 0
+    def _over(self, stream: RpcStream) -> None:
+        """The stream has ended, and its peer has been told, or will be before anything else."""
+        if stream.lift_bytes:
+            self._lift_bytes -= stream.lift_bytes
+            stream.lift_bytes = 0
+        if stream.growth_bytes:
+            self._free_growth(stream)
+
+    def _free_growth(self, stream: RpcStream) -> None:
+        """Let others have what the window of a stream that has ended had grown, but for what its owner still holds."""
+        kept = min(stream.growth_bytes, max(0, stream.held_bytes - self.limits.window_bytes))
+        if not stream.queued:
+            self._growth_bytes -= stream.growth_bytes - kept
+            stream.growth_bytes = kept
+
+    def release(self, stream: RpcStream) -> None:
+        """The owner is done with a stream that has ended, and holds none of its bytes."""
+        stream.context = None
+        if stream.growth_bytes:
+            stream.held_bytes = 0
+            self._free_growth(stream)
 
     def goaway(self, message: str = "") -> None:
         """Take no new streams from the peer; those that are open go on."""
