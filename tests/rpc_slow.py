@@ -436,7 +436,7 @@ class SlowSide:
         slow = stream.held >= 2 * self.limits["window_bytes"]
         stream.held -= size
         if slow:  # RPC-59
-            kept = min(size, stream.window - self.limits["window_bytes"])
+            kept = min(size // 2, stream.window - self.limits["window_bytes"])
             stream.window -= kept
             size -= kept
         stream.taken += size

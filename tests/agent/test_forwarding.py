@@ -7,6 +7,7 @@ import json
 from http.server import BaseHTTPRequestHandler
 from math import inf
 from socket import SO_RCVBUF, SOL_SOCKET
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -416,6 +417,36 @@ def test_a_service_that_takes_nothing_of_a_long_request_is_late() -> None:
         upload.kill()
         assert call.reset is not None
         assert call.reset.code is ResetCode.SERVICE_TIMEOUT
+
+
+def test_a_slow_service_gives_credit_as_it_takes_and_not_only_when_it_has_taken_all() -> None:
+    """However large the window: else the node would hear nothing for as long as all of it takes."""
+    go_on, over = Signal(), Signal()
+    grown = 3 * 1024 * 1024
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        go_on.wait()
+        while not over.is_set() and sock.recv(65536):
+            gevent.sleep(0.01)
+
+    with bench(handle, response_head_s=0.3) as made:
+        call = made.node.open(b"PUT", length=-1, end=False)
+        eventually(lambda: made.service._connections, "the connection to the service")
+        (connection,) = made.service._connections
+        exchange = connection.exchange
+        exchange._multiplexer.engine._grow(exchange._stream, grown)  # type: ignore[union-attr] # as over a long path
+        sent_at = monotonic()
+        while monotonic() < sent_at + 0.1:  # what the kernel takes gives credit once more
+            if call.stream.credit:
+                made.node.multiplexer.send_data(call.stream, bytes(min(call.stream.credit, 65536)))
+                sent_at = monotonic()
+            gevent.sleep(0)
+        assert connection.stream.unsent_bytes > grown // 2
+        assert not call.stream.credit
+        go_on.set()
+        eventually(lambda: connection.stream.unsent_bytes and call.stream.credit, "more of it")
+        over.set()
 
 
 def test_a_client_that_is_slow_with_its_request_is_not_the_services_delay() -> None:

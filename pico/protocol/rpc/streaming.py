@@ -235,8 +235,11 @@ class StreamingEngine(RpcConnection):
             self._send_control(encode_window(stream.id, 0 if stream.opened_here else RESPONSE, size))
 
     def _shrink(self, stream: RpcStream, size: int) -> int:
-        """Keep back what was given beyond the first window, of ``size`` bytes that were taken; returns the rest."""
-        kept = min(size, stream.growth_bytes)  # RPC-59
+        """Keep back half of ``size`` bytes that were taken, up to what the window had grown; returns the rest.
+
+        Half, so that a sender who waits hears that something is taken.
+        """
+        kept = min(size // 2, stream.growth_bytes)  # RPC-59
         stream.growth_bytes -= kept
         self._growth_bytes -= kept
         return size - kept
