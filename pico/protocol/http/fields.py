@@ -105,10 +105,17 @@ _USUAL_IN_RESPONSES = (
 ).split()
 
 
+_OWN_SPELLINGS = (
+    b"ETag TE DNT Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Sec-GPC Sec-WebSocket-Extensions Sec-WebSocket-Key "
+    b"Sec-WebSocket-Protocol Sec-WebSocket-Version X-Request-ID X-XSS-Protection"
+).split()
+
+
 def _spellings(names: dict[bytes, int], usual: Iterable[bytes]) -> dict[bytes, int]:
-    """The table by spelling: each name in lower case and With-Capitals."""
+    """The table by spelling: each name in lower case, With-Capitals, and as its own specification writes it."""
     table = dict.fromkeys(usual, Kind.ORDINARY) | names
-    return table | {name.title(): kind for name, kind in table.items()} | {b"TE": table.get(b"te", Kind.HOP)}
+    own = {name: table[name.lower()] for name in _OWN_SPELLINGS if name.lower() in table}
+    return table | {name.title(): kind for name, kind in table.items()} | own
 
 
 REQUEST_KINDS: Final = _spellings(_REQUEST_NAMES, _USUAL_IN_REQUESTS)

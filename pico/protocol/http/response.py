@@ -135,14 +135,15 @@ class ResponseReader(MessageReader):
         dropped: list[int] = []
         kinds = RESPONSE_KINDS
         for index, line in enumerate(lines):
-            name, _, value = line.partition(b":")
+            colon = line.index(b":")
+            name = line[:colon]
             kind = kinds.get(name)
             if kind is None:
                 kind = kind_in_response(name)
             if kind == Kind.ORDINARY:
                 continue
             dropped.append(index)
-            value = value.strip(OWS)
+            value = line[colon + 1 :].strip(OWS)
             if kind == Kind.CONTENT_LENGTH:
                 if length is not None:
                     self._fail(Failure.SERVICE_MALFORMED, "there is more than one Content-Length field")
@@ -155,7 +156,8 @@ class ResponseReader(MessageReader):
                 upgrade = value if upgrade is None else upgrade + b"," + value
         if options:
             keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
-            dropped = _with_nominated(lines, options, dropped)
+            if options not in _OF_THE_CONNECTION:
+                dropped = _with_nominated(lines, options, dropped)
         if dropped:
             kept = lines.copy()
             for index in reversed(dropped):
@@ -221,6 +223,10 @@ class ResponseReader(MessageReader):
         if not value.isdigit() or len(value) > _LENGTH_DIGITS_MAX:
             self._fail(Failure.SERVICE_MALFORMED, "the Content-Length field is not valid")
         return int(value)
+
+
+_OF_THE_CONNECTION: Final = ((b"keep-alive",), (b"close",))
+"""Options of nearly every response, which nominate no field."""
 
 
 def _with_nominated(lines: list[bytes], options: tuple[bytes, ...], dropped: list[int]) -> list[int]:
