@@ -34,6 +34,8 @@ from tests.rpc_slow import Value
 
 Engine = StreamingEngine | BaseEngine
 EVERYTHING = 1 << 40
+FIXED_WINDOWS = RpcLimits(window_bytes_max=RpcLimits().window_bytes)
+"""The limits of a side whose peer's windows never grow."""
 
 
 def request_head(
@@ -217,6 +219,7 @@ class Pair:
 
 __all__ = [
     "EVERYTHING",
+    "FIXED_WINDOWS",
     "EngineSide",
     "Pair",
     "base_side",

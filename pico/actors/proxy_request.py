@@ -644,7 +644,8 @@ class Exchange:
         """What was sent of the request waits to be sent again."""
         assert self._held is not None
         assert self._stream is not None
-        self._stream.context = None
+        assert self._multiplexer is not None
+        self._multiplexer.release(self._stream)
         self._stream = None
         self._pending = b"".join(self._held) + self._pending
         self._held, self._held_bytes = (), 0

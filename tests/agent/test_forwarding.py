@@ -19,6 +19,7 @@ from pico.protocol.rpc import PIECE_BYTES, HeadReceived, ResetCode
 from pico.transport.stream import READ_BYTES_MAX
 from tests.agent.harness import (
     Bench,
+    Call,
     answering,
     bench,
     eventually,
@@ -317,6 +318,16 @@ def test_an_early_response_is_delivered_and_the_rest_of_the_request_dropped() ->
         assert call.reset.code is ResetCode.NOT_WANTED
 
 
+def go_on_without_the_service(call: Call, closed: Signal) -> None:
+    """A client that takes nothing of a response goes on sending when the service has closed, and then takes all."""
+    call.wait(lambda: call.not_taken > FULL_BYTES, "a full window")
+    closed.wait()
+    for _ in range(5):
+        call.send(b"x" * 1000)
+        gevent.sleep(0.02)
+    call.take()
+
+
 def test_a_long_early_response_is_delivered_though_the_service_has_gone_and_the_client_goes_on_sending() -> None:
     size, closed = 600_000, Signal()
 
@@ -328,12 +339,7 @@ def test_a_long_early_response_is_delivered_though_the_service_has_gone_and_the_
 
     with bench(handle) as made:
         call = made.node.open(b"POST", length=100_000, data=b"x" * 1000, end=False, takes=False)
-        call.wait(lambda: call.not_taken > FULL_BYTES, "a full window")
-        closed.wait()
-        for _ in range(5):
-            call.send(b"x" * 1000)
-            gevent.sleep(0.02)
-        call.take()
+        go_on_without_the_service(call, closed)
         call.wait(lambda: len(call.body) == size or call.reset, "the rest")
         assert bytes(call.body) == pattern(size)
 
@@ -767,12 +773,7 @@ def test_what_a_service_has_cut_off_never_looks_complete_though_a_write_noticed_
     with bench(handle) as made:
         upgrade = b"chat" if head is SWITCH else b""
         call = made.node.open(b"POST", length=-1, data=b"x" * 1000, end=False, upgrade=upgrade, takes=False)
-        call.wait(lambda: call.not_taken > FULL_BYTES, "a full window")
-        closed.wait()
-        for _ in range(5):
-            call.send(b"x" * 1000)
-            gevent.sleep(0.02)
-        call.take()
+        go_on_without_the_service(call, closed)
         call.wait(lambda: call.ended or call.reset, "the end")
         assert call.reset is not None
         assert call.reset.code is ResetCode.SERVICE_CLOSED

@@ -22,13 +22,13 @@ from tests.node.harness import (
     settled,
     until,
 )
+from tests.rpc_side import FIXED_WINDOWS
 from tests.rules import covers
 
 GET = b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 5\r\n\r\nhello"
 MIB = bytes(range(256)) * 4096
 SMALL = RpcLimits(window_bytes=5000, data_bytes_max=3000)
-FIXED = RpcLimits(window_bytes_max=RpcLimits().window_bytes)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_mebibyte_goes_both_ways_through_small_windows(window):
 
 @pytest.fixture
 def nodes_with_fixed_windows():
-    with running_nodes(link_limits=FIXED, rpc_limits=FIXED) as members:
+    with running_nodes(link_limits=FIXED_WINDOWS, rpc_limits=FIXED_WINDOWS) as members:
         yield members
 
 

@@ -28,6 +28,7 @@ from tests.node.harness import (
     settled,
     until,
 )
+from tests.rpc_side import FIXED_WINDOWS
 from tests.rules import covers
 
 
@@ -39,7 +40,7 @@ def node():
 
 @pytest.fixture
 def node_with_fixed_windows():
-    with running_node(rpc_limits=RpcLimits(window_bytes_max=RpcLimits().window_bytes)) as node:
+    with running_node(rpc_limits=FIXED_WINDOWS) as node:
         yield node
 
 

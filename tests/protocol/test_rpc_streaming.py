@@ -1073,6 +1073,16 @@ def measured(side: EngineSide, ident: int, size: int, seconds: float = 1.0) -> l
     return [value["credit"] for value in sent]
 
 
+def after_silence(side: EngineSide, now: float, size: int) -> list[Value]:
+    """A heartbeat is sent for silence, so many bytes arrive before its answer; what is sent for that."""
+    side.timer(now)
+    (asked,) = side.take_sent()
+    side.hear(message("DATA", 1, body="x" * size))
+    take(side, "theirs:1", size)
+    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
+    return side.take_sent()
+
+
 def uploads(**limits: float) -> EngineSide:
     """Two streams of the peer with bodies to come."""
     side = streaming_side(**GROWING | limits)
@@ -1158,12 +1168,7 @@ def test_nothing_is_given_to_what_has_ended_meanwhile(end: Value) -> None:
 def test_a_heartbeat_that_was_sent_for_silence_measures_nothing() -> None:
     side = uploads(window_bytes_max=1000, growth_bytes_max=1000)
     assert measured(side, 1, 16) == [16]
-    side.timer(7.0)
-    (asked,) = side.take_sent()
-    side.hear(message("DATA", 1, body="x" * 32))
-    take(side, "theirs:1", 32)
-    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
-    assert side.take_sent() == []
+    assert after_silence(side, 7.0, 32) == []
 
 
 @covers("RPC-59")
@@ -1213,12 +1218,7 @@ def test_a_heartbeat_for_silence_ends_a_measurement() -> None:
     side.hear(message("DATA", 1, body="x" * 16))
     side.consumed("theirs:1", 16)
     assert [value["type"] for value in side.take_sent()] == ["HEARTBEAT", "WINDOW"]
-    side.timer(5.0)
-    (asked,) = side.take_sent()
-    side.hear(message("DATA", 1, body="x" * 16))
-    take(side, "theirs:1", 16)
-    side.hear(message("HEARTBEAT", asked["id"], "RESPONSE"))
-    assert side.take_sent() == []
+    assert after_silence(side, 5.0, 16) == []
 
 
 @covers("RPC-59")

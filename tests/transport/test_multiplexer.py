@@ -23,6 +23,7 @@ from pico.transport.multiplexer import FLUSH_BYTES, GRACE_S, Multiplexer
 from pico.transport.stream import READ_BYTES_MAX
 from pico.transport.websocket import Kind, WebSocketCodec
 from tests.compiled import interpreted_only
+from tests.rpc_side import FIXED_WINDOWS
 from tests.rules import covers
 
 GET = RequestHead(b"GET", b"/", b"Host: a.b\r\n", 0, b"")
@@ -67,9 +68,6 @@ class Pair:
         self.node.start()
         self.agent.start()
         self.clock.advance()
-
-
-FIXED = RpcLimits(window_bytes_max=RpcLimits().window_bytes)
 
 
 class Wire:
@@ -177,7 +175,7 @@ def credit(wire: Wire) -> int:
 
 @covers("RPC-40")
 def test_credit_waits_for_that_of_the_next_reads_where_more_is_there_already():
-    wire = Wire(FIXED, capacity_bytes=64 * READ_BYTES_MAX)
+    wire = Wire(FIXED_WINDOWS, capacity_bytes=64 * READ_BYTES_MAX)
     window = RpcLimits().window_bytes
     sent = uploads(wire, [window] * 32)
     wire.send(sent)
@@ -192,7 +190,7 @@ def test_credit_waits_for_that_of_the_next_reads_where_more_is_there_already():
 
 @covers("RPC-40")
 def test_credit_waits_for_no_read_that_may_not_come():
-    wire = Wire(FIXED, capacity_bytes=16 * READ_BYTES_MAX)
+    wire = Wire(FIXED_WINDOWS, capacity_bytes=16 * READ_BYTES_MAX)
     size = READ_BYTES_MAX - 1000
     sent = uploads(wire, [size])
     while (left := READ_BYTES_MAX - len(sent)) > 262:
@@ -208,7 +206,7 @@ def test_credit_waits_for_no_read_that_may_not_come():
 
 @covers("RPC-40", "RPC-56")
 def test_what_waits_for_the_next_read_leaves_before_the_connection_is_closed():
-    wire = Wire(FIXED, capacity_bytes=16 * READ_BYTES_MAX)
+    wire = Wire(FIXED_WINDOWS, capacity_bytes=16 * READ_BYTES_MAX)
     sent = uploads(wire, [RpcLimits().window_bytes] * 8)
     take = wire.owner.sink
 

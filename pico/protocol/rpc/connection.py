@@ -228,12 +228,19 @@ class RpcConnection:
         (self._opened if stream.opened_here else self._accepted).pop(stream.id, None)
         if stream.queued:
             self._count_leaving(stream, 1)
+        else:
+            self._over(stream)
 
     def _count_leaving(self, stream: RpcStream, change: int) -> None:
         if stream.opened_here:
             self._opened_leaving += change
         else:
             self._accepted_leaving += change
+        if change < 0:
+            self._over(stream)
+
+    def _over(self, stream: RpcStream) -> None:
+        """The stream has ended, and nothing is queued for it: its last message has left, or never will."""
 
     def _step_sending(self, stream: RpcStream, given: Input) -> None:
         state = HALF[stream.sending].get(given)

@@ -192,82 +192,8 @@ class StreamingEngine(RpcConnection):
         stream.taken_bytes += size
         if stream.receiving is ENDED or stream.taken_bytes < self._give_back_bytes:
             return
-        flags = 0 if stream.opened_here else RESPONSE
-        self._send_control(encode_window(stream.id, flags, stream.taken_bytes))  # RPC-40
-        stream.window_left += stream.taken_bytes
+        self._give_credit(stream, stream.taken_bytes)  # RPC-40
         stream.taken_bytes = 0
-
-    # How much the peer may send.
-
-    def _probe(self, stream: RpcStream, size: int) -> None:
-        """Count what arrives of a long body, these ``size`` bytes first, until the answer to a heartbeat is here.
-
-        With nothing to count, only the round trip is measured: before there is a queue on the way that makes it longer.
-        """
-        self._send_heartbeat(self._received_at)
-        self._probed = stream if size else None
-        self._probed_from = stream.arrived_bytes - size
-        self._probe_at = self._received_at + self.limits.probe_s
-
-    def _send_heartbeat(self, now: float) -> None:
-        super()._send_heartbeat(now)
-        self._probed = None  # the answer to an earlier one is not waited for any more
-
-    def _round_trip_measured(self, seconds: float) -> None:
-        super()._round_trip_measured(seconds)
-        stream, self._probed = self._probed, None
-        if stream is None or stream.ended or stream.receiving is ENDED:
-            return
-        if 2 * stream.held_bytes > self.limits.window_bytes:  # RPC-59
-            return
-        window = self.limits.window_bytes + stream.growth_bytes
-        arrived = stream.arrived_bytes - self._probed_from
-        least = self.least_round_trip_s or 0.0
-        if 3 * arrived >= 2 * window and 3 * arrived * least >= 2 * window * seconds:  # RPC-58
-            room = min(self.limits.window_bytes_max - window, self.limits.growth_bytes_max - self._growth_bytes)
-            self._grow(stream, min(window, room))
-
-    def _grow(self, stream: RpcStream, size: int) -> None:
-        if size > 0:
-            stream.growth_bytes += size
-            self._growth_bytes += size
-            stream.window_left += size
-            self._send_control(encode_window(stream.id, 0 if stream.opened_here else RESPONSE, size))
-
-    def _shrink(self, stream: RpcStream, size: int) -> int:
-        """Keep back half of ``size`` bytes that were taken, up to what the window had grown; returns the rest.
-
-        Half, so that a sender who waits hears that something is taken.
-        """
-        kept = min(size // 2, stream.growth_bytes)  # RPC-59
-        stream.growth_bytes -= kept
-        self._growth_bytes -= kept
-        return size - kept
-
-    def _end(self, stream: RpcStream) -> None:
-        super()._end(stream)
-        if not stream.queued:
-            self._over(stream)
-
-    def _count_leaving(self, stream: RpcStream, change: int) -> None:
-        super()._count_leaving(stream, change)
-        if change < 0:  # what it had queued has left, or never will
-            self._over(stream)
-
-    def _over(self, stream: RpcStream) -> None:
-        """The stream has ended, and its peer has been told, or will be before anything else."""
-        if stream.lift_bytes:
-            self._lift_bytes -= stream.lift_bytes
-            stream.lift_bytes = 0
-        if stream.growth_bytes:
-            self._free_growth(stream)
-
-    def _free_growth(self, stream: RpcStream) -> None:
-        """Let others have what the window of a stream that has ended had grown, but for what its owner still holds."""
-        kept = min(stream.growth_bytes, max(0, stream.held_bytes - self.limits.window_bytes))
-        if not stream.queued:
-            self._growth_bytes -= stream.growth_bytes - kept
-            stream.growth_bytes = kept
 
     def release(self, stream: RpcStream) -> None:
         """The owner is done with a stream that has ended, and holds none of its bytes."""
@@ -304,6 +230,71 @@ class StreamingEngine(RpcConnection):
 
     def _send_reset(self, id_: int, flags: int, code: ResetCode, untouched: bool, reason: str) -> None:
         self._send_control(encode_reset(id_, flags, code, untouched, reason, self.limits))
+
+    # How much the peer may send.
+
+    def _give_credit(self, stream: RpcStream, size: int) -> None:
+        self._send_control(encode_window(stream.id, 0 if stream.opened_here else RESPONSE, size))
+        stream.window_left += size
+
+    def _probe(self, stream: RpcStream, size: int) -> None:
+        """Count what arrives of a long body, these ``size`` bytes first, until the answer to a heartbeat is here.
+
+        With nothing to count, only the round trip is measured: before there is a queue on the way that makes it longer.
+        """
+        self._send_heartbeat(self._received_at)
+        self._probed = stream if size else None
+        self._probed_from = stream.arrived_bytes - size
+        self._probe_at = self._received_at + self.limits.probe_s
+
+    def _send_heartbeat(self, now: float) -> None:
+        super()._send_heartbeat(now)
+        self._probed = None  # the answer to an earlier one is not waited for any more
+
+    def _round_trip_measured(self, seconds: float) -> None:
+        super()._round_trip_measured(seconds)
+        stream, self._probed = self._probed, None
+        if stream is None or stream.ended or stream.receiving is ENDED:
+            return
+        if 2 * stream.held_bytes > self.limits.window_bytes:  # RPC-59
+            return
+        window = self.limits.window_bytes + stream.growth_bytes
+        arrived = stream.arrived_bytes - self._probed_from
+        least = self.least_round_trip_s or 0.0
+        if 3 * arrived >= 2 * window and 3 * arrived * least >= 2 * window * seconds:  # RPC-58
+            room = min(self.limits.window_bytes_max - window, self.limits.growth_bytes_max - self._growth_bytes)
+            self._grow(stream, min(window, room))
+
+    def _grow(self, stream: RpcStream, size: int) -> None:
+        if size > 0:
+            stream.growth_bytes += size
+            self._growth_bytes += size
+            self._give_credit(stream, size)
+
+    def _shrink(self, stream: RpcStream, size: int) -> int:
+        """Keep back half of ``size`` bytes that were taken, up to what the window had grown; returns the rest.
+
+        Half, so that a sender who waits hears that something is taken.
+        """
+        kept = min(size // 2, stream.growth_bytes)  # RPC-59
+        stream.growth_bytes -= kept
+        self._growth_bytes -= kept
+        return size - kept
+
+    def _over(self, stream: RpcStream) -> None:
+        if stream.lift_bytes:
+            self._lift_bytes -= stream.lift_bytes
+            stream.lift_bytes = 0
+        if stream.growth_bytes:
+            self._free_growth(stream)
+
+    def _free_growth(self, stream: RpcStream) -> None:
+        """Let others have what the window of a stream that has ended had grown, but for what its owner still holds."""
+        if stream.queued:  # the peer has not been told, and counts it
+            return
+        kept = min(stream.growth_bytes, max(0, stream.held_bytes - self.limits.window_bytes))
+        self._growth_bytes -= stream.growth_bytes - kept
+        stream.growth_bytes = kept
 
     # What the peer said.
 
