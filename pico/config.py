@@ -77,6 +77,7 @@ class RpcLimits:
     window_bytes_max: int = 4 * MIB  # ... and where its path is long
     growth_bytes_max: int = 16 * MIB  # by how much all windows of one side may have grown
     probe_s: float = 0.05  # between two measurements of the round trip on which windows grow
+    ahead_bytes: int = 16 * KIB  # that a stream with nothing waiting sends ahead of those that take turns
     streams_max: int = 1024  # open at one time, opened by one side
     reason_bytes_max: int = 256
     control_bytes_max: int = 64 * KIB  # answers queued towards a peer that does not read

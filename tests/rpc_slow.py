@@ -35,6 +35,7 @@ LIMITS = {
     "window_bytes_max": 4_194_304,
     "growth_bytes_max": 16_777_216,
     "probe_s": 0.05,
+    "ahead_bytes": 16_384,
     "data_bytes_max": 131_072,
     "head_bytes_max": 81_920,
     "trailer_bytes_max": 16_384,
@@ -348,6 +349,8 @@ class SlowSide:
         self.events: list[Value] = []
         self.control: list[Value] = []
         self.queues: dict[str, list[Value]] = {}  # what each stream has still to send
+        self.allowance: dict[str, int] = {}  # for those with something: how much of it may go ahead of the turns
+        self.went_ahead = 0  # since the last turn
         self.leaving: dict[str, SlowStream] = {}  # those that have ended with something in their queue
         self.gone: list[SlowStream] = []  # all that have ended
         self.late = 0
@@ -479,12 +482,26 @@ class SlowSide:
     def take_sent(self, turns: int | None = None) -> list[Value]:
         """What leaves now: all control, then so many messages of the streams in turn, or all of them."""
         messages, self.control = self.control, []
-        while turns != 0 and (ready := [name for name in self.queues if self.queues[name]]):
-            messages.append(self.sent(ready[0]))
-            if ready[0] in self.queues:  # Behind the others.
-                self.queues[ready[0]] = self.queues.pop(ready[0])
+        while turns != 0 and (name := self.next()):
+            messages.append(self.sent(name))
+            if self.queues.get(name):  # Behind the others.
+                self.queues[name] = self.queues.pop(name)
+                self.allowance[name] -= len(encode(self.queues[name][0]))
             turns = None if turns is None else turns - 1
         return messages
+
+    def next(self) -> str | None:
+        """Whose turn it is: those that go ahead (RPC-61), unless they have had enough (RPC-62)."""
+        ready = [name for name in self.queues if self.queues[name]]
+        ahead = [name for name in ready if self.allowance[name] >= 0]
+        others = [name for name in ready if self.allowance[name] < 0]
+        if ahead and (not others or self.went_ahead < self.limits["data_bytes_max"]):
+            self.went_ahead += len(encode(self.queues[ahead[0]][0]))
+            return ahead[0]
+        if not others:
+            return None
+        self.went_ahead = 0
+        return others[0]
 
     def sent(self, name: str) -> Value:
         """The transport took the next message of a stream."""
@@ -660,9 +677,11 @@ class SlowSide:
 
     def say(self, stream: SlowStream, kind: str, end: bool, **more: Any) -> None:
         flags = ([] if stream.ours else ["RESPONSE"]) + (["END"] if end else [])
+        message = {"type": kind, "id": stream.id, "flags": flags, **more}
         if not self.queues[stream.name]:  # It becomes ready now, behind the others.
             del self.queues[stream.name]
-        self.queues.setdefault(stream.name, []).append({"type": kind, "id": stream.id, "flags": flags, **more})
+            self.allowance[stream.name] = self.limits["ahead_bytes"] - len(encode(message))
+        self.queues.setdefault(stream.name, []).append(message)
 
     def forget(self, stream: SlowStream) -> None:
         self.gone.append(stream)

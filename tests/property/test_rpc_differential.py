@@ -27,6 +27,7 @@ LIMITS: dict[str, Any] = {
     "window_bytes_max": 40,
     "growth_bytes_max": 30,
     "probe_s": 1.0,
+    "ahead_bytes": 35,
     "data_bytes_max": 8,
     "head_bytes_max": 1024,
     "trailer_bytes_max": 16,
@@ -184,6 +185,7 @@ sequences = st.integers(1, 50).flatmap(lambda size: st.lists(steps(), min_size=s
 @interpreted_only
 @covers("RPC-2", "RPC-12", "RPC-13", "RPC-14", "RPC-26", "RPC-27", "RPC-34", "RPC-37", "RPC-39", "RPC-40", "RPC-41")
 @covers("RPC-44", "RPC-45", "RPC-46", "RPC-49", "RPC-50", "RPC-51", "RPC-53", "RPC-58", "RPC-59", "RPC-60")
+@covers("RPC-61", "RPC-62")
 @given(sequences)
 def test_the_engine_does_what_the_slow_model_does(sequence: list[tuple[str, Any]]) -> None:
     side, slow = streaming_side(**LIMITS), SlowSide(LIMITS)

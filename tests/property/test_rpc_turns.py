@@ -1,4 +1,4 @@
-"""Who is sent next: control first, then streams in turn, and the order within each is kept."""
+"""Who is sent next: control first, then what is little, then streams in turn, and the order within each is kept."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rpc_side import head_message, message, request_head, response_head, streaming_side
-from tests.rpc_slow import Value
+from tests.rpc_slow import Value, encode
 from tests.rules import covers
 
+AHEAD_BYTES = 60  # a head, or some DATA: a part of the streams goes ahead, and not for long
 CONTROL = {"HEARTBEAT", "RESET", "WINDOW", "GOAWAY", 77}
 bodies = st.integers(0, 12)
 steps = st.lists(
@@ -28,29 +29,36 @@ steps = st.lists(
 class Sender:
     """One engine with streams of both sides, and what each of them has still to send."""
 
-    def __init__(self) -> None:
-        self.side = streaming_side(data_bytes_max=3)
+    def __init__(self, data_bytes_max: int) -> None:
+        self.side = streaming_side(data_bytes_max=data_bytes_max, ahead_bytes=AHEAD_BYTES)
+        self.piece = data_bytes_max
         self.names: list[str] = []
-        self.queued: dict[str, int] = defaultdict(int)  # messages
+        self.queued: dict[str, list[int]] = defaultdict(list)  # sizes of messages
+        self.since_idle: dict[str, int] = defaultdict(int)  # bytes sent and to be sent next since nothing was queued
         self.left: dict[str, list[Value]] = defaultdict(list)
         self.sent: dict[str, str] = defaultdict(str)
         self.control = 0
-        self.waited: dict[str, set[str]] = {}  # for a stream that is ready: who has been sent since its last turn
+        self.went_ahead = 0  # bytes, since the last turn
+        self.waited: dict[str, set[str]] = {}  # by each that is ready: for whom of its kind
 
-    def ready(self, name: str, count: int) -> None:
-        if count and not self.queued[name]:
+    def ready(self, name: str, sizes: list[int]) -> None:
+        if sizes and not self.queued[name]:
             self.waited[name] = set()
-        self.queued[name] += count
+            self.since_idle[name] = sizes[0]
+        self.queued[name] += sizes
+
+    def goes_ahead(self, name: str) -> bool:
+        return self.since_idle[name] <= AHEAD_BYTES
 
     def do(self, step: tuple[object, ...]) -> None:
         getattr(self, f"_{step[0]}")(*step[1:])
 
     def _open(self, size: int) -> None:
-        body = "abcdefghijklmnopq"[: min(size, 3)]
+        body = "abcdefghijklmnopq"[: min(size, self.piece)]
         name = self.side.open(request_head(), body)
         self.names.append(name)
         self.sent[name] += body
-        self.ready(name, 1)
+        self.ready(name, [len(encode(head_message(1, request_head(), body)))])
 
     def _data(self, number: int, size: int) -> None:
         if self.names:
@@ -58,14 +66,14 @@ class Sender:
             body = "".join(chr(97 + (len(self.sent[name]) + place) % 26) for place in range(size))
             self.side.data(name, body)
             self.sent[name] += body
-            self.ready(name, -(-size // 3))
+            self.ready(name, [12 + min(self.piece, size - at) for at in range(0, size, self.piece)])
 
     def _answer(self, number: int, size: int) -> None:
         self.side.hear(head_message(len(self.side.streams) + 1000, request_head()))
         name = list(self.side.streams)[-1]
         self.names.append(name)
         self.side.head(name, response_head())
-        self.ready(name, 1)
+        self.ready(name, [len(encode(head_message(1, response_head())))])
 
     def _control(self, kind: int) -> None:
         if kind == 0:
@@ -94,21 +102,33 @@ class Sender:
 
     def turn(self, value: Value) -> None:
         name = f"{'theirs' if 'RESPONSE' in value['flags'] else 'ours'}:{value['id']}"
+        ahead, size = self.goes_ahead(name), self.queued[name].pop(0)
+        assert size == len(encode(value))
         for waiting, since in self.waited.items():
-            if waiting != name:
+            if waiting != name and self.goes_ahead(waiting) is ahead:
                 assert name not in since, f"{name} was sent twice while {waiting} waited"  # RPC-45
                 since.add(name)
+        others = [other for other in self.waited if other != name and self.goes_ahead(other) is not ahead]
+        if ahead:
+            assert not others or self.went_ahead < self.piece  # RPC-62
+            self.went_ahead += size
+        else:
+            assert not others or self.went_ahead >= self.piece  # RPC-61
+            self.went_ahead = 0
         self.left[name].append(value)
-        self.queued[name] -= 1
         self.waited[name] = set()
-        if not self.queued[name]:
+        if self.queued[name]:
+            self.since_idle[name] += self.queued[name][0]
+        else:
             del self.waited[name]
 
 
-@covers("RPC-44", "RPC-45", "RPC-46")
-@given(steps)
-def test_control_first_then_each_ready_stream_once_before_any_twice(sequence: list[tuple[object, ...]]) -> None:
-    sender = Sender()
+@covers("RPC-44", "RPC-45", "RPC-46", "RPC-61", "RPC-62")
+@given(steps, st.sampled_from([3, 3, 70]))
+def test_control_first_then_what_goes_ahead_then_each_ready_stream_once_before_any_twice(
+    sequence: list[tuple[object, ...]], data_bytes_max: int
+) -> None:
+    sender = Sender(data_bytes_max)
     for step in sequence:
         sender.do(step)
     while sender.side.engine.has_outgoing:
@@ -119,12 +139,12 @@ def test_control_first_then_each_ready_stream_once_before_any_twice(sequence: li
         assert "".join(value["body"] for value in values) == sender.sent[name]  # RPC-46
 
 
-@covers("RPC-45")
+@covers("RPC-45", "RPC-61", "RPC-62")
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=20), st.integers(1, 400))
 def test_any_amount_of_room_gives_the_same_order(sizes: list[int], room: int) -> None:
     orders = []
     for amount in (room, 1 << 30):
-        side = streaming_side(data_bytes_max=3)
+        side = streaming_side(data_bytes_max=3, ahead_bytes=AHEAD_BYTES)
         for size in sizes:
             side.data(side.open(request_head()), "x" * size)
         order: list[Value] = []

@@ -1343,8 +1343,9 @@ def test_control_leaves_even_when_there_is_room_for_nothing() -> None:
 
 
 @covers("RPC-45")
-def test_streams_take_turns_one_message_each() -> None:
-    side = streaming_side(data_bytes_max=1)
+@pytest.mark.parametrize("ahead_bytes", [0, 16_384])
+def test_streams_take_turns_one_message_each(ahead_bytes: int) -> None:
+    side = streaming_side(data_bytes_max=1, ahead_bytes=ahead_bytes)
     for body in ("aaa", "bb", "c"):
         side.data(side.open(ASKED), body)
     assert [sent["id"] for sent in side.take_sent()] == [1, 2, 3, 1, 2, 3, 1, 2, 1]
@@ -1352,7 +1353,7 @@ def test_streams_take_turns_one_message_each() -> None:
 
 @covers("RPC-45", "RPC-46")
 def test_turns_go_on_where_they_stopped() -> None:
-    side, idents = streaming_side(data_bytes_max=1), []
+    side, idents = streaming_side(data_bytes_max=1, ahead_bytes=0), []
     for body in ("aaa", "bbb"):
         side.data(side.open(ASKED), body)
     while sent := side.take_sent(1):
@@ -1368,6 +1369,79 @@ def test_room_is_filled_but_not_far_exceeded() -> None:
     side.data("ours:1", "x" * 262_144)
     assert len(side.take_sent(100_000)) == 2
     assert len(side.take_sent()) == 2
+
+
+def busy(idle: int, **limits: int) -> EngineSide:
+    """A side of whose streams 1 and 2 wait for their turns, with three messages each, and so many more are idle."""
+    side = streaming_side(data_bytes_max=50, **limits)
+    for _ in range(2 + idle):
+        side.open(ASKED)
+    side.take_sent()
+    for name in ("ours:1", "ours:2"):
+        side.data(name, "x" * 150)
+    return side
+
+
+@covers("RPC-61")
+@pytest.mark.parametrize("size, order", [(10, [3, 1, 2, 1]), (11, [1, 2, 3, 1])])
+def test_only_what_is_short_goes_ahead(size: int, order: list[int]) -> None:
+    side = busy(1, ahead_bytes=22)
+    side.data("ours:3", "y" * size)
+    assert [sent["id"] for sent in side.take_sent()][:4] == order
+
+
+@covers("RPC-61", "RPC-46")
+@pytest.mark.parametrize("size, order", [(6, [3, 3, 1, 2, 1]), (7, [3, 1, 2, 3, 1])])
+def test_what_follows_goes_ahead_while_all_of_it_is_short(size: int, order: list[int]) -> None:
+    side = busy(1, ahead_bytes=40)
+    side.data("ours:3", "y" * 10)
+    side.data("ours:3", "z" * size)
+    assert [sent["id"] for sent in side.take_sent()][:5] == order
+
+
+@covers("RPC-61", "RPC-45")
+def test_those_that_go_ahead_take_turns_among_themselves() -> None:
+    side = busy(2, ahead_bytes=40)
+    for name in ("ours:3", "ours:4"):
+        side.data(name, "y")
+        side.data(name, "z")
+    assert [sent["id"] for sent in side.take_sent(48)] == [3, 4, 3, 4]
+
+
+@covers("RPC-61")
+def test_whoever_took_turns_goes_ahead_when_nothing_of_it_waits_any_more() -> None:
+    side = busy(0, ahead_bytes=22)
+    side.take_sent()
+    side.data("ours:1", "x" * 50)
+    side.data("ours:2", "y")
+    assert [sent["id"] for sent in side.take_sent()] == [2, 1]
+
+
+@covers("RPC-62")
+def test_turns_go_on_however_much_goes_ahead() -> None:
+    """Three messages of twenty bytes are more than fifty, two are not."""
+    side = busy(7, ahead_bytes=22)
+    for number in range(7):
+        side.data(f"ours:{3 + number}", "y" * 8)
+    assert "".join(sent["body"][0] for sent in side.take_sent()) == "yyyxyyyxyxxxx"
+
+
+@covers("RPC-49", "RPC-61")
+def test_a_reset_discards_what_would_have_gone_ahead() -> None:
+    side = busy(2, ahead_bytes=40)
+    for name in ("ours:3", "ours:4"):
+        side.data(name, "y")
+    side.reset("ours:4", "CANCELLED")
+    assert [(sent["type"], sent["id"]) for sent in side.take_sent()[:3]] == [("RESET", 4), ("DATA", 3), ("DATA", 1)]
+
+
+def test_little_that_goes_ahead_is_more_than_control() -> None:
+    side = opener()
+    side.take_sent()
+    side.hear(message("HEARTBEAT", 1))
+    assert side.engine.has_only_control
+    side.data("ours:1", "x")
+    assert not side.engine.has_only_control
 
 
 @covers("RPC-47")

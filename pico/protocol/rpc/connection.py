@@ -3,8 +3,9 @@
 Responsible for: everything of ``spec/rpc.md`` that does not depend on what a call looks like. Refuses to know: heads,
 bodies and credit; the two engines that extend it do. Time is an argument, and there is no I/O.
 
-Two queues leave here. *Control* messages go first. Everything else waits in the *ring*: each stream has at most one
-message in it and the rest behind it in its own backlog, so streams take turns and the order within one is kept.
+Three queues leave here. *Control* messages go first, then what little a stream has to send that had nothing waiting:
+that goes *ahead*. Everything else waits in the *ring*. Each stream has at most one message in one of the two and the
+rest behind it in its own backlog, so streams take turns and the order within one is kept.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class RpcConnection:
         self._events: list[Event] = []
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
+        self._ahead: deque[tuple[RpcStream, Encoded]] = deque()
+        self._ahead_bytes = 0  # that went ahead since the last turn of the ring
         self._ring: deque[tuple[RpcStream, Encoded]] = deque()
         self._queued_bytes = 0
         self._next_id = 1
@@ -256,19 +259,21 @@ class RpcConnection:
         """Nothing that is queued for the stream, which has ended, may leave any more (RPC-49)."""
         if not stream.queued:
             return
-        place = next(place for place, entry in enumerate(self._ring) if entry[0] is stream)
-        self._queued_bytes -= size_of(self._ring[place][1]) + sum(size_of(each) for each, _ in stream.backlog or ())
-        del self._ring[place]
+        queue = self._ahead if stream.ahead_left >= 0 else self._ring
+        place = next(place for place, entry in enumerate(queue) if entry[0] is stream)
+        self._queued_bytes -= size_of(queue[place][1]) + sum(size_of(each) for each, _ in stream.backlog or ())
+        del queue[place]
         stream.backlog = None
         stream.backlog_bytes = 0
         stream.queued = False
         self._count_leaving(stream, -1)
 
     def _forget_queues(self) -> None:
-        for stream, _ in self._ring:
+        for stream, _ in (*self._ahead, *self._ring):
             stream.queued = False
             stream.backlog = None
             stream.backlog_bytes = 0
+        self._ahead.clear()
         self._ring.clear()
         self._control.clear()
         self._queued_bytes = self._control_bytes = 0
@@ -277,7 +282,7 @@ class RpcConnection:
     # What is sent next.
 
     def outgoing(self, bytes_max: int) -> list[Encoded]:
-        """Whole messages in the order in which they must leave: all control, then about ``bytes_max`` of the ring.
+        """Whole messages in the order in which they must leave: all control, then about ``bytes_max`` of streams.
 
         A long one comes in two pieces, so that nobody copies its body just to put the header in front.
         """
@@ -287,10 +292,16 @@ class RpcConnection:
             self._control.clear()
             self._control_bytes = 0
         size = 0
-        ring = self._ring
-        while ring and size < bytes_max:
-            stream, message = ring.popleft()
-            message_bytes = size_of(message)
+        ahead, ring = self._ahead, self._ring
+        while (ahead or ring) and size < bytes_max:
+            if ahead and (not ring or self._ahead_bytes < self.limits.data_bytes_max):  # RPC-61, RPC-62
+                stream, message = ahead.popleft()
+                message_bytes = size_of(message)
+                self._ahead_bytes += message_bytes
+            else:
+                stream, message = ring.popleft()
+                message_bytes = size_of(message)
+                self._ahead_bytes = 0
             size += message_bytes
             self._queued_bytes -= message_bytes
             stream.head_left = True
@@ -298,7 +309,7 @@ class RpcConnection:
             if stream.backlog:  # RPC-45, RPC-46
                 message, body_bytes = stream.backlog.popleft()
                 stream.backlog_bytes -= body_bytes
-                ring.append((stream, message))
+                self._enqueue(stream, message, stream.ahead_left - size_of(message))
             else:
                 stream.queued = False
                 if stream.ended:
@@ -308,7 +319,7 @@ class RpcConnection:
     @property
     def has_outgoing(self) -> bool:
         """Whether ``outgoing`` has something to give."""
-        return bool(self._control or self._ring)
+        return bool(self._control or self._ahead or self._ring)
 
     @property
     def queued_bytes(self) -> int:
@@ -318,7 +329,7 @@ class RpcConnection:
     @property
     def has_only_control(self) -> bool:
         """Whether control messages are all that ``outgoing`` has to give, or there is nothing."""
-        return not self._ring
+        return not self._ahead and not self._ring
 
     @property
     def wants_reading(self) -> bool:
@@ -330,15 +341,20 @@ class RpcConnection:
         self._control_bytes += len(message)
 
     def _send_on(self, stream: RpcStream, message: Encoded, body_bytes: int = 0) -> None:
-        self._queued_bytes += size_of(message)
+        size = size_of(message)
+        self._queued_bytes += size
         if not stream.queued:
             stream.queued = True
-            self._ring.append((stream, message))
+            self._enqueue(stream, message, self.limits.ahead_bytes - size)
             return
         if stream.backlog is None:
             stream.backlog = deque()
         stream.backlog.append((message, body_bytes))
         stream.backlog_bytes += body_bytes
+
+    def _enqueue(self, stream: RpcStream, message: Encoded, ahead_left: int) -> None:
+        stream.ahead_left = ahead_left
+        (self._ring if ahead_left < 0 else self._ahead).append((stream, message))  # RPC-45, RPC-61
 
     def snapshot(self) -> RpcSnapshot:
         """What this connection holds now."""

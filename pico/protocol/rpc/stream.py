@@ -38,9 +38,10 @@ class RpcStream:
     receive_left = UNBOUNDED
     is_head_request = False
     upgrade_asked = False
-    queued = False  # has a message in the ring of the connection
+    queued = False  # has a message in a queue of the connection
+    ahead_left = 0  # while it has: bytes that may still go ahead of the turns; below zero it takes turns
     head_left = False  # its first message was handed to the transport
-    backlog: deque[tuple[Encoded, int]] | None = None  # queued behind the message in the ring, with its body bytes
+    backlog: deque[tuple[Encoded, int]] | None = None  # behind the message that is queued, with its body bytes
     backlog_bytes = 0  # of bodies among these
     lift_bytes = 0  # by how much credit and backlog were above the first window when that was last looked at
 
