@@ -90,7 +90,6 @@ class Forwarder:
         self.host_header = config.host_header.encode()
         self.response_head_s = config.response_head_s
         self.response_idle_s = config.response_idle_s
-        self.data_bytes_max = config.rpc_limits.data_bytes_max
 
     def forward(self, multiplexer: Multiplexer, event: StreamOpened) -> None:
         """Serve a request that has arrived; called in the hub."""
@@ -321,7 +320,7 @@ class Exchange:
         self._response_trailers = reader.trailer_block
         size = len(body)
         whole = head is not None and self._request_ended and not reader.trailer_block
-        if head is None or not whole or size > self._stream.credit or size > self._forwarder.data_bytes_max:
+        if head is None or not whole or size > self._stream.credit or size > self._multiplexer.first_bytes_max:
             self._relay(head, body, True)
             return
         self._multiplexer.send_head(self._stream, head, body, True)  # one message, as nearly always
@@ -334,7 +333,7 @@ class Exchange:
         stream = self._stream
         size = len(data)
         if head is not None:
-            if size <= stream.credit and size <= self._forwarder.data_bytes_max:
+            if size <= stream.credit and size <= self._multiplexer.first_bytes_max:
                 self._multiplexer.send_head(stream, head, data, end and not self._response_trailers)
                 self._sent(size, end)
                 return

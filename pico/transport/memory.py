@@ -79,6 +79,14 @@ class MemoryStream:
         return bool(self._inbox) and self._error is None
 
     @property
+    def delivery_rate(self) -> int | None:
+        """See ``Stream``: memory knows no rate."""
+        return None
+
+    def limit_backlog(self, size: int) -> None:
+        """See ``Stream``: the capacity is what memory keeps."""
+
+    @property
     def untaken_bytes(self) -> int:
         """See ``Stream``."""
         return self.unsent_bytes + self._peer._inbox_bytes

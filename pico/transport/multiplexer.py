@@ -46,7 +46,20 @@ need not be started again for an answer that came as fast as that, and an idle c
 """
 
 FLUSH_BYTES: Final = PIECE_BYTES
-"""Messages that are handed to the byte stream at a time; control messages wait for little more than this."""
+FLUSH_BYTES_MIN: Final = 8 * 1024
+FLUSH_S: Final = 0.005
+"""What is handed to the byte stream at a time, at most and at least, and for how long it may keep the path busy.
+
+What was handed over cannot be overtaken: control messages, and what goes ahead (RPC-61), wait for it.
+"""
+
+BACKLOG_BYTES: Final = 64 * 1024
+BACKLOG_BYTES_MIN: Final = 16 * 1024
+BACKLOG_S: Final = 0.02
+"""The same for what the system keeps that it has not sent. It must last until the next turn of the hub."""
+
+PACE_S: Final = 0.1
+"""How often the rate of the path is looked at, while more is to be sent than it takes."""
 
 DEFERRALS_MAX: Final = 3
 """Reads that credit waits for, one after the other, while it is certain that the next one will bring something."""
@@ -83,13 +96,16 @@ class Multiplexer:
         "_deferrals",
         "_ended",
         "_engine",
+        "_flush_bytes",
         "_flush_scheduled",
         "_owner",
+        "_paced_at",
         "_paused",
         "_stream",
         "_timer",
         "bytes_received",
         "bytes_sent",
+        "first_bytes_max",
         "violated",
     )
 
@@ -106,7 +122,9 @@ class Multiplexer:
         self._engine = engine
         self._clock = clock
         self._owner = owner
+        self._flush_bytes = FLUSH_BYTES
         self._flush_scheduled = False
+        self._paced_at = clock.now()
         self._deferrals = 0  # reads that control messages have waited for
         self._paused = False
         self._closing = ""  # why our close frame was sent
@@ -115,12 +133,15 @@ class Multiplexer:
         self._close_timer: Timer | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.first_bytes_max = engine.first_bytes_max
+        """Body bytes that go with a head at most."""
         self.violated = ""  # the protocol that the peer broke, if it did
 
     def start(self, leftover: bytes = b"") -> None:
         """Begin to read; ``leftover`` is what arrived behind the handshake."""
         # Several messages at a time, so that what they cause, credit above all, leaves in one send.
         self._stream.read_bytes_max = READ_BYTES_MAX
+        self._stream.limit_backlog(BACKLOG_BYTES)
         self._stream.set_receiver(self)
         self._arm()
         if leftover:
@@ -144,11 +165,6 @@ class Multiplexer:
         return self._engine.open_streams
 
     @property
-    def first_bytes_max(self) -> int:
-        """Body bytes that ``open`` takes."""
-        return self._engine.first_bytes_max
-
-    @property
     def engine(self) -> StreamingEngine | BaseEngine:
         """The engine, for snapshots and counters."""
         return self._engine
@@ -165,7 +181,12 @@ class Multiplexer:
         self._schedule_flush()
 
     def room(self, stream: RpcStream, wanted: int) -> int:
-        """How many of ``wanted`` body bytes to send now; see ``RpcConnection.room``."""
+        """How many of ``wanted`` body bytes to send now; see ``RpcConnection.room``.
+
+        Where pieces are small anyway, to wait for a whole one (RPC-57) would only leave credit unused.
+        """
+        if self._flush_bytes < FLUSH_BYTES:
+            return min(wanted, stream.credit)
         return self._engine.room(stream, wanted)
 
     def send_data(self, stream: RpcStream, data: BodyBytes, end: bool = False) -> None:
@@ -325,9 +346,23 @@ class Multiplexer:
         """Give the byte stream as much as it takes at once."""
         engine, stream = self._engine, self._stream
         while engine.has_outgoing and not stream.unsent_bytes and not self._ended and not self._closing:
-            buffers = self._codec.encode(*engine.outgoing(FLUSH_BYTES))
+            buffers = self._codec.encode(*engine.outgoing(self._flush_bytes))
             self.bytes_sent += sum(map(len, buffers))
             stream.writev(buffers)
+        if engine.has_outgoing or self._flush_bytes < FLUSH_BYTES:
+            self._pace()
+
+    def _pace(self) -> None:
+        """Hand over as much at a time as the path takes in ``FLUSH_S``."""
+        now = self._clock.now()
+        if now < self._paced_at + PACE_S:
+            return
+        self._paced_at = now
+        rate = self._stream.delivery_rate
+        if rate is not None:
+            self._flush_bytes = min(FLUSH_BYTES, max(FLUSH_BYTES_MIN, int(rate * FLUSH_S)))
+            self._stream.limit_backlog(min(BACKLOG_BYTES, max(BACKLOG_BYTES_MIN, int(rate * BACKLOG_S))))
+            self.first_bytes_max = min(self._engine.first_bytes_max, self._flush_bytes)
 
     def _may_defer(self) -> bool:
         """Whether credit may wait for the credit that the next read causes: one send for both costs half."""

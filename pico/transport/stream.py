@@ -20,9 +20,21 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from fcntl import ioctl
 from itertools import islice
-from socket import AF_INET, AF_INET6, IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, TCP_NODELAY
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    SHUT_WR,
+    SO_LINGER,
+    SOL_SOCKET,
+    TCP_INFO,
+    TCP_NODELAY,
+    TCP_NOTSENT_LOWAT,
+)
+from struct import Struct
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
@@ -50,6 +62,7 @@ FLUSH_S: Final = 5.0
 """How long a closed stream tries to get rid of what is unsent."""
 
 _INT_BYTES: Final = 4
+_DELIVERY_RATE: Final = Struct("=160xQ")  # in struct tcp_info of linux/tcp.h, since Linux 4.9
 _READ: Final = 1  # events of the loop
 _WRITE: Final = 2
 _RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # struct linger: on, no time
@@ -99,6 +112,13 @@ class Stream(Protocol):
     @property
     def more_waits(self) -> bool:
         """Whether it is certain that more can be received at once, unless reading is paused."""
+
+    @property
+    def delivery_rate(self) -> int | None:
+        """Bytes per second that the peer's system has confirmed of late, as ours saw it; None when it does not say."""
+
+    def limit_backlog(self, size: int) -> None:
+        """Let the system keep about ``size`` bytes that it has not sent, where it can be told; the rest stays here."""
 
     read_bytes_max: int
     """What one turn of the hub may bring. The owner may raise it to ``READ_BYTES_MAX``."""
@@ -242,6 +262,26 @@ class SocketStream:
     def untaken_bytes(self) -> int:
         """See ``Stream``."""
         return self.unsent_bytes + (0 if self.closed else self._ask_system(TIOCOUTQ))
+
+    @property
+    def delivery_rate(self) -> int | None:
+        """See ``Stream``."""
+        if self.closed:
+            return None
+        try:
+            info = self._sock.getsockopt(IPPROTO_TCP, TCP_INFO, _DELIVERY_RATE.size)
+        except OSError:  # no TCP
+            return None
+        if len(info) < _DELIVERY_RATE.size:
+            return None
+        rate: int = _DELIVERY_RATE.unpack(info)[0]
+        return rate or None
+
+    def limit_backlog(self, size: int) -> None:
+        """See ``Stream``."""
+        if not self.closed:
+            with suppress(OSError):  # no TCP
+                self._sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
 
     def _ask_system(self, what: int) -> int:
         answer = bytearray(_INT_BYTES)

@@ -315,6 +315,15 @@ class TlsStream:
         return self._raw.untaken_bytes
 
     @property
+    def delivery_rate(self) -> int | None:
+        """See ``Stream``."""
+        return self._raw.delivery_rate
+
+    def limit_backlog(self, size: int) -> None:
+        """See ``Stream``."""
+        self._raw.limit_backlog(size)
+
+    @property
     def version(self) -> str:
         """Of TLS, for logs."""
         return self._session.version() or ""

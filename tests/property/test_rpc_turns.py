@@ -7,7 +7,9 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rpc_side import head_message, message, request_head, response_head, streaming_side
+from pico.config import RpcLimits
+from pico.protocol.rpc.connection import CUT_BYTES_MIN
+from tests.rpc_side import Pair, head_message, message, request_head, response_head, streaming_side
 from tests.rpc_slow import Value, encode
 from tests.rules import covers
 
@@ -153,3 +155,37 @@ def test_any_amount_of_room_gives_the_same_order(sizes: list[int], room: int) ->
             order += sent
         orders.append(order)
     assert orders[0] == orders[1]
+
+
+@covers("RPC-33", "RPC-38", "RPC-46")
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12_000)), max_size=12),
+    st.lists(st.integers(1, 9000), min_size=1, max_size=6),
+)
+def test_however_bodies_are_cut_the_peer_gets_them_whole(writes: list[tuple[int, int]], rooms: list[int]) -> None:
+    pair = Pair(streaming_side(), streaming_side())
+    names = [pair.sides[0].open(request_head()) for _ in range(3)]
+    pair.post(0)
+    sent, got, ended = dict.fromkeys(names, ""), dict.fromkeys(names, ""), list[str]()
+    for number, size in writes:
+        name = names[number]
+        body = "".join(chr(97 + (len(sent[name]) + place) % 26) for place in range(size))
+        pair.sides[0].data(name, body)
+        sent[name] += body
+    for name in names:
+        pair.sides[0].data(name, "", True)
+    for turn in range(1000):
+        room = rooms[turn % len(rooms)]
+        messages = pair.post(0, room)
+        assert sum(map(len, messages)) < room + 12 + max(room, CUT_BYTES_MIN, RpcLimits().ahead_bytes)
+        if not messages:
+            break
+    while pair.deliver(1):
+        pass
+    for event in pair.sides[1].take_events():
+        name = event["stream"].replace("theirs", "ours")
+        got[name] += event["body"]
+        ended += [name] * event["end"]
+    assert got == sent
+    assert sorted(ended) == names
+    assert pair.sides[0].engine.snapshot().queued_bytes == 0

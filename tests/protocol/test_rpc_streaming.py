@@ -1435,6 +1435,53 @@ def test_a_reset_discards_what_would_have_gone_ahead() -> None:
     assert [(sent["type"], sent["id"]) for sent in side.take_sent()[:3]] == [("RESET", 4), ("DATA", 3), ("DATA", 1)]
 
 
+@covers("RPC-33", "RPC-35", "RPC-45")
+def test_long_data_is_cut_for_little_room_and_takes_a_turn_for_each_piece() -> None:
+    side = opener(ahead_bytes=0)
+    side.open(ASKED)
+    side.take_sent()
+    side.data("ours:1", "a" * 9000 + "b", True)
+    side.data("ours:2", "c" * 5000)
+    side.data("ours:2", "d" * 5000, True)
+    pieces = []
+    while sent := side.take_sent(4096):
+        pieces += [(value["id"], value["body"][-1], len(value["body"]), *value["flags"]) for value in sent]
+    assert side.engine.snapshot().queued_bytes == 0
+    assert pieces == [
+        (1, "a", 4096),
+        (2, "c", 4096),
+        (1, "a", 4096),
+        (2, "c", 904),
+        (1, "b", 809, "END"),
+        (2, "d", 4096),
+        (2, "d", 904, "END"),
+    ]
+
+
+@covers("RPC-33")
+@pytest.mark.parametrize("size, room, sizes", [(4096, 1, [4096]), (4097, 1, [4096, 1]), (9000, 9000, [9000])])
+def test_it_is_not_cut_without_need(size: int, room: int, sizes: list[int]) -> None:
+    side = acceptor(ahead_bytes=0)
+    side.head("theirs:1", ANSWER)
+    side.take_sent()
+    side.data("theirs:1", "x" * size)
+    pieces = []
+    while sent := side.take_sent(room):
+        pieces += sent
+    assert [len(value["body"]) for value in pieces] == sizes
+    assert all(value["flags"] == ["RESPONSE"] for value in pieces)
+
+
+@covers("RPC-49")
+def test_a_reset_discards_the_rest_of_what_was_cut() -> None:
+    side = opener(ahead_bytes=0)
+    side.data("ours:1", "x" * 10_000)
+    side.take_sent(4096)
+    side.reset("ours:1", "CANCELLED")
+    assert [sent["type"] for sent in side.take_sent()] == ["RESET"]
+    assert side.engine.snapshot().queued_bytes == 0
+
+
 def test_little_that_goes_ahead_is_more_than_control() -> None:
     side = opener()
     side.take_sent()

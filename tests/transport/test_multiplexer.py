@@ -18,8 +18,16 @@ from pico.protocol.rpc import (
 )
 from pico.protocol.rpc.messages import DATA_TYPE, HEADER, decode_window, encode_header, encode_request_head
 from pico.transport.clock import ManualClock
-from pico.transport.memory import memory_pair
-from pico.transport.multiplexer import FLUSH_BYTES, GRACE_S, Multiplexer
+from pico.transport.memory import MemoryStream, memory_pair
+from pico.transport.multiplexer import (
+    BACKLOG_BYTES,
+    BACKLOG_BYTES_MIN,
+    FLUSH_BYTES,
+    FLUSH_BYTES_MIN,
+    GRACE_S,
+    PACE_S,
+    Multiplexer,
+)
 from pico.transport.stream import READ_BYTES_MAX
 from pico.transport.websocket import Kind, WebSocketCodec
 from tests.compiled import interpreted_only
@@ -238,6 +246,78 @@ def test_a_peer_that_reads_nothing_makes_us_hold_no_more_than_windows_and_one_fl
     pair.clock.advance()
     assert sum(len(opened.data) for opened in pair.owners[1].opened) == 0
     assert pair.ends[0].unsent_bytes == 0
+
+
+class Paced:
+    """A wire on a path that takes so many bytes a second, by what its system says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: int | None) -> None:
+        self.backlogs: list[int] = []
+        self.monkeypatch = monkeypatch
+        self.say(rate)
+        monkeypatch.setattr(MemoryStream, "limit_backlog", lambda stream, size: self.backlogs.append(size))
+        self.wire = Wire(FIXED_WINDOWS)
+        self.wire.far.pause_reading()
+
+    def say(self, rate: int | None) -> None:
+        self.monkeypatch.setattr(MemoryStream, "delivery_rate", rate)
+
+    def send(self, size: int = 200_000) -> list[int]:
+        """Body bytes of the messages of one long body, after the path has been looked at."""
+        self.wire.clock.advance(PACE_S)
+        stream = self.wire.mux.open(PUT, b"", False, lambda event: None)
+        self.wire.mux.send_data(stream, b"x" * size, True)
+        self.wire.clock.advance()
+        self.wire.got.clear()
+        self.wire.far.resume_reading()
+        self.wire.clock.advance()
+        self.wire.far.pause_reading()
+        return [len(message.payload) - HEADER.size for message in self.wire.got if message.payload[1] == DATA_TYPE]
+
+
+@pytest.mark.parametrize(
+    "rate, size, backlog",
+    [
+        (None, FLUSH_BYTES, None),
+        (1, FLUSH_BYTES_MIN, BACKLOG_BYTES_MIN),
+        (2_500_000, 12_500, 50_000),
+        (1_000_000_000, FLUSH_BYTES, BACKLOG_BYTES),
+    ],
+)
+def test_what_is_handed_over_at_a_time_is_as_much_as_the_path_takes_in_five_milliseconds(
+    rate, size, backlog, monkeypatch
+):
+    paced = Paced(monkeypatch, rate)
+    paced.send()
+    assert max(paced.send()) == size
+    assert paced.wire.mux.first_bytes_max == size
+    assert paced.backlogs[0] == BACKLOG_BYTES
+    assert paced.backlogs[1:] == [] or paced.backlogs[-1] == backlog
+
+
+def test_a_path_that_gets_faster_is_noticed_and_looked_at_no_more_often_than_that(monkeypatch):
+    paced = Paced(monkeypatch, 2_500_000)
+    paced.send()
+    paced.say(1_000_000_000)
+    paced.send()
+    assert max(paced.send()) == FLUSH_BYTES
+    looked = len(paced.backlogs)
+    for _ in range(10):
+        paced.wire.clock.advance(PACE_S / 20)
+        paced.wire.mux.send_data(paced.wire.mux.open(PUT, b"", False, lambda event: None), b"x" * 200_000)
+    assert len(paced.backlogs) <= looked + 1
+
+
+@covers("RPC-57")
+def test_on_a_slow_path_a_whole_piece_is_not_waited_for(monkeypatch):
+    paced = Paced(monkeypatch, None)
+    stream = paced.wire.mux.open(PUT, b"", False, lambda event: None)
+    paced.wire.mux.send_data(stream, b"x" * 62_144)
+    assert paced.wire.mux.room(stream, 250_000) == FLUSH_BYTES
+    paced.say(2_500_000)
+    paced.send()
+    assert paced.wire.mux.room(stream, 250_000) == 200_000
+    assert paced.wire.mux.room(stream, 100) == 100
 
 
 def test_a_sink_that_raises_costs_its_own_stream_only():

@@ -429,3 +429,43 @@ def test_it_says_whether_more_can_be_received_at_once() -> None:
     assert not stream.more_waits, "the end is nothing to receive"
     stream.close()
     assert not stream.more_waits
+
+
+def test_the_system_keeps_little_of_what_it_has_not_sent() -> None:
+    """A peer that reads nothing: what its system takes has been sent, and is the same for both."""
+    left = []
+    for limit in (None, 16 * 1024):
+        near, far = tcp_sockets()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200 * 1024)
+        stream = SocketStream(near)
+        if limit is not None:
+            stream.limit_backlog(limit)
+        written = 0
+        while not stream.unsent_bytes:
+            stream.write(bytes(8192))
+            written += 8192
+        left.append(written)
+        stream.abort()
+        far.close()
+    assert left[1] < left[0] - 100 * 1024
+    stream.limit_backlog(1000)  # closed: nothing happens
+
+
+def test_it_says_how_fast_the_peer_takes_what_is_sent() -> None:
+    near, far = tcp_sockets()
+    stream, seen = SocketStream(near), Recorder(SocketStream(far))
+    stream.write(BIG)
+    seen.wait_for_bytes(len(BIG))
+    rate = stream.delivery_rate
+    assert rate is not None and 1_000_000 < rate < 1 << 40, "bytes per second, on a path that takes some gigabytes"
+    stream.abort()
+    assert stream.delivery_rate is None
+
+
+def test_a_stream_that_is_no_tcp_knows_no_rate_and_has_no_backlog_to_limit() -> None:
+    near, far = stdlib_socket.socketpair()
+    stream = SocketStream(near)
+    stream.limit_backlog(1000)
+    assert stream.delivery_rate is None
+    stream.abort()
+    far.close()

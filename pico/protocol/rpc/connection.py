@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
@@ -24,8 +24,10 @@ from pico.protocol.rpc.messages import (
     RESPONSE,
     UNSUPPORTED,
     Encoded,
+    LongData,
     MessageType,
     ResetCode,
+    cut_data,
     encode_header,
     size_of,
 )
@@ -35,6 +37,9 @@ from pico.protocol.rpc.stream import RpcStream
 __all__ = ["RpcConnection", "RpcSnapshot"]
 
 _HANDLER = Callable[[int, int, bytes], None]
+CUT_BYTES_MIN: Final = 4096
+"""No long body is cut into less, however little is asked for."""
+
 _RESPONSE_AND_UNSUPPORTED = RESPONSE | UNSUPPORTED
 
 
@@ -284,7 +289,8 @@ class RpcConnection:
     def outgoing(self, bytes_max: int) -> list[Encoded]:
         """Whole messages in the order in which they must leave: all control, then about ``bytes_max`` of streams.
 
-        A long one comes in two pieces, so that nobody copies its body just to put the header in front.
+        DATA that is longer is cut for it. A long one comes in two pieces, so that nobody copies its body just to put
+        the header in front.
         """
         messages: list[Encoded] = []
         if self._control:  # RPC-44
@@ -293,6 +299,7 @@ class RpcConnection:
             self._control_bytes = 0
         size = 0
         ahead, ring = self._ahead, self._ring
+        cut_bytes = max(bytes_max, CUT_BYTES_MIN)
         while (ahead or ring) and size < bytes_max:
             if ahead and (not ring or self._ahead_bytes < self.limits.data_bytes_max):  # RPC-61, RPC-62
                 stream, message = ahead.popleft()
@@ -300,6 +307,8 @@ class RpcConnection:
                 self._ahead_bytes += message_bytes
             else:
                 stream, message = ring.popleft()
+                if not isinstance(message, bytes) and len(message[1]) > cut_bytes:
+                    message = self._cut(stream, message, cut_bytes)
                 message_bytes = size_of(message)
                 self._ahead_bytes = 0
             size += message_bytes
@@ -315,6 +324,15 @@ class RpcConnection:
                 if stream.ended:
                     self._count_leaving(stream, -1)
         return messages
+
+    def _cut(self, stream: RpcStream, message: LongData, size: int) -> LongData:
+        """The first ``size`` body bytes; the rest is what the stream sends next."""
+        first, rest = cut_data(message, size)
+        self._queued_bytes += HEADER_BYTES
+        if stream.backlog is None:
+            stream.backlog = deque()
+        stream.backlog.appendleft((rest, 0))  # counted again where it leaves the backlog, at once
+        return first
 
     @property
     def has_outgoing(self) -> bool:

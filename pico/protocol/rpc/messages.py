@@ -24,9 +24,11 @@ __all__ = [
     "RESPONSE",
     "UNSUPPORTED",
     "Encoded",
+    "LongData",
     "MessageType",
     "Reset",
     "ResetCode",
+    "cut_data",
     "decode_request_head",
     "decode_reset",
     "decode_response_head",
@@ -57,8 +59,11 @@ _REASON = re.compile(rb"[\t -~\x80-\xff]*+").fullmatch
 _UPGRADE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z/]{0,255}").fullmatch
 
 
-Encoded: TypeAlias = bytes | tuple[bytes, memoryview]
-"""A message ready to be sent: its bytes, or where its body is long its header and a view of the body."""
+LongData: TypeAlias = tuple[bytes, memoryview]
+"""DATA with a long body: its header, and a view of the body."""
+
+Encoded: TypeAlias = bytes | LongData
+"""A message ready to be sent, as its bytes or in these two pieces."""
 
 
 def size_of(message: Encoded) -> int:
@@ -115,6 +120,13 @@ class Reset(NamedTuple):
 
 
 encode_header = HEADER.pack
+
+
+def cut_data(message: LongData, size: int) -> tuple[LongData, LongData]:
+    """DATA with the first ``size`` bytes, less than all, and DATA with the rest, which keeps END."""
+    header, body = message
+    kind, id_, flags = HEADER.unpack(header)
+    return (HEADER.pack(kind, id_, flags & ~END), body[:size]), (header, body[size:])
 
 
 def encode_request_head(id_: int, head: RequestHead, data: bytes | memoryview, end: bool) -> bytes:
