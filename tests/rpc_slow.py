@@ -350,7 +350,7 @@ class SlowSide:
         self.control: list[Value] = []
         self.queues: dict[str, list[Value]] = {}  # what each stream has still to send
         self.allowance: dict[str, int] = {}  # for those with something: how much of it may go ahead of the turns
-        self.went_ahead = 0  # since the last turn
+        self.went_ahead = 0  # of those that wait, since the last turn
         self.leaving: dict[str, SlowStream] = {}  # those that have ended with something in their queue
         self.gone: list[SlowStream] = []  # all that have ended
         self.late = 0
@@ -384,6 +384,7 @@ class SlowSide:
         stream.sending.step("HEAD", end)
         stream.sending.carry(len(body))
         self.say(stream, "HEAD", end, head=head, body=body)
+        self.allowance[name] = max(0, self.allowance[name])  # In the order of the IDs, whatever its size.
         return name
 
     def head(self, name: str, head: Value, body: str = "", end: bool = False) -> None:
@@ -496,7 +497,7 @@ class SlowSide:
         ahead = [name for name in ready if self.allowance[name] >= 0]
         others = [name for name in ready if self.allowance[name] < 0]
         if ahead and (not others or self.went_ahead < self.limits["data_bytes_max"]):
-            self.went_ahead += len(encode(self.queues[ahead[0]][0]))
+            self.went_ahead = self.went_ahead + len(encode(self.queues[ahead[0]][0])) if others else 0
             return ahead[0]
         if not others:
             return None

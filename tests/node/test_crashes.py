@@ -138,7 +138,7 @@ def test_a_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch)
                     patch.setitem(proxy_request._HANDLERS, kind, boom)
             scene(node, target)
             until(lambda: not node.services.connections, "the end of the connection")
-        assert agent.mux.in_flight == 0
+        until(lambda: agent.mux.in_flight == 0)
         until(lambda: all(one.in_flight == 0 for one in node.routes._balancers["ep"].candidates))
         assert len(node.services.deadlines) == 0
         assert Client(node).get().body == b"fine"

@@ -1346,16 +1346,20 @@ def test_control_leaves_even_when_there_is_room_for_nothing() -> None:
 @pytest.mark.parametrize("ahead_bytes", [0, 16_384])
 def test_streams_take_turns_one_message_each(ahead_bytes: int) -> None:
     side = streaming_side(data_bytes_max=1, ahead_bytes=ahead_bytes)
-    for body in ("aaa", "bb", "c"):
-        side.data(side.open(ASKED), body)
-    assert [sent["id"] for sent in side.take_sent()] == [1, 2, 3, 1, 2, 3, 1, 2, 1]
+    names = [side.open(ASKED) for _ in range(3)]
+    side.take_sent()
+    for name, body in zip(names, ("aaa", "bb", "c"), strict=True):
+        side.data(name, body)
+    assert [sent["id"] for sent in side.take_sent()] == [1, 2, 3, 1, 2, 1]
 
 
 @covers("RPC-45", "RPC-46")
 def test_turns_go_on_where_they_stopped() -> None:
     side, idents = streaming_side(data_bytes_max=1, ahead_bytes=0), []
-    for body in ("aaa", "bbb"):
-        side.data(side.open(ASKED), body)
+    names = [side.open(ASKED), side.open(ASKED)]
+    side.take_sent()
+    for name in names:
+        side.data(name, "aaaa")
     while sent := side.take_sent(1):
         assert len(sent) == 1
         idents.append(sent[0]["id"])
@@ -1388,6 +1392,14 @@ def test_only_what_is_short_goes_ahead(size: int, order: list[int]) -> None:
     side = busy(1, ahead_bytes=22)
     side.data("ours:3", "y" * size)
     assert [sent["id"] for sent in side.take_sent()][:4] == order
+
+
+@covers("RPC-26", "RPC-61")
+def test_a_head_that_opens_a_stream_goes_ahead_whatever_its_size_and_what_follows_takes_turns() -> None:
+    side = busy(0, ahead_bytes=40)
+    side.open(ASKED, "y" * 50)
+    side.data("ours:3", "z")
+    assert [sent["id"] for sent in side.take_sent()][:4] == [3, 1, 2, 3]
 
 
 @covers("RPC-61", "RPC-46")

@@ -82,7 +82,7 @@ class RpcConnection:
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
         self._ahead: deque[tuple[RpcStream, Encoded]] = deque()
-        self._ahead_bytes = 0  # that went ahead since the last turn of the ring
+        self._ahead_bytes = 0  # that went ahead of the ring since its last turn
         self._ring: deque[tuple[RpcStream, Encoded]] = deque()
         self._queued_bytes = 0
         self._next_id = 1
@@ -304,7 +304,7 @@ class RpcConnection:
             if ahead and (not ring or self._ahead_bytes < self.limits.data_bytes_max):  # RPC-61, RPC-62
                 stream, message = ahead.popleft()
                 message_bytes = size_of(message)
-                self._ahead_bytes += message_bytes
+                self._ahead_bytes = self._ahead_bytes + message_bytes if ring else 0
             else:
                 stream, message = ring.popleft()
                 if not isinstance(message, bytes) and len(message[1]) > cut_bytes:
@@ -357,6 +357,13 @@ class RpcConnection:
     def _send_control(self, message: bytes) -> None:
         self._control.append(message)
         self._control_bytes += len(message)
+
+    def _send_first(self, stream: RpcStream, message: Encoded) -> None:
+        """Send the HEAD that opens a stream: these keep the order of their IDs, whatever their sizes (RPC-26)."""
+        size = size_of(message)
+        self._queued_bytes += size
+        stream.queued = True
+        self._enqueue(stream, message, max(0, self.limits.ahead_bytes - size))
 
     def _send_on(self, stream: RpcStream, message: Encoded, body_bytes: int = 0) -> None:
         size = size_of(message)

@@ -104,7 +104,7 @@ class StreamingEngine(RpcConnection):
             except LocalProtocolError:
                 self._end(stream)
                 raise
-        self._send_on(stream, encode_request_head(stream.id, head, data, end))
+        self._send_first(stream, encode_request_head(stream.id, head, data, end))
         return stream
 
     def send_head(self, stream: RpcStream, head: ResponseHead, data: bytes = b"", end: bool = False) -> None:
