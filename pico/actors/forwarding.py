@@ -60,7 +60,7 @@ class Forwarding:
         self.questions: Questions | None = None
         """Who answers what peers ask about this node; set by its composition."""
         self.relays = 0
-        """Requests in flight that came from peers: a node that drains waits for them."""
+        """Requests in flight that came from peers."""
         self._links: dict[AcceptedLink, None] = {}
         self._leaves_because = ""
 
@@ -80,6 +80,11 @@ class Forwarding:
         self._leaves_because = reason
         for link in self._links:
             link.multiplexer.goaway(reason)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a relay goes on, or a peer has not taken all of those that are over: ``close`` would lose it."""
+        return self.relays > 0 or not all(link.multiplexer.all_taken for link in self._links)
 
     def close(self, reason: str) -> None:
         """End every link now."""

@@ -262,7 +262,7 @@ class Node:
         """Wait for all that is in flight, and for connections on which another request may come."""
         while self.clock.now() < until and (
             self.metrics.requests_in_flight
-            or self.gossip_door.forwarding.relays
+            or self.gossip_door.forwarding.busy
             or any(connection.idle for connection in self.services.connections)
         ):
             sleep(self.clock, POLL_S)

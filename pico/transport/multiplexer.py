@@ -165,6 +165,11 @@ class Multiplexer:
         return self._engine.open_streams
 
     @property
+    def all_taken(self) -> bool:
+        """Whether all that was to be sent is with the peer's system, or never will be."""
+        return self._ended or not (self._engine.has_outgoing or self._stream.untaken_bytes)
+
+    @property
     def engine(self) -> StreamingEngine | BaseEngine:
         """The engine, for snapshots and counters."""
         return self._engine

@@ -96,8 +96,8 @@ class World:
         self.metrics = NodeMetrics(node_id="n", version="0", failure_codes=[])
         self.forwarding = Forwarding(self.routes, self.metrics, attempts_max=3)
         self.entry, self.agents, self.tunnels, self.upstreams = End(), [], [], []
-        near, far = memory_pair(self.clock)
-        self.entry.multiplexer = self.build(near, "client", self.entry)
+        self.near, far = memory_pair(self.clock)
+        self.entry.multiplexer = self.build(self.near, "client", self.entry)
         self.link = self.forwarding.accept("entry", lambda owner: self.build(far, "server", owner))
         self.entry.multiplexer.start()
         self.link.multiplexer.start()
@@ -422,6 +422,22 @@ def test_not_wanted_waits_for_what_is_left_of_the_response():
 
 
 # Draining.
+
+
+def test_a_relay_that_is_over_keeps_its_node_busy_until_the_peer_has_taken_all_of_it():
+    world = World(limits=RpcLimits())
+    world.open()
+    assert world.forwarding.busy
+    world.near.pause_reading()
+    world.agent.multiplexer.send_head(world.agent.stream, OK)
+    world.clock.advance()
+    assert world.send(world.agent, b"x" * 200_000, True) == 200_000
+    assert world.forwarding.relays == 0
+    assert world.forwarding.busy
+    world.near.resume_reading()
+    world.clock.advance()
+    assert len(world.entry.got) == 200_000
+    assert not world.forwarding.busy
 
 
 @covers("RPC-54")

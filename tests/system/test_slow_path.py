@@ -100,6 +100,8 @@ def test_a_small_request_does_not_wait_for_the_bodies_of_others(
             assert curl(*words, "--fail", f"{node.url}/fields").returncode == 0
             took.append(time.monotonic() - at)
         rate = (path.passed[way] - before) / (time.monotonic() - began)
-    print(f"{way}: small requests {statistics.median(took) * 1e3:.0f} ms, worst {max(took) * 1e3:.0f} ms, {rate:.0f} B/s")
+    print(
+        f"{way}: small requests {statistics.median(took) * 1e3:.0f} ms, worst {max(took) * 1e3:.0f} ms, {rate:.0f} B/s"
+    )
     assert statistics.median(took) < BULK * WINDOW_BYTES / RATE / 4
     assert rate > RATE * 0.8, "the large ones go on"
