@@ -167,7 +167,7 @@ class Multiplexer:
     @property
     def all_taken(self) -> bool:
         """Whether all that was to be sent is with the peer's system, or never will be."""
-        return self._ended or not (self._engine.has_outgoing or self._stream.untaken_bytes)
+        return not (self._engine.has_outgoing or self._stream.untaken_bytes)
 
     @property
     def engine(self) -> StreamingEngine | BaseEngine:

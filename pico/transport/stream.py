@@ -266,11 +266,9 @@ class SocketStream:
     @property
     def delivery_rate(self) -> int | None:
         """See ``Stream``."""
-        if self.closed:
-            return None
         try:
             info = self._sock.getsockopt(IPPROTO_TCP, TCP_INFO, _DELIVERY_RATE.size)
-        except OSError:  # no TCP
+        except OSError:  # closed, or no TCP
             return None
         if len(info) < _DELIVERY_RATE.size:
             return None
@@ -279,9 +277,8 @@ class SocketStream:
 
     def limit_backlog(self, size: int) -> None:
         """See ``Stream``."""
-        if not self.closed:
-            with suppress(OSError):  # no TCP
-                self._sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
+        with suppress(OSError):  # closed, or no TCP
+            self._sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
 
     def _ask_system(self, what: int) -> int:
         answer = bytearray(_INT_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -251,13 +252,14 @@ def test_a_peer_that_reads_nothing_makes_us_hold_no_more_than_windows_and_one_fl
 class Paced:
     """A wire on a path that takes so many bytes a second, by what its system says."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: int | None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: int | None, limits: RpcLimits = FIXED_WINDOWS) -> None:
         self.backlogs: list[int] = []
         self.monkeypatch = monkeypatch
         self.say(rate)
         monkeypatch.setattr(MemoryStream, "limit_backlog", lambda stream, size: self.backlogs.append(size))
-        self.wire = Wire(FIXED_WINDOWS)
+        self.wire = Wire(limits)
         self.wire.far.pause_reading()
+        self.unsent = 0
 
     def say(self, rate: int | None) -> None:
         self.monkeypatch.setattr(MemoryStream, "delivery_rate", rate)
@@ -268,6 +270,7 @@ class Paced:
         stream = self.wire.mux.open(PUT, b"", False, lambda event: None)
         self.wire.mux.send_data(stream, b"x" * size, True)
         self.wire.clock.advance()
+        self.unsent = self.wire.near.unsent_bytes
         self.wire.got.clear()
         self.wire.far.resume_reading()
         self.wire.clock.advance()
@@ -290,6 +293,7 @@ def test_what_is_handed_over_at_a_time_is_as_much_as_the_path_takes_in_five_mill
     paced = Paced(monkeypatch, rate)
     paced.send()
     assert max(paced.send()) == size
+    assert paced.unsent <= size, "and no more than that at a time"
     assert paced.wire.mux.first_bytes_max == size
     assert paced.backlogs[0] == BACKLOG_BYTES
     assert paced.backlogs[1:] == [] or paced.backlogs[-1] == backlog
@@ -306,6 +310,40 @@ def test_a_path_that_gets_faster_is_noticed_and_looked_at_no_more_often_than_tha
         paced.wire.clock.advance(PACE_S / 20)
         paced.wire.mux.send_data(paced.wire.mux.open(PUT, b"", False, lambda event: None), b"x" * 200_000)
     assert len(paced.backlogs) <= looked + 1
+
+
+def test_a_path_that_takes_everything_at_once_is_looked_at_while_it_is_thought_slow(monkeypatch):
+    paced = Paced(monkeypatch, 2_500_000)
+    paced.send()
+    paced.say(1_000_000_000)
+    paced.wire.far.resume_reading()
+    paced.wire.clock.advance(PACE_S)
+    paced.wire.mux.open(GET, b"", True, lambda event: None)
+    paced.wire.clock.advance()
+    assert paced.wire.near.unsent_bytes == 0
+    assert paced.wire.mux.first_bytes_max == FLUSH_BYTES
+
+
+@covers("RPC-35")
+def test_no_rate_makes_more_go_with_a_head_than_the_engine_allows(monkeypatch):
+    paced = Paced(monkeypatch, 1_000_000_000, replace(FIXED_WINDOWS, data_bytes_max=9000))
+    paced.send()
+    paced.send()
+    assert paced.wire.mux.first_bytes_max == 9000
+
+
+def test_all_is_taken_when_nothing_waits_and_the_peer_has_it():
+    wire = Wire()
+    assert wire.mux.all_taken
+    wire.far.pause_reading()
+    wire.mux.open(GET, b"", True, lambda event: None)
+    assert not wire.mux.all_taken, "it leaves at the end of this turn"
+    wire.clock.advance()
+    assert not wire.mux.all_taken
+    assert not wire.mux.engine.has_outgoing
+    wire.far.resume_reading()
+    wire.clock.advance()
+    assert wire.mux.all_taken
 
 
 @covers("RPC-57")

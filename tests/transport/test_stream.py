@@ -454,6 +454,7 @@ def test_the_system_keeps_little_of_what_it_has_not_sent() -> None:
 def test_it_says_how_fast_the_peer_takes_what_is_sent() -> None:
     near, far = tcp_sockets()
     stream, seen = SocketStream(near), Recorder(SocketStream(far))
+    assert stream.delivery_rate is None, "nothing was sent yet"
     stream.write(BIG)
     seen.wait_for_bytes(len(BIG))
     rate = stream.delivery_rate
