@@ -40,7 +40,7 @@ ROWS = [
 NOT_TO_BE_SET = {
     # Protocol, the same for everyone: spec/rpc.md, spec/gossip.md, spec/channel.md.
     "rpc_limits.head_bytes_max", "rpc_limits.trailer_bytes_max", "rpc_limits.data_bytes_max", "rpc_limits.window_bytes",
-    "rpc_limits.window_bytes_max", "rpc_limits.growth_bytes_max", "rpc_limits.probe_s",
+    "rpc_limits.window_bytes_max", "rpc_limits.growth_bytes_max", "rpc_limits.probe_s", "rpc_limits.ahead_bytes",
     "rpc_limits.reason_bytes_max", "websocket_limits.message_bytes_max", "http_limits.method_bytes_max",
     "gossip_limits.state_bytes_max", "peer_limits.channel_limits",
     # Of the other side: a node reads requests, an agent responses.
@@ -58,7 +58,7 @@ NOT_TO_BE_SET = {
     "peer_limits.rpc_limits.base_streams_max", "peer_limits.rpc_limits.head_bytes_max",
     "peer_limits.rpc_limits.trailer_bytes_max", "peer_limits.rpc_limits.data_bytes_max",
     "peer_limits.rpc_limits.window_bytes", "peer_limits.rpc_limits.window_bytes_max",
-    "peer_limits.rpc_limits.growth_bytes_max", "peer_limits.rpc_limits.probe_s",
+    "peer_limits.rpc_limits.growth_bytes_max", "peer_limits.rpc_limits.probe_s", "peer_limits.rpc_limits.ahead_bytes",
     "peer_limits.rpc_limits.reason_bytes_max", "link_timers.backoff_factor",
     "link_timers.abort_s",
     "rebalance_limits.slack", "rebalance_limits.interval_s", "rebalance_limits.interval_max_s",
