@@ -350,7 +350,7 @@ class SlowSide:
         self.control: list[Value] = []
         self.queues: dict[str, list[Value]] = {}  # what each stream has still to send
         self.allowance: dict[str, int] = {}  # for those with something: how much of it may go ahead of the turns
-        self.went_ahead = 0  # of those that wait, since the last turn
+        self.went_ahead = 0  # of those that wait, more than these have sent since
         self.leaving: dict[str, SlowStream] = {}  # those that have ended with something in their queue
         self.gone: list[SlowStream] = []  # all that have ended
         self.late = 0
@@ -501,7 +501,7 @@ class SlowSide:
             return ahead[0]
         if not others:
             return None
-        self.went_ahead = 0
+        self.went_ahead = max(0, self.went_ahead - len(encode(self.queues[others[0]][0])))
         return others[0]
 
     def sent(self, name: str) -> Value:

@@ -45,7 +45,7 @@ class Sender:
         self.sent: dict[str, str] = defaultdict(str)
         self.opening: list[str] = []  # whose first message has not left
         self.control = 0
-        self.went_ahead = 0  # bytes, since the last turn
+        self.went_ahead = 0  # bytes, more than were sent in turn since
         self.waited: dict[str, set[str]] = {}  # by each that is ready: for whom of its kind
 
     def ready(self, name: str, sizes: list[int]) -> None:
@@ -122,7 +122,7 @@ class Sender:
             self.went_ahead = self.went_ahead + size if others else 0
         else:
             assert not others or self.went_ahead >= self.piece  # RPC-61
-            self.went_ahead = 0
+            self.went_ahead = max(0, self.went_ahead - size)
         if name.startswith("ours") and value["type"] == "HEAD":
             assert name == self.opening.pop(0), "an opening HEAD overtook another one"  # RPC-26
         self.left[name].append(value)

@@ -1438,6 +1438,18 @@ def test_turns_go_on_however_much_goes_ahead() -> None:
     assert "".join(sent["body"][0] for sent in side.take_sent()) == "yyyxyyyxyxxxx"
 
 
+@covers("RPC-62")
+def test_half_is_left_for_those_that_take_turns_when_their_messages_are_short_as_well() -> None:
+    side = streaming_side(data_bytes_max=50, ahead_bytes=22)
+    names = [side.open(ASKED) for _ in range(8)]
+    side.take_sent()
+    for _ in range(5):
+        side.data(names[0], "x" * 12)  # 24 bytes, a little more than what goes ahead
+    for name in names[1:]:
+        side.data(name, "y" * 8)
+    assert "".join(sent["body"][0] for sent in side.take_sent()) == "yyyxyxyxyyxx"
+
+
 @covers("RPC-49", "RPC-61")
 def test_a_reset_discards_what_would_have_gone_ahead() -> None:
     side = busy(2, ahead_bytes=40)

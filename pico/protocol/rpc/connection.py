@@ -82,7 +82,7 @@ class RpcConnection:
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
         self._ahead: deque[tuple[RpcStream, Encoded]] = deque()
-        self._ahead_bytes = 0  # that went ahead of the ring since its last turn
+        self._ahead_bytes = 0  # that went ahead of the ring and were not made up for by its turns
         self._ring: deque[tuple[RpcStream, Encoded]] = deque()
         self._queued_bytes = 0
         self._next_id = 1
@@ -310,7 +310,7 @@ class RpcConnection:
                 if not isinstance(message, bytes) and len(message[1]) > cut_bytes:
                     message = self._cut(stream, message, cut_bytes)
                 message_bytes = size_of(message)
-                self._ahead_bytes = 0
+                self._ahead_bytes = max(0, self._ahead_bytes - message_bytes)
             size += message_bytes
             self._queued_bytes -= message_bytes
             stream.head_left = True
