@@ -1431,7 +1431,7 @@ def test_whoever_took_turns_goes_ahead_when_nothing_of_it_waits_any_more() -> No
 
 @covers("RPC-62")
 def test_turns_go_on_however_much_goes_ahead() -> None:
-    """Three messages of seventeen bytes are more than fifty, two are not; what was sent in turn beyond that is not lent."""
+    """Three messages of seventeen bytes are more than fifty, two are not; more in turn is not lent."""
     side = busy(7, ahead_bytes=22)
     for number in range(7):
         side.data(f"ours:{3 + number}", "y" * 5)
