@@ -105,7 +105,6 @@ class Multiplexer:
         "_timer",
         "bytes_received",
         "bytes_sent",
-        "first_bytes_max",
         "violated",
     )
 
@@ -133,8 +132,6 @@ class Multiplexer:
         self._close_timer: Timer | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.first_bytes_max = engine.first_bytes_max
-        """Body bytes that go with a head at most."""
         self.violated = ""  # the protocol that the peer broke, if it did
 
     def start(self, leftover: bytes = b"") -> None:
@@ -163,6 +160,11 @@ class Multiplexer:
     def in_flight(self) -> int:
         """Streams that have not ended."""
         return self._engine.open_streams
+
+    @property
+    def first_bytes_max(self) -> int:
+        """Body bytes that go with a head at most."""
+        return min(self._engine.first_bytes_max, self._flush_bytes)
 
     @property
     def all_taken(self) -> bool:
@@ -367,7 +369,6 @@ class Multiplexer:
         if rate is not None:
             self._flush_bytes = min(FLUSH_BYTES, max(FLUSH_BYTES_MIN, int(rate * FLUSH_S)))
             self._stream.limit_backlog(min(BACKLOG_BYTES, max(BACKLOG_BYTES_MIN, int(rate * BACKLOG_S))))
-            self.first_bytes_max = min(self._engine.first_bytes_max, self._flush_bytes)
 
     def _may_defer(self) -> bool:
         """Whether credit may wait for the credit that the next read causes: one send for both costs half."""

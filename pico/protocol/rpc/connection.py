@@ -36,10 +36,10 @@ from pico.protocol.rpc.stream import RpcStream
 
 __all__ = ["RpcConnection", "RpcSnapshot"]
 
-_HANDLER = Callable[[int, int, bytes], None]
 CUT_BYTES_MIN: Final = 4096
 """No long body is cut into less, however little is asked for."""
 
+_HANDLER = Callable[[int, int, bytes], None]
 _RESPONSE_AND_UNSUPPORTED = RESPONSE | UNSUPPORTED
 
 
