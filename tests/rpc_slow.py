@@ -361,6 +361,7 @@ class SlowSide:
         self.now = 0.0
         self.received_at = 0.0
         self.asked_at = 0.0
+        self.questions: list[float] = []  # when heartbeats were sent since the last sign of life
         self.least: float | None = None  # of the round trips
         self.counted: tuple[SlowStream, int] | None = None  # what had come of it when the heartbeat was sent
         self.counted_at = -inf
@@ -428,6 +429,7 @@ class SlowSide:
             self.leaving[name] = stream
             return
         del self.queues[name]
+        self.forget_who_went_ahead()
         if stream.head_left or not stream.ours:
             flags = [] if stream.ours else ["RESPONSE"]
             self.answer("RESET", stream.id, flags, code=code, untouched=untouched, reason=reason)
@@ -462,15 +464,18 @@ class SlowSide:
 
     def timer(self, now: float) -> None:
         self.now = now
-        if now - self.received_at >= self.limits["silence_s"]:
+        heartbeat_s, silence_s = self.limits["heartbeat_s"], self.limits["silence_s"]
+        patient = not self.questions or now - self.questions[0] < min(heartbeat_s, silence_s - heartbeat_s)
+        if now - self.received_at >= silence_s and not patient:
             if not self.silent:
                 self.events.append({"event": "silent"})
             self.silent = True
-        elif now - max(self.received_at, self.asked_at) >= self.limits["heartbeat_s"]:
+        elif now - max(self.received_at, self.asked_at) >= heartbeat_s:
             self.ask()
 
     def ask(self) -> None:
         self.counted = None
+        self.questions.append(self.now)
         self.asked_at = self.now
         self.asked = self.next_id
         self.answer("HEARTBEAT", self.next_id, [])
@@ -488,8 +493,14 @@ class SlowSide:
             if self.queues.get(name):  # Behind the others.
                 self.queues[name] = self.queues.pop(name)
                 self.allowance[name] -= len(encode(self.queues[name][0]))
+            self.forget_who_went_ahead()
             turns = None if turns is None else turns - 1
         return messages
+
+    def forget_who_went_ahead(self) -> None:
+        """When nobody takes turns any more (RPC-62)."""
+        if not any(self.allowance[name] < 0 for name in self.queues if self.queues[name]):
+            self.went_ahead = 0
 
     def next(self) -> str | None:
         """Whose turn it is: those that go ahead (RPC-61), unless they have had enough (RPC-62)."""
@@ -519,6 +530,7 @@ class SlowSide:
     def receive(self, message: bytes) -> None:
         need(len(message) >= 12, "RPC-1")
         self.received_at = self.now
+        self.questions = []
         kind = TYPES.get(number(message[0:2]))
         ident = number(message[2:10])
         response = message[10] >= 128
@@ -688,6 +700,7 @@ class SlowSide:
         self.gone.append(stream)
         del self.streams[stream.name]
         del self.queues[stream.name]
+        self.forget_who_went_ahead()
 
     def end_if_complete(self, stream: SlowStream) -> None:
         if stream.sending.state == stream.receiving.state == "ENDED":

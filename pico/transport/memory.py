@@ -79,6 +79,11 @@ class MemoryStream:
         return bool(self._inbox) and self._error is None
 
     @property
+    def unread_bytes(self) -> int:
+        """See ``Stream``."""
+        return self._inbox_bytes
+
+    @property
     def delivery_rate(self) -> int | None:
         """See ``Stream``: memory knows no rate."""
         return None

@@ -89,6 +89,7 @@ class Multiplexer:
     """Many streams on one connection."""
 
     __slots__ = (
+        "_asked_at",
         "_clock",
         "_close_timer",
         "_closing",
@@ -101,7 +102,9 @@ class Multiplexer:
         "_owner",
         "_paced_at",
         "_paused",
+        "_sent_before",
         "_stream",
+        "_taken_bytes",
         "_timer",
         "bytes_received",
         "bytes_sent",
@@ -128,6 +131,9 @@ class Multiplexer:
         self._paused = False
         self._closing = ""  # why our close frame was sent
         self._ended = False
+        self._asked_at: float | None = None
+        self._sent_before = 0  # the question of that time left
+        self._taken_bytes = 0  # by the peer's system, at the last look
         self._timer: Timer = clock.timer(self._on_timer)
         self._close_timer: Timer | None = None
         self.bytes_received = 0
@@ -251,6 +257,7 @@ class Multiplexer:
         """Bytes from the peer."""
         self.bytes_received += len(data)
         now = self._clock.now()
+        self._engine.heard(now=now)
         try:
             for kind, payload in self._codec.receive_data(data):
                 if kind is BINARY:
@@ -384,9 +391,31 @@ class Multiplexer:
             (self._stream.pause_reading if paused else self._stream.resume_reading)()
 
     def _on_timer(self) -> None:
-        self._engine.handle_timer(now=self._clock.now())
+        engine, now = self._engine, self._clock.now()
+        if engine.asked_at is not None and self._shows_life():
+            engine.heard(now=now)
+        engine.handle_timer(now=now)
+        if engine.asked_at is not None:
+            self._note_taken(engine.asked_at)
         self._pump()
         self._arm()
+
+    def _shows_life(self) -> bool:
+        """Whether a peer that was asked and has not answered lives all the same (RPC-10).
+
+        Something of it waits here: it is we who did not run. Or the question waits behind what its system takes.
+        What left behind the question shows nothing: the system of a process that hangs takes that, too.
+        """
+        if not self._paused and self._stream.unread_bytes:
+            return True
+        taken_bytes = self.bytes_sent - self._stream.untaken_bytes
+        return self._taken_bytes < taken_bytes < self._sent_before
+
+    def _note_taken(self, asked_at: float) -> None:
+        if asked_at != self._asked_at:
+            self._asked_at = asked_at
+            self._sent_before = self.bytes_sent
+        self._taken_bytes = self.bytes_sent - self._stream.untaken_bytes
 
     def _arm(self) -> None:
         at = self._engine.next_timer()

@@ -114,6 +114,10 @@ class Stream(Protocol):
         """Whether it is certain that more can be received at once, unless reading is paused."""
 
     @property
+    def unread_bytes(self) -> int:
+        """What has arrived and was not read, as far as the system says."""
+
+    @property
     def delivery_rate(self) -> int | None:
         """Bytes per second that the peer's system has confirmed of late, as ours saw it; None when it does not say."""
 
@@ -256,7 +260,12 @@ class SocketStream:
         """See ``Stream``. The system is asked only where the last read says that it is likely."""
         if not self._much or self._error is not None or self.closed or self._peer_ended:
             return False
-        return self._ask_system(FIONREAD) > 0
+        return self.unread_bytes > 0
+
+    @property
+    def unread_bytes(self) -> int:
+        """See ``Stream``."""
+        return 0 if self.closed else self._ask_system(FIONREAD)
 
     @property
     def untaken_bytes(self) -> int:

@@ -315,6 +315,11 @@ class TlsStream:
         return self._raw.untaken_bytes
 
     @property
+    def unread_bytes(self) -> int:
+        """See ``Stream``; records, not plaintext."""
+        return self._raw.unread_bytes
+
+    @property
     def delivery_rate(self) -> int | None:
         """See ``Stream``."""
         return self._raw.delivery_rate

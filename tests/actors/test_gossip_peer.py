@@ -189,7 +189,7 @@ def test_a_peer_that_goes_away_takes_nothing_new_and_keeps_what_it_has(stage):
 def test_a_link_that_falls_silent_is_lost(stage):
     stage.start("link")
     stage.accepted[0].multiplexer._timer.stop()
-    stage.streams[0].pause_reading()  # nothing comes through any more
+    stage.accepted[0].multiplexer._stream.pause_reading()  # it hears nothing and says nothing any more
     stage.run(LIMITS.rpc_limits.silence_s + 1.0)
     assert stage.changes[:2] == [True, False]
     assert not stage.actor.upstream.open

@@ -131,6 +131,8 @@ class Sender:
             self.since_idle[name] += self.queued[name][0]
         else:
             del self.waited[name]
+        if all(map(self.goes_ahead, self.waited)):
+            self.went_ahead = 0
 
 
 @covers("RPC-44", "RPC-45", "RPC-46", "RPC-61", "RPC-62")

@@ -55,6 +55,7 @@ def test_a_violation_is_raised_by_receiving_and_by_nothing_else() -> None:
     with pytest.raises(RemoteProtocolError):
         side.hear(message("GOAWAY", 1, reason=""))
     side.timer(100.0)
+    side.timer(110.0)
     side.take_sent()
     side.lost()
     assert [event["event"] for event in side.take_events()] == ["silent", "reset"]
@@ -218,6 +219,7 @@ def test_any_message_is_a_sign_of_life(sign: Value) -> None:
     side = streaming_side()
     side.timer(14.0)
     side.hear(sign)
+    side.timer(19.0)
     side.timer(28.9)
     assert {"event": "silent"} not in side.take_events()
     side.timer(29.0)
@@ -225,8 +227,37 @@ def test_any_message_is_a_sign_of_life(sign: Value) -> None:
 
 
 @covers("RPC-10")
+def test_a_part_of_a_message_is_a_sign_of_life() -> None:
+    side = streaming_side()
+    for at in (5.0, 10.0, 14.5):
+        side.timer(at)
+    side.engine.heard(now=14.5)
+    assert side.engine.asked_at is None
+    for at in (19.5, 24.5, 29.0):
+        side.timer(at)
+    assert side.take_events() == []
+    assert side.engine.asked_at == 19.5
+    side.timer(29.5)
+    assert side.take_events() == [{"event": "silent"}]
+
+
+@covers("RPC-10")
+@pytest.mark.parametrize("silence_s, answer_s", [(15.0, 5.0), (7.0, 2.0)])
+def test_a_side_that_did_not_run_asks_before_it_gives_the_peer_up(silence_s: float, answer_s: float) -> None:
+    side = streaming_side(heartbeat_s=5.0, silence_s=silence_s)
+    side.timer(60.0)
+    assert [sent["type"] for sent in side.take_sent()] == ["HEARTBEAT"]
+    assert side.engine.next_timer() == 60.0 + answer_s
+    side.timer(60.0 + answer_s - 0.1)
+    assert side.take_events() == []
+    side.timer(60.0 + answer_s)
+    assert side.take_events() == [{"event": "silent"}]
+
+
+@covers("RPC-10")
 def test_silence_is_reported_once() -> None:
     side = streaming_side()
+    side.timer(10.0)
     side.timer(15.0)
     side.timer(15.1)
     side.timer(1000.0)
@@ -1448,6 +1479,25 @@ def test_half_is_left_for_those_that_take_turns_when_their_messages_are_short_as
     for name in names[1:]:
         side.data(name, "y" * 8)
     assert "".join(sent["body"][0] for sent in side.take_sent()) == "yyyxyxyxyyxx"
+
+
+@covers("RPC-62")
+@pytest.mark.parametrize("how", ["it left", "it was reset"])
+def test_what_went_ahead_of_a_stream_that_takes_no_turns_any_more_is_forgotten(how: str) -> None:
+    side = streaming_side(data_bytes_max=50, ahead_bytes=22)
+    names = [side.open(ASKED) for _ in range(8)]
+    side.take_sent()
+    side.data(names[0], "x" * 12)
+    for name in names[1:4]:
+        side.data(name, "y" * 8)
+    assert "".join(sent["body"][0] for sent in side.take_sent(60)) == "yyy"
+    if how == "it was reset":
+        side.reset(names[0], "CANCELLED")
+    side.take_sent()
+    side.data(names[7], "x" * 12)
+    for name in names[4:7]:
+        side.data(name, "y" * 8)
+    assert "".join(sent["body"][0] for sent in side.take_sent()) == "yyyx"
 
 
 @covers("RPC-49", "RPC-61")

@@ -108,6 +108,12 @@ class Wire:
     def lost(self, error) -> None:
         pass
 
+    def take(self) -> None:
+        """The peer's system takes what there is room for; the peer sees nothing of it."""
+        self.far._take()
+        self.clock.call_soon(self.near._room_was_made)
+        self.clock.advance()
+
     def send(self, *buffers: bytes) -> None:
         self.far.write(b"".join(buffers))
         self.clock.advance()
@@ -427,6 +433,69 @@ def test_heartbeats_keep_a_quiet_pair_alive_and_a_silent_peer_is_given_up():
     assert [message.kind for message in wire.got] == [Kind.BINARY] * 2
     assert not wire.owner.ended
     wire.clock.advance(0.1 + GRACE_S)
+    assert len(wire.owner.ended) == 1
+
+
+@covers("RPC-10")
+def test_a_message_that_takes_long_to_arrive_is_a_sign_of_life():
+    wire = Wire()
+    frame = b"".join(wire.codec.encode(HEADER.pack(99, 1, 0) + bytes(100)))
+    for place in range(len(frame)):
+        wire.far.write(frame[place : place + 1])
+        wire.clock.advance(1.0)
+    assert not wire.owner.ended
+    wire.clock.advance(RpcLimits().silence_s + GRACE_S)
+    assert len(wire.owner.ended) == 1
+
+
+@covers("RPC-10")
+def test_a_peer_whose_system_takes_what_left_before_the_question_is_not_silent():
+    wire = Wire(capacity_bytes=1024)
+    wire.far.pause_reading()
+    stream = wire.mux.open(PUT, b"", False, lambda event: None)
+    wire.mux.send_data(stream, bytes(100_000))
+    for _ in range(60):  # it takes 1,024 bytes a second, and says nothing
+        wire.clock.advance(1.0)
+        wire.take()
+    assert not wire.owner.ended
+    wire.clock.advance(2 * RpcLimits().silence_s)  # it takes no more
+    assert len(wire.owner.ended) == 1
+
+
+@covers("RPC-10")
+def test_a_peer_whose_system_takes_what_left_behind_the_question_may_be_silent():
+    wire = Wire(capacity_bytes=1024)
+    wire.far.pause_reading()
+    stream = wire.mux.open(PUT, b"", False, lambda event: None)
+    wire.clock.advance(RpcLimits().heartbeat_s - 0.1)
+    wire.mux.send_data(stream, b"first")
+    wire.clock.advance(0.1 + GRACE_S)
+    wire.mux.send_data(stream, bytes(50_000))
+    for _ in range(10):
+        wire.take()
+        wire.clock.advance(1.0)
+    assert len(wire.owner.ended) == 1
+
+
+@covers("RPC-10")
+def test_what_a_process_that_did_not_run_has_not_read_is_a_sign_of_life():
+    wire = Wire()
+    wire.clock.advance(RpcLimits().heartbeat_s + GRACE_S)
+    wire.near.pause_reading()  # as if it did not run
+    _, id_, _ = HEADER.unpack(wire.got[-1].payload)
+    wire.send(*wire.codec.encode(HEADER.pack(1, id_, 0x8000)))
+    wire.clock.advance(2 * RpcLimits().silence_s)
+    assert not wire.owner.ended
+
+
+@covers("RPC-10", "RPC-47")
+def test_what_is_not_read_on_purpose_is_none():
+    wire = Wire(RpcLimits(control_bytes_max=0))
+    wire.far.pause_reading()
+    for _ in range(600):
+        wire.send(*wire.codec.encode(HEADER.pack(99, 1, 0)))
+    assert wire.near.unread_bytes
+    wire.clock.advance(2 * RpcLimits().silence_s)
     assert len(wire.owner.ended) == 1
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar, Final
 
 from pico.config import RpcLimits
@@ -86,7 +87,9 @@ class RpcConnection:
         self._ring: deque[tuple[RpcStream, Encoded]] = deque()
         self._queued_bytes = 0
         self._next_id = 1
-        self._received_at = now
+        self._received_at = now  # the last sign of life
+        self.asked_at: float | None = None  # when the first heartbeat since then was sent
+        self._answer_s = min(limits.heartbeat_s, limits.silence_s - limits.heartbeat_s)
         self._heartbeat_at = now + limits.heartbeat_s
         self._heartbeat_id = 0
         self._heartbeat_sent_at = 0.0
@@ -107,9 +110,15 @@ class RpcConnection:
 
     # What the peer said.
 
+    def heard(self, *, now: float) -> None:
+        """The peer lives though no whole message came: a part of one did, or its system takes more (RPC-10)."""
+        self._received_at = now
+        self.asked_at = None
+
     def receive_message(self, message: bytes, *, now: float) -> None:
         """Take one whole binary message; raises ``RemoteProtocolError`` on a violation (RPC-2)."""
         self._received_at = now  # RPC-10
+        self.asked_at = None
         if len(message) < HEADER_BYTES:  # RPC-1
             raise RemoteProtocolError(f"a message of {len(message)} bytes is shorter than the header")
         kind, id_, flags = HEADER.unpack_from(message)
@@ -175,20 +184,24 @@ class RpcConnection:
         """Send a heartbeat or give the peer up, when it is time."""
         if self._silent:
             return
-        if now >= self._silence_at():  # RPC-10
+        if now >= self._silence_at():
             self._silent = True
             self._events.append(PeerSilent(now - self._received_at))
         elif now >= self._heartbeat_at and now >= self._received_at + self.limits.heartbeat_s:  # RPC-9
             self._send_heartbeat(now)
 
     def _send_heartbeat(self, now: float) -> None:
+        if self.asked_at is None:
+            self.asked_at = now
         self._heartbeat_at = now + self.limits.heartbeat_s
         self._heartbeat_id = self._take_id()
         self._heartbeat_sent_at = now
         self._send_control(encode_header(MessageType.HEARTBEAT, self._heartbeat_id, 0))
 
     def _silence_at(self) -> float:
-        return self._received_at + self.limits.silence_s
+        if self.asked_at is None:  # nobody is blamed for no answer to what was not asked
+            return inf
+        return max(self._received_at + self.limits.silence_s, self.asked_at + self._answer_s)  # RPC-10
 
     # Opening and ending.
 
@@ -268,6 +281,8 @@ class RpcConnection:
         place = next(place for place, entry in enumerate(queue) if entry[0] is stream)
         self._queued_bytes -= size_of(queue[place][1]) + sum(size_of(each) for each, _ in stream.backlog or ())
         del queue[place]
+        if not self._ring:
+            self._ahead_bytes = 0
         stream.backlog = None
         stream.backlog_bytes = 0
         stream.queued = False
@@ -323,6 +338,8 @@ class RpcConnection:
                 stream.queued = False
                 if stream.ended:
                     self._count_leaving(stream, -1)
+            if not ring:
+                self._ahead_bytes = 0
         return messages
 
     def _cut(self, stream: RpcStream, message: LongData, size: int) -> LongData:
