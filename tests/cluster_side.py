@@ -60,7 +60,7 @@ class Member:
 
     def __init__(self, machine: Machine, stream_pair: StreamPair, limits: RpcLimits | None = None) -> None:
         self.machine, self.node_id = machine, machine.node_id
-        self.forwarding = Forwarding(machine.routes, machine.metrics, attempts_max=3)
+        self.forwarding = Forwarding(machine.routes, machine.metrics, attempts_max=3, informational_max=16)
         self.view = ClusterView(machine.node_id)
         self.state = OwnState(1, GossipLimits())
         self.local = LocalEndpoints(self.state)

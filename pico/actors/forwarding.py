@@ -53,10 +53,11 @@ _log = logging.getLogger("pico.forwarding")
 class Forwarding:
     """The links that peers have dialled, and what they bring. One per node."""
 
-    def __init__(self, routes: Routes, metrics: NodeMetrics, attempts_max: int) -> None:
+    def __init__(self, routes: Routes, metrics: NodeMetrics, attempts_max: int, informational_max: int) -> None:
         self.routes = routes
         self.metrics = metrics
         self.attempts_max = attempts_max
+        self.informational_max = informational_max
         self.questions: Questions | None = None
         """Who answers what peers ask about this node; set by its composition."""
         self.relays = 0
@@ -259,6 +260,7 @@ class Relay:
     _stream: RpcStream | None = None
     _tried: tuple[Upstream, ...] = ()
     _response: _Half | None = None  # made when something of it must wait
+    _informational = 0  # of its 1xx responses
     _response_ended = False  # its end has come
     _response_over = False  # ... and has been passed on
     _unwanted = False  # the rest of the request goes nowhere
@@ -351,7 +353,7 @@ class Relay:
         head, data = event.head, event.data
         self._request.keep_no_more()  # ROUTING-8
         if head.status < 200 and head.status != 101:
-            self._link.send_head(self._link_stream, head)
+            self._pass_informational(head)
             return
         size = len(data)
         if size > self._link_stream.credit or size > self._link.first_bytes_max:
@@ -365,6 +367,15 @@ class Relay:
         if event.end:
             self._response_ended = True
             self._end_response()
+
+    def _pass_informational(self, head: ResponseHead) -> None:
+        """They need no credit, so the link would have to hold as many as an agent sends."""
+        self._informational += 1
+        if self._informational > self._forwarding.informational_max:  # HTTP-45
+            self._drop_upstream(ResetCode.CANCELLED)
+            self._refuse(ResetCode.SERVICE_MALFORMED, "too many informational responses", untouched=False)
+        else:
+            self._link.send_head(self._link_stream, head)
 
     def _on_response_data(self, event: DataReceived) -> None:
         self._pass_response(event.data, event.end)

@@ -111,7 +111,7 @@ class GossipDoor:
         self._life = 0
         self._host = ""
         self._seeds: dict[tuple[str, int], list[Address]] = {}
-        self.forwarding = Forwarding(routes, metrics, config.attempts_max)
+        self.forwarding = Forwarding(routes, metrics, config.attempts_max, config.http_limits.informational_max)
         self.exchanges = Exchanges(
             self._dial_exchange,
             cluster,

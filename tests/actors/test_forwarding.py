@@ -94,7 +94,7 @@ class World:
         self.routes = Routes(self.clock, 2.0, 100)
         self.routes._on_count = lambda *told: self.told.append(told)
         self.metrics = NodeMetrics(node_id="n", version="0", failure_codes=[])
-        self.forwarding = Forwarding(self.routes, self.metrics, attempts_max=3)
+        self.forwarding = Forwarding(self.routes, self.metrics, attempts_max=3, informational_max=16)
         self.entry, self.agents, self.tunnels, self.upstreams = End(), [], [], []
         self.near, far = memory_pair(self.clock)
         self.entry.multiplexer = self.build(self.near, "client", self.entry)
@@ -230,6 +230,25 @@ def test_informational_heads_pass_and_are_no_response():
     second.multiplexer.send_head(second.stream, OK, b"", True)
     world.clock.advance()
     assert world.entry.heads()[-1] == 200
+
+
+@covers("HTTP-45")
+def test_more_informational_heads_than_allowed_end_the_request():
+    world = World()
+    world.open(POST, b"x", False)
+    hints = ResponseHead(103, b"", b"", UNKNOWN_LENGTH, b"")
+    for _ in range(16):
+        world.agent.multiplexer.send_head(world.agent.stream, hints)
+    world.clock.advance()
+    assert world.entry.heads() == [103] * 16
+    assert world.entry.reset is None
+    world.agent.multiplexer.send_head(world.agent.stream, hints)
+    world.clock.advance()
+    assert world.entry.heads() == [103] * 16
+    assert world.entry.reset.code is ResetCode.SERVICE_MALFORMED
+    assert not world.entry.reset.untouched
+    assert world.agent.reset.code is ResetCode.CANCELLED
+    assert world.nothing_open()
 
 
 @pytest.mark.parametrize("side", ["link", "upstream"])

@@ -51,7 +51,7 @@ class World:
             Routes(self.clock, 2.0, 100),
             NodeMetrics(node_id="n", version="0", failure_codes=[]),
         )
-        self.forwarding = Forwarding(routes, metrics, attempts_max=3)
+        self.forwarding = Forwarding(routes, metrics, attempts_max=3, informational_max=16)
         if answer is not None:
             self.forwarding.questions = Questions(self.clock, answer)
         near, far = memory_pair(self.clock)

@@ -260,7 +260,7 @@ def test_a_link_whose_owner_fails_resets_the_stream_and_goes_on(monkeypatch):
 
 @interpreted_only
 def test_a_link_that_cannot_be_built_is_not_kept():
-    forwarding = Forwarding(None, None, 3)  # type: ignore[arg-type]
+    forwarding = Forwarding(None, None, 3, 16)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError):
         forwarding.accept("node-2", boom)
     assert forwarding.links == 0
