@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
+from math import inf
 from random import Random
 from typing import Any
 
@@ -153,6 +154,8 @@ class World:
         """How long a visitor waits for a response."""
         self.patience_s = 2.0
         """How long trouble may be felt after it is over."""
+        self.lossy_patience_s = 8.0
+        """... while packets are lost: a lost SYN costs a second, and so may those of the next attempts."""
         self._until = 0.0
         self._driver = Parking()
         self._ghosts: list[gevent.Greenlet] = []
@@ -341,6 +344,8 @@ class World:
     def might_have_served(self, call: Call, patience_s: float) -> Service | None:
         """Who was in undisturbed reach of the call's entry node from ``patience_s`` before the call to its end."""
         since, entry = call.began - patience_s, call.entry
+        if self.network.link.loss or self.network.lossy_until > since:
+            since -= self.lossy_patience_s
         for service in self.services:
             node = service.node
             if service.endpoint != call.endpoint or node is None or service.since > since:
@@ -414,12 +419,24 @@ class Network:
     def __init__(self, world: World) -> None:
         self.world = world
         self.rng = Random(world.rng.getrandbits(64))
-        self.link = Link()
+        self.lossy_until = -inf
+        self._link = Link()
         self.links: dict[tuple[str, str], Link] = {}
         self.machines: dict[str, Process] = {}
         self.disturbed: dict[tuple[str, str], float] = {}
         """When a way was last cut or healed."""
         self._stalled: dict[tuple[str, str], list[Way]] = {}
+
+    @property
+    def link(self) -> Link:
+        """What each way is like that ``links`` does not name."""
+        return self._link
+
+    @link.setter
+    def link(self, link: Link) -> None:
+        if self._link.loss:
+            self.lossy_until = self.world.now
+        self._link = link
 
     def link_of(self, source: str, target: str) -> Link:
         return self.links.get((source, target), self.link)
