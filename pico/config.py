@@ -44,7 +44,7 @@ class HttpLimits:
     trailer_bytes_max: int = 16 * KIB
     informational_max: int = 16  # 1xx responses before the final one
     body_bytes_max: int = 0  # 0: no limit; a larger request body gets 413
-    discard_bytes_max: int = 256 * KIB  # unread body that is drained to keep a connection
+    discard_bytes_max: int = 256 * KIB  # unread body that is drained before a connection is closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

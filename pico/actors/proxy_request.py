@@ -159,7 +159,9 @@ class Exchange:
     _multiplexer: Multiplexer | None = None  # that of the stream: a peer may have another one by now
     _stream: RpcStream | None = None
     _tried: tuple[Upstream | PeerUpstream, ...] = ()
+    _passed_over: tuple[PeerUpstream, ...] = ()  # peers without a link, until one opens
     _attempts = 0  # upstreams and peers that were given the request
+    _opened_at = 0.0  # the last of them
     _detours = 0  # peers that it came to without being given to an upstream
     _entry: EntryVersion | None = None  # because of which a peer has the request
     _refusal = Failure.OVERLOADED  # what the upstream that had the request last stands for
@@ -203,6 +205,8 @@ class Exchange:
         self._services.metrics.request_started()
         if self._services.tracing is not None:
             self.traced = self._services.trace(request, self._client, self.request_id)
+        trusted = self._services.trusted_proxies.contains(self._client.host)
+        self.request_id = request_id_of(request, trusted=trusted, generated=self.request_id)
         self._read_body()
         if self._finished:
             return
@@ -212,7 +216,7 @@ class Exchange:
             return
         self.endpoint_id = endpoint
         try:
-            self._head = self._forwarded_head()
+            self._head = self._forwarded_head(trusted=trusted)
         except RequestRejected as rejected:
             self._give_up(rejected.failure, str(rejected))
             return
@@ -233,17 +237,14 @@ class Exchange:
         )
         self._finish("ok")
 
-    def _forwarded_head(self) -> RequestHead:
-        request, services, host = self._request, self._services, self._client.host
-        trusted = services.trusted_proxies.contains(host)
-        self.request_id = request_id_of(request, trusted=trusted, generated=self.request_id)
+    def _forwarded_head(self, *, trusted: bool) -> RequestHead:
         head = request_head(
-            request,
-            client_host=host,
+            self._request,
+            client_host=self._client.host,
             scheme=self._client.scheme,
             trusted=trusted,
             request_id=self.request_id,
-            via=services.via,
+            via=self._services.via,
         )
         return head if self.traced is None else head._replace(field_block=self.traced.mark(head.field_block))
 
@@ -257,6 +258,11 @@ class Exchange:
         """The actor ends: leave nothing open, if that was not its end."""
         if not self._finished:
             self._give_up(Failure.INTERNAL)
+
+    @property
+    def answered_here(self) -> bool:
+        """Whether the request was given to nobody."""
+        return self._attempts == 0
 
     @property
     def gone_to(self) -> tuple[str, str]:
@@ -282,7 +288,8 @@ class Exchange:
         """Send the request to an upstream or a peer that has not had it yet."""
         assert self._head is not None
         services = self._services
-        upstream = services.routes.choose(self.endpoint_id, self._tried)
+        tried = self._tried + self._passed_over if self._passed_over else self._tried
+        upstream = services.routes.choose(self.endpoint_id, tried)
         if upstream is None:
             if services.routes.knows(self.endpoint_id):
                 self._give_up(self._refusal)
@@ -300,6 +307,7 @@ class Exchange:
         self._waiting = until > 0.0
         if self._waiting:
             self._service_deadline = self._wait_until = until
+            self._client_deadline = inf  # nobody reads on while nobody takes it
         else:
             self._give_up(Failure.ENDPOINT_NOT_FOUND)
 
@@ -309,6 +317,7 @@ class Exchange:
         if self._attempts:
             self._services.metrics.retries += 1
         self._attempts += 1
+        self._opened_at = self._now
         if self._request.expect_continue and not upstream.streaming and not self._body_read:
             self._send_continue()
         multiplexer = self._multiplexer = upstream.multiplexer
@@ -317,7 +326,9 @@ class Exchange:
         self._stream = multiplexer.open(head, data, end, self._sink)
         if end:
             self._note_request_sent()
-        elif not head.upgrade:
+        elif head.upgrade:
+            self._service_deadline = self._now + self._services.timers.response_head_s
+        else:
             self._send_body()
             if self._awaits_continue:
                 self._service_deadline = self._now + self._services.timers.response_head_s
@@ -333,6 +344,7 @@ class Exchange:
         else:
             self._waiting, self._connecting = True, peer
             self._service_deadline = peer.connect(self._ref)
+            self._client_deadline = inf
 
     def _on_peer_ready(self, message: PeerReady) -> None:
         if self._connecting is not None and self._connecting.id == message.node_id:
@@ -346,7 +358,7 @@ class Exchange:
     def _pass_over(self, peer: PeerUpstream) -> None:
         """ROUTING-17."""
         self._stop_waiting()
-        self._tried = (*self._tried, peer)
+        self._passed_over = (*self._passed_over, peer)
         self._detour()
 
     def _detour(self) -> None:
@@ -363,6 +375,7 @@ class Exchange:
             self._services.routes.stop_waiting(self.endpoint_id, self._ref)
         self._waiting, self._connecting = False, None
         self._service_deadline = inf
+        self._body_from = self._now
 
     # The request's body.
 
@@ -382,6 +395,9 @@ class Exchange:
         if data:
             self.bytes_in += len(data)
             self._pending = self._pending + data if self._pending else data
+        if self._response_started and self._client.unsent_bytes:
+            return  # that it sends is no sign that it takes: the deadline for that stands
+        if data:
             self._client_deadline = inf
         if not self._body_read and not self._pending:
             self._client_deadline = self._body_deadline()
@@ -481,7 +497,7 @@ class Exchange:
         if status != 101 and self._request.upgrade and not self._request_sent:
             self._end_request()
         services = self._services
-        self.upstream_s = self._now - self.began_at
+        self.upstream_s = self._now - self._opened_at
         self._response_started = True
         self._held = None
         self.status = status
@@ -685,6 +701,8 @@ class Exchange:
     def _on_endpoint_appeared(self, _: EndpointAppeared) -> None:
         self._waiting = False
         self._service_deadline = inf
+        self._body_from = self._now
+        self._passed_over = ()  # it may be one of them that has a link again
         self._attempt()
 
     def _on_deadline(self, message: DeadlinePassed) -> None:
@@ -697,7 +715,10 @@ class Exchange:
 
     def _client_late(self) -> None:
         unsent_bytes = self._client.unsent_bytes
-        if not unsent_bytes:
+        if not unsent_bytes and self._switched:  # nothing moves any more
+            self._client.half_close()
+            self._finish("ok")
+        elif not unsent_bytes:
             self._give_up(Failure.BODY_TIMEOUT)
         elif self._client.untaken_bytes < self._untaken_bytes:
             self._settle(unsent_bytes)  # slow, but it takes some

@@ -233,7 +233,7 @@ RARE_REQUESTS: Final = Section(
         common.TRAILER_BYTES_MAX,
         Setting(
             "discard_bytes_max", "http_limits.discard_bytes_max", size(lowest=0),
-            "unread body that is drained to keep a connection", RELOAD,
+            "unread body that is drained before a connection is closed", RELOAD,
         ),
         Setting(
             "body_rate_min", "http_timers.body_rate_bytes_min", size(),

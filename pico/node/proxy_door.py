@@ -16,9 +16,9 @@ from pico.actors.request_services import RequestServices
 from pico.actors.runtime import tell
 from pico.errors import ConnectionLost
 from pico.node.proxy_protocol import NO_PREFACE, Preface
-from pico.protocol.http import Failure, Request, RequestReader, RequestRejected, failure_response
+from pico.protocol.http import Failure, Request, RequestReader, RequestRejected, failure_response, request_id_of
 from pico.protocol.rpc import PIECE_BYTES
-from pico.transport.parking import Parking
+from pico.transport.parking import Parking, give_way
 from pico.transport.stream import Stream
 
 __all__ = ["BUFFER_BYTES_MAX", "ClientConnection"]
@@ -78,7 +78,8 @@ class ClientConnection:
     @property
     def idle(self) -> bool:
         """Whether nothing is in progress, and another request may come."""
-        return self._request is None and not self._reader.started and not self._closing
+        busy = self._reader.started or self._stream.unsent_bytes > 0
+        return self._request is None and not busy and not self._closing
 
     def close_when_idle(self) -> None:
         """Draining: end the connection now if no request is in progress; called in the hub."""
@@ -96,6 +97,8 @@ class ClientConnection:
             tell(self._request.actor_ref, NodeStops())
 
     def _serve_next(self) -> bool:
+        if self._stream.unsent_bytes and not self._client_takes():
+            return False
         try:
             request = self._next_request()
         except RequestRejected as rejected:
@@ -112,7 +115,24 @@ class ClientConnection:
             actor.run()
         finally:
             self._request = None
+        if actor.exchange.answered_here and self._reader.started:
+            give_way(self._services.clock)  # what is answered at once must not be so for a whole buffer of requests
         return actor.exchange.keep_alive and not (self._lost or self._stopping)
+
+    def _client_takes(self) -> bool:
+        """Wait until our answers are out; False when the client is lost or takes nothing in time (HTTP-62)."""
+        stream = self._stream
+        untaken_bytes, self._late = inf, True
+        while stream.unsent_bytes and not self._lost:
+            if self._late:
+                if stream.untaken_bytes >= untaken_bytes:
+                    self.abort()
+                    break
+                untaken_bytes, self._late = stream.untaken_bytes, False
+                self._own_deadline = self._services.clock.now() + self._services.timers.write_stall_s
+            self._parking.park()
+        self._own_deadline = inf
+        return not self._lost
 
     def _next_request(self) -> Request | None:
         """The next head, or None when there will be none."""
@@ -146,10 +166,20 @@ class ClientConnection:
         return self._head_deadline
 
     def _reject(self, rejected: RequestRejected) -> None:
-        request_id = self._services.new_request_id()
-        self._stream.write(failure_response(rejected.failure, str(rejected), keep_alive=False, request_id=request_id))
-        now = self._services.clock.now()
-        self._services.request_rejected(self, rejected, request_id, now - min(self._head_began_at, now), now)
+        services, request = self._services, rejected.request or Request()
+        now = services.clock.now()
+        trusted = services.trusted_proxies.contains(self.host)
+        request_id = request_id_of(request, trusted=trusted, generated=services.new_request_id())
+        response = failure_response(
+            rejected.failure,
+            str(rejected),
+            keep_alive=False,
+            request_id=request_id,
+            method=request.method,
+            date=services.date(now),
+        )
+        self._stream.write(response)
+        services.request_rejected(self, rejected, request_id, now - min(self._head_began_at, now), now)
 
     def _linger(self) -> None:
         """Let the client read our last response before the socket is closed under it (RFC 9112 §9.6)."""

@@ -301,7 +301,8 @@ class NodeMetrics(_Metrics):
         yield self._requests_family()
         yield self._request_s.family("pico_request_duration_seconds", "From the request's head to its end.")
         yield self._upstream_s.family(
-            "pico_upstream_duration_seconds", "From sending a request into a tunnel to the response's head."
+            "pico_upstream_duration_seconds",
+            "From sending a request into the last of its tunnels to the response's head.",
         )
         yield from super().collect()
         yield CounterMetricFamily("pico_retries_total", "Requests tried again on another upstream.", self.retries)

@@ -308,6 +308,21 @@ def test_a_client_that_takes_some_bytes_is_slow_and_one_that_takes_none_is_stall
 
 
 @covers("HTTP-62")
+@pytest.mark.parametrize("last", [False, True])
+def test_a_client_that_goes_on_sending_and_takes_nothing_is_stalled(last):
+    scene = Scene(POST)
+    scene.client.unsent_bytes = 1000
+    scene.tell(HeadReceived, ENDLESS, b"abc", False)
+    scene.clock.advance(30.0)
+    scene.client.reader.receive_data(b"0123456789" if last else b"01234")
+    scene.actor.on_receive(ClientReadable())
+    assert scene.actor.exchange.deadline == 60.0
+    scene.actor.on_receive(DeadlinePassed(60.0))
+    assert scene.client.aborted
+    assert scene.ended
+
+
+@covers("HTTP-62")
 def test_bytes_that_are_on_their_way_to_a_client_tell_slow_from_stalled_as_well():
     scene = Scene()
     scene.client.unsent_bytes, scene.client.flying_bytes = 1000, 5000
@@ -432,6 +447,17 @@ def test_a_peer_that_cannot_be_reached_is_passed_over_and_was_no_attempt(message
     assert not scene.peers["a"]._waiters
 
 
+@covers("ROUTING-7", "ROUTING-17")
+def test_a_peer_that_was_passed_over_is_chosen_once_its_link_is_back():
+    scene = PeerScene(linked="")
+    scene.peers["a"].unreachable()
+    scene.actor.on_receive(PeerUnreachable("a"))
+    assert not scene.ended
+    scene.peers["a"].opened(scene.tunnels["a"])
+    scene.actor.on_receive(EndpointAppeared())
+    assert scene.opened() == "a"
+
+
 @covers("ROUTING-17")
 def test_a_peer_that_was_passed_over_is_not_waited_for_again():
     scene = PeerScene(linked="")
@@ -496,6 +522,26 @@ def test_an_owner_that_lost_the_endpoint_with_the_request_is_an_attempt(request_
     assert scene.ended is ended
     assert "ep" not in scene.view.places
     assert scene.actor.exchange._attempts == 1
+
+
+@covers("ROUTING-7", "HTTP-62")
+@pytest.mark.parametrize("waits_for", ["endpoint", "link"])
+def test_a_client_is_not_late_with_its_body_while_its_request_waits(waits_for):
+    timers = HttpTimers(body_idle_s=0.5, body_rate_grace_s=0.5)
+    scene = PeerScene(POST, linked="a" if waits_for == "endpoint" else "", timers=timers)
+    if waits_for == "endpoint":
+        scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
+    scene.client.reader.receive_data(b"0123456789")
+    scene.actor.on_receive(ClientReadable())
+    scene.clock.advance(0.9)
+    assert scene.actor.exchange.deadline > 0.9
+    if waits_for == "endpoint":
+        scene.say("a")
+        scene.actor.on_receive(EndpointAppeared())
+    else:
+        scene.peers["a"].opened(scene.tunnels["a"])
+        scene.actor.on_receive(PeerReady("a"))
+    assert scene.tunnels["a"].log[-1] == ("data", b"0123456789", True)
 
 
 @covers("ROUTING-7")

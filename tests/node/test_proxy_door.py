@@ -9,10 +9,12 @@ import gevent
 import pytest
 
 from pico.config import HttpLimits, HttpTimers, RpcLimits
-from pico.node.proxy_door import BUFFER_BYTES_MAX
+from pico.node.proxy_door import BUFFER_BYTES_MAX, ClientConnection
 from pico.observability.access_log import VALUE_CHARS_MAX
 from pico.protocol.http import Failure
 from pico.protocol.rpc import ResetCode, StreamReset
+from pico.transport.clock import HubClock
+from pico.transport.memory import memory_pair
 from tests.node.harness import (
     UNKNOWN_LENGTH,
     UPLOAD_BYTES_HELD_MAX,
@@ -641,7 +643,116 @@ def test_a_client_that_takes_nothing_is_given_up():
         client.close()
 
 
+NOBODY = b"GET / HTTP/1.1\r\nHost: nobody.x\r\n\r\n"
+
+
+class NearbyClient:
+    """A connection in memory, where little is on its way; reads only what it is told to."""
+
+    def __init__(self, node) -> None:
+        near, self.far = memory_pair(HubClock(), capacity_bytes=64)
+        self.connection = ClientConnection(near, node.services)
+        self.got, self.lost_at_last = b"", False
+        self.far.set_receiver(self)
+        self.far.pause_reading()
+        gevent.spawn(self.connection.run)
+
+    def received(self, data: bytes) -> None:
+        self.got += data
+        self.far.pause_reading()
+
+    def ended(self) -> None:
+        pass
+
+    def drained(self) -> None:
+        pass
+
+    def lost(self, error: Exception) -> None:
+        self.lost_at_last = True
+
+
+@covers("HTTP-62")
+def test_a_client_that_reads_no_answer_is_not_read_any_further_and_is_given_up():
+    with with_timers(write_stall_s=0.3) as node:
+        client = NearbyClient(node)
+        client.far.write(1000 * NOBODY)
+        until(lambda: client.connection.unsent_bytes)
+        answered = len(logged(node))
+        until(lambda: client.lost_at_last)
+        assert answered == len(logged(node)) < 10
+        assert not node.services.connections
+
+
+@covers("HTTP-62")
+def test_a_client_that_reads_its_answers_slowly_is_given_up_only_when_it_stops():
+    with with_timers(write_stall_s=0.3) as node:
+        client = NearbyClient(node)
+        client.far.write(1000 * NOBODY)
+        for _ in range(10):
+            until(lambda: client.connection.unsent_bytes)
+            gevent.sleep(0.1)
+            client.far.resume_reading()
+        assert not client.lost_at_last
+        assert b" 502 " in client.got
+        until(lambda: client.lost_at_last)
+
+
+def test_answers_that_the_node_gives_by_itself_leave_others_their_turn(node):
+    Agent(node, "ep", small())
+    other = Client(node)
+    assert other.get().body == b"hello"
+    client = Client(node).send(2000 * NOBODY)
+    until(lambda: len(logged(node)) > 1)
+    assert other.get().body == b"hello"
+    assert len(logged(node)) < 1000
+    for _ in range(2000):
+        assert client.response().status == 502
+
+
+@covers("HTTP-62")
+def test_an_upgrade_that_nobody_answers_is_504():
+    with with_timers(response_head_s=0.1) as node:
+        agent = Agent(node, "ep", lambda call: None)
+        assert Client(node).send(UPGRADE).response().error() == "response_timeout"
+        assert isinstance(agent.calls[0].next_event(), StreamReset)
+
+
 # What is told about it.
+
+
+@covers("HTTP-64")
+@pytest.mark.parametrize("line", [b"Expect: foo", b"Content-Length: +3"])
+def test_a_refusal_of_a_head_request_has_a_date_and_no_body(node, line):
+    client = Client(node).send(b"HEAD / HTTP/1.1\r\nHost: ep.x\r\n" + line + b"\r\n\r\n")
+    response = client.response(b"HEAD")
+    assert response.status in (400, 417)
+    assert len(response.fields(b"date")) == 1
+    assert client.at_end()
+
+
+@covers("HTTP-41")
+@pytest.mark.parametrize("line", [b"Expect: foo", b"X: y"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_refusal_has_the_request_id_of_a_trusted_peer(line, trusted):
+    with running_node(trusted_proxies=("127.0.0.1",) if trusted else ()) as node:
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: mine\r\n" + line + b"\r\n\r\n")
+        response = client.response()
+        assert response.status in (400, 417)
+        assert (response.fields(b"x-request-id") == [b"mine"]) is trusted
+        assert (logged(node)[0]["request_id"] == "mine") is trusted
+
+
+def test_the_time_of_the_upstream_is_counted_from_when_it_had_the_request():
+    with running_node(endpoint_wait_s=5.0) as node:
+        Agent(node, "ep", small()).close()
+        until(lambda: not node.routes.has("ep"))
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        until(lambda: node.routes._waiters)
+        gevent.sleep(0.2)
+        Agent(node, "ep", small())
+        assert client.response().body == b"hello"
+        (line,) = logged(node)
+        assert line["total_ms"] >= 200 > line["upstream_ms"]
 
 
 @covers("HTTP-41", "HTTP-42")
@@ -780,6 +891,7 @@ def test_an_upgrade_is_idle_when_neither_side_says_anything(who):
         until(lambda: len(talk) == 10)
         assert logged(node) == []
         until(lambda: logged(node))
+        assert logged(node)[0]["outcome"] == "ok"
 
 
 @covers("HTTP-46", "HTTP-62")

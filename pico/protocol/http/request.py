@@ -434,13 +434,16 @@ def _beginning_of(head: bytes, limits: HttpLimits) -> Request:
 
 
 def _note_caller(request: Request) -> None:
-    """Host, endpoint and user agent, the first of each, where they are not noted yet; the rest is let go.
+    """Host, endpoint and user agent, the first of each, where they are not noted yet, and what names the request.
 
-    Of the target the name and the password of a user, which stand in no log.
+    The rest is let go, and of the target the name and the password of a user, which stand in no log.
     """
     request.target = _USER_INFORMATION.sub(rb"\1", request.target)
+    named: list[bytes] = []
     for line in request.lines:
         name, _, value = line.partition(b":")
+        if name.lower() == b"x-request-id":
+            named.append(line)
         kind = kind_in_request(name)
         value = value.strip(OWS)
         if kind == Kind.HOST and not request.authority and _AUTHORITY(value):
@@ -449,4 +452,5 @@ def _note_caller(request: Request) -> None:
             request.user_agent = value
         elif kind == Kind.ENDPOINT and request.endpoint_field is None:
             request.endpoint_field = value
-    request.lines, request.block = [], b""
+    request.lines, request.block = named, b""
+    request.forwarding = [(index, b"x-request-id") for index in range(len(named))]
