@@ -407,9 +407,20 @@ class SlowSide:
         while len(body) > self.limits["data_bytes_max"]:
             self.say(stream, "DATA", False, body=body[: self.limits["data_bytes_max"]])
             body = body[self.limits["data_bytes_max"] :]
-        if body or end:
+        if (body or end) and not self.joined(name, body, end):
             self.say(stream, "DATA", end, body=body)
         self.end_if_complete(stream)
+
+    def joined(self, name: str, body: str, end: bool) -> bool:
+        """RPC-63."""
+        last = self.queues[name][-1] if len(self.queues[name]) > 1 else None
+        if last is None or last["type"] != "DATA" or "END" in last["flags"]:
+            return False
+        if len(last["body"]) + len(body) > min(4_096, self.limits["data_bytes_max"]):
+            return False
+        last["body"] += body
+        last["flags"] += ["END"] if end else []
+        return True
 
     def trailers(self, name: str, block: str) -> None:
         stream = self.streams[name]

@@ -40,6 +40,9 @@ from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 
 __all__ = ["AcceptedLink", "Forwarding", "Relay"]
 
+SHORT_BYTES_MAX: Final = 4096
+"""Of what waits for credit, pieces up to here are joined."""
+
 KEPT_BYTES_MAX: Final = 64 * 1024
 """Request body that is kept so that it can be sent to another upstream."""
 
@@ -152,7 +155,7 @@ class _Half:
         self._source_stream = source_stream
         self._sink: Multiplexer | None = None
         self._sink_stream: RpcStream | None = None
-        self._waiting: deque[BodyBytes] = deque()
+        self._waiting: deque[BodyBytes | bytearray] = deque()
         self._waiting_bytes = 0
         self._owed_bytes = 0  # at the end of what waits: their credit has not been given back
         self._ended = False
@@ -174,11 +177,22 @@ class _Half:
     def add(self, data: BodyBytes, end: bool, trailers: bytes = b"") -> None:
         """Something has come."""
         if data:
-            self._waiting.append(data)
-            self._waiting_bytes += len(data)
+            self._keep(data)
         self._owed_bytes += len(data)
         self._ended = end
         self._trailers = trailers
+
+    def _keep(self, data: BodyBytes) -> None:
+        """Short pieces are joined: many of them would hold many times their bytes."""
+        waiting = self._waiting
+        last = waiting[-1] if waiting else None
+        if len(data) > SHORT_BYTES_MAX or last is None:
+            waiting.append(data)
+        elif isinstance(last, bytearray) and len(last) < KEPT_BYTES_MAX:
+            last += data
+        else:
+            waiting.append(bytearray(data))
+        self._waiting_bytes += len(data)
 
     def first(self, size: int) -> tuple[BodyBytes, bool]:
         """What goes with the head that opens the stream."""
@@ -238,7 +252,7 @@ class _Half:
 
     def _take_waiting(self, size: int) -> BodyBytes:
         waiting = self._waiting
-        pieces: list[BodyBytes] = []
+        pieces: list[BodyBytes | bytearray] = []
         size = min(size, self._waiting_bytes)
         self._waiting_bytes -= size
         while size:
@@ -248,7 +262,8 @@ class _Half:
                 piece = memoryview(piece)[:size]
             pieces.append(piece)
             size -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        first = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return bytes(first) if isinstance(first, bytearray) else first
 
 
 class Relay:

@@ -56,6 +56,9 @@ READ_BYTES_MAX: Final = 256 * 1024
 JOIN_BYTES_MAX: Final = 64 * 1024
 """Up to here one copy and one ``send`` cost less than a ``sendmsg`` of many buffers."""
 
+SMALL_BYTES_MAX: Final = 4096
+"""Of what is kept, pieces up to here are joined: many small ones would hold many times their bytes."""
+
 BUFFERS_MAX: Final = 256  # of one sendmsg; the system's own limit is 1024
 LAST_READS_MAX: Final = 64  # what is left to read of a connection that was reset
 FLUSH_S: Final = 5.0
@@ -240,7 +243,7 @@ class SocketStream:
         self._reader: Any = self._loop.io(self._sock.fileno(), _READ)
         self._writer: Any = None
         self._flush_timer: Any = None
-        self._unsent: deque[memoryview] | None = None
+        self._unsent: deque[memoryview | bytearray] | None = None
         self._error: ConnectionLost | None = None
         self._much = False  # the last read brought all that it could
         self._paused = False
@@ -429,9 +432,17 @@ class SocketStream:
             raise LocalProtocolError("write after half_close")
 
     def _keep(self, rest: memoryview, watch: bool = True) -> None:
-        if self._unsent is None:
-            self._unsent = deque()
-        self._unsent.append(rest)
+        unsent = self._unsent
+        if unsent is None:
+            unsent = self._unsent = deque()
+        if len(rest) > SMALL_BYTES_MAX:
+            unsent.append(rest)
+        else:
+            last = unsent[-1] if unsent else None
+            if isinstance(last, bytearray) and len(last) < JOIN_BYTES_MAX:
+                last += rest
+            else:
+                unsent.append(bytearray(rest))
         self.unsent_bytes += len(rest)
         if watch:
             self._watch_writing()

@@ -322,6 +322,27 @@ def test_what_has_ended_is_kept_alive_by_nobody():
 
 
 @covers("RPC-18", "RPC-40")
+def test_many_short_pieces_that_wait_for_credit_are_kept_as_few():
+    half, body = forwarding._Half(None, None, keep=False), bytearray()
+    for piece in (b"a", b"b", b"c"):
+        half.add(piece, False)
+    assert [half.first(size)[0] for size in (1, 9)] == [b"a", b"bc"]
+    half.add(b"d", False)
+    half.add(b"e", False)
+    assert [type(half.first(1)[0]) for _ in "de"] == [bytes, bytes]
+    for number in range(200_000):
+        piece = b"%c" % (number % 251) if number != 100_000 else b"long" * 2000
+        half.add(piece, False)
+        body += piece
+    assert len(half._waiting) < 10
+    got = bytearray()
+    for size in (1, 4096, 70_000, 1 << 20):
+        piece, _ = half.first(size)
+        assert isinstance(piece, (bytes, memoryview))
+        got += piece
+    assert got == body
+
+
 def test_a_whole_response_leaves_in_pieces_as_the_link_has_credit():
     world = World(streaming=False)
     world.open(PUT, b"0123456789", True)

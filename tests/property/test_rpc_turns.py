@@ -74,7 +74,10 @@ class Sender:
             body = letters(len(self.sent[name]), size)
             self.side.data(name, body)
             self.sent[name] += body
-            self.ready(name, [12 + min(self.piece, size - at) for at in range(0, size, self.piece)])
+            queue, pieces = self.queued[name], [min(self.piece, size - at) for at in range(0, size, self.piece)]
+            if len(queue) > 1 and queue[-1] - 12 + pieces[0] <= self.piece:  # RPC-63
+                queue[-1] += pieces.pop(0)
+            self.ready(name, [12 + piece for piece in pieces])
 
     def _answer(self, number: int, size: int) -> None:
         self.side.hear(head_message(len(self.side.streams) + 1000, request_head()))
@@ -135,7 +138,7 @@ class Sender:
             self.went_ahead = 0
 
 
-@covers("RPC-44", "RPC-45", "RPC-46", "RPC-61", "RPC-62")
+@covers("RPC-44", "RPC-45", "RPC-46", "RPC-61", "RPC-62", "RPC-63")
 @given(steps, st.sampled_from([3, 3, 70]))
 def test_control_first_then_what_goes_ahead_then_each_ready_stream_once_before_any_twice(
     sequence: list[tuple[object, ...]], data_bytes_max: int

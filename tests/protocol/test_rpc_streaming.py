@@ -1472,11 +1472,11 @@ def test_turns_go_on_however_much_goes_ahead() -> None:
 @covers("RPC-62")
 def test_half_is_left_for_those_that_take_turns_when_their_messages_are_short_as_well() -> None:
     side = streaming_side(data_bytes_max=50, ahead_bytes=22)
-    names = [side.open(ASKED) for _ in range(8)]
+    names = [side.open(ASKED) for _ in range(12)]
     side.take_sent()
-    for _ in range(5):
-        side.data(names[0], "x" * 12)  # 24 bytes, a little more than what goes ahead
-    for name in names[1:]:
+    for name in names[:5]:
+        side.data(name, "x" * 12)  # 24 bytes, a little more than what goes ahead
+    for name in names[5:]:
         side.data(name, "y" * 8)
     assert "".join(sent["body"][0] for sent in side.take_sent()) == "yyyxyxyxyyxx"
 
@@ -1498,6 +1498,40 @@ def test_what_went_ahead_of_a_stream_that_takes_no_turns_any_more_is_forgotten(h
     for name in names[4:7]:
         side.data(name, "y" * 8)
     assert "".join(sent["body"][0] for sent in side.take_sent()) == "yyyx"
+
+
+@covers("RPC-63")
+def test_short_data_behind_other_data_goes_with_it() -> None:
+    side = opener()
+    for _ in range(5000):
+        side.data("ours:1", "x")
+    side.data("ours:1", "y", True)
+    sent = side.take_sent()
+    assert [(one["type"], len(one["body"]), one["flags"]) for one in sent] == [
+        ("DATA", 1, []),
+        ("DATA", 4096, []),
+        ("DATA", 904, ["END"]),
+    ]
+    assert side.engine.snapshot().queued_bytes == 0
+
+
+@covers("RPC-63")
+@pytest.mark.parametrize("first, second", [(4096, 1), (1, 4096), (2049, 2048)])
+def test_data_that_is_not_short_together_is_not_joined(first: int, second: int) -> None:
+    side = opener()
+    for size in (1, first, second):
+        side.data("ours:1", "x" * size)
+    assert [len(one["body"]) for one in side.take_sent()] == [1, first, second]
+
+
+@covers("RPC-63")
+def test_what_comes_behind_a_head_is_not_joined_with_its_body() -> None:
+    side = acceptor()
+    side.head("theirs:1", response_head(103, "Early Hints"))
+    side.head("theirs:1", ANSWER, "head")
+    side.data("theirs:1", "data")
+    side.data("theirs:1", "more", True)
+    assert [one["body"] for one in side.take_sent()] == ["", "head", "datamore"]
 
 
 @covers("RPC-49", "RPC-61")

@@ -431,6 +431,28 @@ def test_it_says_whether_more_can_be_received_at_once() -> None:
     assert not stream.more_waits
 
 
+def test_many_small_pieces_that_wait_take_little_more_than_their_bytes() -> None:
+    near, far = tcp_sockets()
+    stream, written = SocketStream(near), bytearray()
+
+    def write(data: bytes) -> None:
+        written.extend(data)
+        stream.write(data)
+
+    while not stream.unsent_bytes:
+        write(bytes(65536))
+    for number in range(200_000):
+        write(b"%c" % (number % 251))
+        if number in (7_000, 100_000):
+            write(b"large" * 2000)
+    unsent = stream._unsent
+    assert unsent is not None
+    assert len(unsent) < 10
+    assert sum(map(len, unsent)) == stream.unsent_bytes
+    assert Recorder(SocketStream(far)).wait_for_bytes(len(written)) == written
+    stream.close()
+
+
 def test_the_system_keeps_little_of_what_it_has_not_sent() -> None:
     """A peer that reads nothing: what its system takes has been sent, and is the same for both."""
     left = []

@@ -50,6 +50,9 @@ PIECE_BYTES: Final = 127 * 1024
 """How a long body is cut. A piece with its headers fits two segments of the size that TCP hands on at a time, 64 KiB
 less headers; 128 KiB would leave a third one for what is over, which costs as much as the others."""
 
+JOINED_BYTES_MAX: Final = 4096
+"""Body bytes up to which DATA that waits behind other messages of its stream is joined."""
+
 _VIEW_BYTES_MIN: Final = 4096
 """From this length on a view of a message costs less than a copy of what it brings."""
 
@@ -141,9 +144,23 @@ class StreamingEngine(RpcConnection):
         if data or end:
             last = encode_header(DATA_TYPE, stream.id, flags | END) if end else header
             rest = view[at:]
-            message = b"".join((last, rest)) if len(rest) < _VIEW_BYTES_MIN else (last, rest)
-            self._send_on(stream, message, len(rest))
+            if not (stream.backlog and self._joined(stream, header, last, rest)):
+                message = b"".join((last, rest)) if len(rest) < _VIEW_BYTES_MIN else (last, rest)
+                self._send_on(stream, message, len(rest))
         self._end_if_complete(stream)
+
+    def _joined(self, stream: RpcStream, header: bytes, last: bytes, rest: memoryview) -> bool:
+        """Whether ``rest`` went into the message that waits last, both being short (RPC-63)."""
+        assert stream.backlog is not None
+        message, body_bytes = stream.backlog[-1]
+        if body_bytes + len(rest) > min(JOINED_BYTES_MAX, self._cut_bytes) or not isinstance(message, bytes):
+            return False
+        if not message.startswith(header):
+            return False
+        stream.backlog[-1] = b"".join((last, message[HEADER_BYTES:], rest)), body_bytes + len(rest)
+        stream.backlog_bytes += len(rest)
+        self._queued_bytes += len(rest)
+        return True
 
     def send_trailers(self, stream: RpcStream, block: bytes) -> None:
         """End our half with trailers, a valid field block of at most ``trailer_bytes_max``."""
