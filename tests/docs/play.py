@@ -1,6 +1,6 @@
 """Types the commands of one page on a machine that is made for it: ``python -m tests.docs.play PAGE``.
 
-Responsible for: the machine (a network, processes, host names and a directory of its own), the terminals on it, typing
+Responsible for: the machines (a network, processes, host names and a directory for each), the terminals on them, typing
 what the script says and saying what went wrong. Refuses to know: how a page is written.
 
 The process that runs this is the first one of a PID namespace, so nothing that a page starts outlives it, and nothing
@@ -31,6 +31,13 @@ COMMAND_S = 90.0
 SHOWN_S = 30.0
 END_S = 40.0
 POLL_S = 0.02
+OWN = "here"
+"""The directory of the reader's own machine; the others have their names."""
+COPY = """#!/bin/bash
+host="${!#}"
+exec cp "${@:1:$#-1}" "$HOME/../${host%:}/"
+"""
+"""What ``scp FILE... HOST:`` does among the machines of a page: no file is on two of them unless the page copies it."""
 PROGRAMS = {"pico-node": "pico.cli.node", "pico-agent": "pico.cli.agent", "pico": "pico.cli.pico"}
 NOT_IN_A_CHECKOUT = (".venv", "build", ".git", "dist", ".hypothesis", ".pytest_cache", ".ruff_cache", ".mypy_cache")
 
@@ -137,12 +144,12 @@ class Terminal:
             raise Wrong(f"terminal {self.name} did not end after Ctrl-C and said\n{self.said}") from error
 
 
-class Machine:
+class Machines:
     """Where the commands of one page are typed."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._environment = _checkout(directory)
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self._directories = {name: root / (name or OWN) for name in ("", *names)}
+        self._environments = {name: _checkout(directory) for name, directory in self._directories.items()}
         self._shells: dict[str, Shell] = {}
         self._terminals: dict[str, Terminal] = {}
 
@@ -153,9 +160,10 @@ class Machine:
         if step.reason:
             return
         if step.file:
-            path = self._directory / step.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(step.block.text + "\n")
+            for machine in step.machines:
+                path = self._directories[machine] / step.file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(step.block.text + "\n")
         elif step.terminal:
             self._run_on(step)
         elif step.until:
@@ -171,7 +179,7 @@ class Machine:
 
     def _shell(self, machine: str) -> Shell:
         if machine not in self._shells:
-            self._shells[machine] = Shell(self._directory, self._environment, _on(machine))
+            self._shells[machine] = Shell(self._directories[machine], self._environments[machine], _on(machine))
         return self._shells[machine]
 
     def _run_on(self, step: Step) -> None:
@@ -179,7 +187,9 @@ class Machine:
             raise Wrong(f"something runs in terminal {step.terminal} already")
         *before, last = step.commands
         command = "\n".join([*(one.text for one in before), last.text])
-        terminal = Terminal(step.terminal, command, self._directory, self._environment, _on(step.machines[0]))
+        machine = step.machines[0]
+        directory, environment = self._directories[machine], self._environments[machine]
+        terminal = Terminal(step.terminal, command, directory, environment, _on(machine))
         self._terminals[step.terminal] = terminal
         terminal.until(last.output or ())
 
@@ -209,6 +219,7 @@ def _on(machine: str) -> list[str]:
 
 def _checkout(directory: Path) -> dict[str, str]:
     """A directory that looks like a checkout with everything installed; what the shell has as its environment."""
+    directory.mkdir()
     for path in ROOT.iterdir():
         if path.name not in NOT_IN_A_CHECKOUT:
             (directory / path.name).symlink_to(path)
@@ -220,6 +231,8 @@ def _checkout(directory: Path) -> dict[str, str]:
             f"from {module} import main\n\nsys.exit(main())\n"
         )
         (programs / name).chmod(0o755)
+    (programs / "scp").write_text(COPY)
+    (programs / "scp").chmod(0o755)
     (programs / "python").symlink_to(sys.executable)
     for stamp in (".installed", ".installed-dev"):
         (directory / ".venv" / stamp).touch()
@@ -276,18 +289,17 @@ def main(page: Path) -> int:
     steps = list(steps_of(blocks_of(page)))
     with tempfile.TemporaryDirectory(prefix="pico-page-") as name:
         directory = Path(name)
-        (directory / "here").mkdir()
-        machines = list(dict.fromkeys(name for step in steps for name in step.machines if name))
-        _network(machines, directory)
-        machine = Machine(directory / "here")
+        names = list(dict.fromkeys(name for step in steps for name in step.machines if name))
+        _network(names, directory)
+        machines = Machines(directory, names)
         for step in steps:
             try:
-                machine.play(step)
+                machines.play(step)
             except Wrong as wrong:
-                print(f"{step.block.name}\n{wrong}\n{machine.said()}")
+                print(f"{step.block.name}\n{wrong}\n{machines.said()}")
                 return 1
-        if trace := re.search(r"Traceback \(most recent call last\)", machine.said()):
-            print(f"{trace[0]}\n{machine.said()}")
+        if trace := re.search(r"Traceback \(most recent call last\)", machines.said()):
+            print(f"{trace[0]}\n{machines.said()}")
             return 1
     return 0
 

@@ -11,7 +11,7 @@ not matter. A command must succeed, unless ``echo $?`` is the next one. Comments
     <!-- not run: REASON -->              the next block cannot be run here
     <!-- terminal: NAME -->               the next block runs on in a terminal of its own; what is shown is waited for
     <!-- terminal: NAME on MACHINE -->    the same on a machine of its own, which has that name
-    <!-- on: MACHINE, MACHINE -->         the next block is typed on each of these machines
+    <!-- on: MACHINE, MACHINE -->         the next block is typed, or is a file, on each of these machines
     <!-- Ctrl-C: NAME -->                 before the next block, in the terminal of that name
     <!-- until -->                        the next block is typed again until it says what is shown
     <!-- file: NAME -->                   the next block is the content of a file

@@ -143,6 +143,17 @@ def test_machines_know_one_another_by_name(tmp_path: Path) -> None:
     played(tmp_path, page, 0)
 
 
+def test_a_file_is_on_the_machine_on_which_it_was_made_until_it_is_copied(tmp_path: Path) -> None:
+    page = (
+        "<!-- on: a.internal -->\n```sh\necho one > file\n```\n"
+        "<!-- on: b.internal -->\n<!-- file: other -->\n```text\ntwo\n```\n"
+        "<!-- on: b.internal -->\n```console\n$ cat other; test -e file\ntwo\n$ echo $?\n1\n```\n"
+        "<!-- on: a.internal -->\n```sh\nscp file b.internal:\n```\n"
+        "<!-- on: b.internal -->\n```console\n$ cat file\none\n```\n"
+    )
+    played(tmp_path, page, 0)
+
+
 def played(directory: Path, text: str, code: int) -> str:
     """What the player says of a page that is made up."""
     if reason := why_not():
