@@ -247,8 +247,9 @@ def test_the_units(tmp_path: Path) -> None:
         if unit.is_file():
             text = re.sub(r"^(ExecStart=)/opt/pico/bin/pico-\w+", rf"\1{true}", unit.read_text(), flags=re.MULTILINE)
             (tmp_path / unit.name.replace("@", "@web")).write_text(text)
+    (tmp_path / "pico-node@web.service").write_text(template().replace("/opt/pico/bin/pico-node", str(true)))
     names = sorted(str(path) for path in tmp_path.glob("*.*"))
-    assert len(names) == 6
+    assert len(names) == 7
     verified = subprocess.run(
         [analyze, "verify", "--man=no", *names],
         capture_output=True,
@@ -259,6 +260,17 @@ def test_the_units(tmp_path: Path) -> None:
     complaints = [line for line in verified.stderr.splitlines() if str(tmp_path) in line or "pico-" in line]
     assert not complaints
     assert verified.returncode == 0, verified.stderr
+
+
+def template() -> str:
+    """What ``deploy/README.md`` makes of the unit of a node, for several nodes on one machine."""
+    page = (UNITS.parent / "README.md").read_text()
+    typed = re.search(r"^sed '([^']+)' deploy/systemd/pico-node\.service >", page, re.MULTILINE)
+    assert typed
+    command = ["sed", typed[1], str(UNITS / "pico-node.service")]
+    made = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout
+    assert "--config=/etc/pico/node-%i.yaml" in made
+    return made
 
 
 @pytest.mark.parametrize("unit", ["pico-node.service", "pico-agent@.service"])
