@@ -1,8 +1,8 @@
 # Everything a person does with this tree, one line each: `make help`.
 #
-# Needs git, make, a C compiler, curl and Python 3.11 or later with its venv module. Nothing is installed outside .venv,
-# and no virtual environment has to be active. The run-time packages are installed for `make demo`, the packages for
-# tests only when a target needs them; both again when setup.cfg changes.
+# Needs git, make, curl and Python 3.11 or later with its venv module; to compile, a C compiler and Python's headers, too.
+# Nothing is installed outside .venv, and no virtual environment has to be active. The run-time packages are installed for
+# `make demo`, the packages for tests only when a target needs them; both again when setup.cfg changes.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -76,7 +76,7 @@ lint: install-dev ## ruff: format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-format: install-dev ## let ruff mend what it can
+format: install-dev ## let ruff fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -284,7 +284,7 @@ def parts_of(text: str) -> str:
 
 
 def wanted() -> Iterator[tuple[Path, str]]:
-    """Every file that is generated, or has a generated part, with what is to stand in it."""
+    """Every file that is generated, or has a generated part, with what is to be in it."""
     for name, draw in PICTURES.items():
         yield DOCS / "pictures" / f"{name}.svg", draw()
     for page in sorted(DOCS.glob("*.md")):

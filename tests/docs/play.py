@@ -174,7 +174,7 @@ class Machines:
                 self._type(self._shell(machine), step.commands)
 
     def said(self) -> str:
-        """What stands in all terminals."""
+        """What all terminals show."""
         return "".join(f"--- terminal {name}\n{one.said}\n" for name, one in self._terminals.items())
 
     def _shell(self, machine: str) -> Shell:

@@ -1,4 +1,4 @@
-"""What an operator can meet stands in the documentation: codes, alerts, lines of the log, options."""
+"""What an operator can meet is in the documentation: codes, alerts, lines of the log, options."""
 
 from __future__ import annotations
 
