@@ -84,7 +84,7 @@ class GossipPeer(GeventActor):
             self._lose(message.reason)
 
     def on_exit(self, reason: BaseException | None) -> None:
-        """Close the link; what is in flight on it is lost unless the process ends in good order."""
+        """Close the link; what is in flight on it is lost unless the process ends cleanly."""
         self._redial.stop()
         self.upstream.unreachable()
         link, self._link = self._link, None

@@ -178,7 +178,7 @@ class _NativeActor(pykka.Actor):
         return True
 
     def finish(self) -> None:
-        """End in good order, here and now; to be called in the actor's own hooks and handlers.
+        """End cleanly, here and now; to be called in the actor's own hooks and handlers.
 
         What waits in the inbox is not handled any more: asks are answered with ``pykka.ActorDeadError``.
         """

@@ -54,7 +54,7 @@ class Common:
     gave_up: Callable[[str], None]
     """Told the reason when an endpoint will not be served any more."""
     ended: Callable[[Served], None]
-    """Told when the last of an endpoint's links is no more, in good order or for good."""
+    """Told when the last of an endpoint's links is no more, whether it was stopped or gave up."""
     tracing: Tracing | None = None
 
 

@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run until stopped. Exit code: 0 stopped in good order, 1 failed, 2 misused, 130 interrupted before it ran."""
+    """Run until stopped. Exit code: 0 stopped cleanly, 1 failed, 2 misused, 130 interrupted before it ran."""
     open_closed_streams()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
 

@@ -256,7 +256,7 @@ class AccessLog:
                 _log.error("the access log cannot be written: %s", error)
 
     def _now(self) -> str:
-        """The time as it stands in a line; several requests may end in one millisecond."""
+        """The time as a line has it; several requests may end in one millisecond."""
         millisecond = int(self._wall_clock() * 1000.0)
         if millisecond != self._millisecond:
             self._millisecond = millisecond

@@ -71,7 +71,7 @@ class Request:
     method: str
     path: str
     names: Mapping[str, str] = field(default_factory=dict)
-    """What stands in the path where the route has ``{name}``."""
+    """What the path has where the route has ``{name}``."""
     query: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     """Header fields, their names in lower case."""

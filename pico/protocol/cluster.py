@@ -6,7 +6,7 @@ is alive (``pico.protocol.gossip``; a condition is handed in), and which place a
 (``pico.protocol.routing``).
 
 The view follows the copies of the other nodes. It remembers up to which version it has followed each, and a copy
-stands in the order of its versions: so k changes cost k steps, however many entries the node has. What is indexed is
+is in the order of its versions: so k changes cost k steps, however many entries the node has. What is indexed is
 ready to be used as it is: for each endpoint one immutable tuple, replaced when it changes, of nodes that may be asked.
 """
 

@@ -1,6 +1,6 @@
 """The envelope of one packet: that it is whole, and with a key that a member made it, unread and not long ago.
 
-Responsible for: the bytes around a body, in the clear and sealed with a key of the ring, and what stands in a file of
+Responsible for: the bytes around a body, in the clear and sealed with a key of the ring, and what is in a file of
 keys (``spec/seal.md``). Refuses to know: what is in a body, where chance comes from, and who is waiting for a packet.
 
 Each process seals under a key of its own, derived from the shared one and from chance that it took when it began. So a

@@ -344,7 +344,7 @@ class SocketStream:
                 self._receiver.received(data)  # type: ignore[union-attr] # the watcher runs only for a receiver
             except BaseException as fault:
                 self._crashed(fault)
-        elif self._error is not None:  # behind a write that failed the end is none in good order
+        elif self._error is not None:  # behind a write that failed the end is not a clean one
             self._break(self._error)
         else:
             self._end()

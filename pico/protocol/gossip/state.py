@@ -10,7 +10,7 @@ that meaning by one stretch without a gap, a snapshot replaces it, and nothing e
 order, the repeats and the relays, what is learned once is not unlearned. The copy of a key never goes back; the copy as
 a whole is **not** what the owner had at one moment.
 
-A dict keeps the order in which keys were put, and each change puts its key at the end: so entries stand in the order of
+A dict keeps the order in which keys were put, and each change puts its key at the end: so entries are in the order of
 their versions without being sorted.
 """
 

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 NAME_BYTES_MAX: Final = 64
-"""Of a node ID and of a cluster name: each stands in every packet."""
+"""Of a node ID and of a cluster name: each is in every packet."""
 
 ENTRY_BYTES_MAX: Final = 512
 """Key and value together. Fixed, so that an entry fits the packets of every node that may have to relay it."""

@@ -1,6 +1,6 @@
 """How the end of a body is marked: the kinds of framing, and the chunked coding in both directions.
 
-Responsible for: RFC 9112 §6.3 as four words, §7.1 as bytes, and what may stand in a trailer section. Refuses to know:
+Responsible for: RFC 9112 §6.3 as four words, §7.1 as bytes, and what may be in a trailer section. Refuses to know:
 whose message it is, and which framing a message has.
 """
 

@@ -63,7 +63,7 @@ class RequestRejected(Rejected):
 class Request:
     """One request as its client sent it.
 
-    The defaults stand in the class and only what differs is set on an instance, which costs a third of what filling
+    The defaults are in the class and only what differs is set on an instance, which costs a third of what filling
     slots does.
     """
 
@@ -436,7 +436,7 @@ def _beginning_of(head: bytes, limits: HttpLimits) -> Request:
 def _note_caller(request: Request) -> None:
     """Host, endpoint and user agent, the first of each, where they are not noted yet, and what names the request.
 
-    The rest is let go, and of the target the name and the password of a user, which stand in no log.
+    The rest is let go, and of the target the name and the password of a user, which are in no log.
     """
     request.target = _USER_INFORMATION.sub(rb"\1", request.target)
     named: list[bytes] = []

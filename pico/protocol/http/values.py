@@ -1,6 +1,6 @@
 """The heads of requests and responses as they travel between the doors, the tunnel and the agent.
 
-Responsible for: the two value types that every floor above passes along, and what may stand in their field block.
+Responsible for: the two value types that every floor above passes along, and what may be in their field block.
 Refuses to know: how they were parsed and how they are written. They are NamedTuples because one of each is made for
 every request, and a NamedTuple costs a third of a frozen dataclass.
 """
@@ -52,6 +52,6 @@ class ResponseHead(NamedTuple):
 def valid_field_block(block: bytes) -> bool:
     """Whether ``block`` is any number of whole, valid field lines of which none concerns a single hop (HTTP-36).
 
-    ``TE`` may stand in it with the one value ``trailers``.
+    ``TE`` may be in it with the one value ``trailers``.
     """
     return _FIELD_BLOCK(block) is not None

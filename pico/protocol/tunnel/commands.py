@@ -71,7 +71,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Every server refused in a way that cannot heal; the endpoint will not be served."""
+    """Every server refused in a way that will not change; the endpoint will not be served."""
 
     server: int
     status: int

@@ -92,7 +92,7 @@ class Link:
         self._stopped = False
         self._registered_once = False
         self._held_until: dict[int, float] = {}
-        self._hopeless: set[int] = set()  # servers whose last answer cannot heal
+        self._hopeless: set[int] = set()  # servers whose last answer will not change
         self._announced: dict[int, str] = {}
 
     # Drained by the owner.

@@ -1,7 +1,7 @@
 """The opening handshake of a tunnel: what the agent asks, what the door answers, what an answer means.
 
 Responsible for: the path that names the endpoint, the checks that make a request a registration, the refusals with
-their statuses, and whether a refusal can heal. Refuses to know: how heads are parsed and written
+their statuses, and whether a refusal may pass. Refuses to know: how heads are parsed and written
 (``pico.protocol.http`` and the WebSocket code of the transport floor), and the limits of a door.
 """
 
@@ -287,5 +287,5 @@ def retry_after_s(value: bytes | None) -> float | None:
 
 
 def printable(text: str) -> str:
-    """A text of the peer's as it may stand in a log: one short line, nothing that a terminal obeys (TUN-33)."""
+    """A text of the peer's as a log may have it: one short line, nothing that a terminal obeys (TUN-33)."""
     return "".join(c if c.isprintable() else "?" for c in text[:REASON_CHARACTERS_MAX])
