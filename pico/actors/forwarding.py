@@ -23,7 +23,7 @@ from pico.actors.questions import Questions
 from pico.actors.routes import Routes, Upstream
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import UNKNOWN_LENGTH, RequestHead, ResponseHead
-from pico.protocol.routing import address_of, is_question, may_try_again
+from pico.protocol.routing import HELD_BYTES_MAX, address_of, is_question, may_try_again
 from pico.protocol.rpc import (
     BodyBytes,
     CreditReceived,
@@ -41,10 +41,8 @@ from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 __all__ = ["AcceptedLink", "Forwarding", "Relay"]
 
 SHORT_BYTES_MAX: Final = 4096
-"""Of what waits for credit, pieces up to here are joined."""
-
-KEPT_BYTES_MAX: Final = 64 * 1024
-"""Request body that is kept so that it can be sent to another upstream."""
+JOINED_BYTES_MAX: Final = 64 * 1024
+"""Of what waits for credit, pieces up to the one are joined up to the other."""
 
 CONTINUE: Final = ResponseHead(100, b"Continue", b"", UNKNOWN_LENGTH, b"")
 
@@ -188,7 +186,7 @@ class _Half:
         last = waiting[-1] if waiting else None
         if len(data) > SHORT_BYTES_MAX or last is None:
             waiting.append(data)
-        elif isinstance(last, bytearray) and len(last) < KEPT_BYTES_MAX:
+        elif isinstance(last, bytearray) and len(last) < JOINED_BYTES_MAX:
             last += data
         else:
             waiting.append(bytearray(data))
@@ -247,7 +245,7 @@ class _Half:
     def _take(self, size: int) -> BodyBytes:
         piece = self._take_waiting(size)
         if piece and self._kept is not None:
-            self._kept = b"".join((self._kept, piece)) if len(self._kept) + len(piece) <= KEPT_BYTES_MAX else None
+            self._kept = b"".join((self._kept, piece)) if len(self._kept) + len(piece) <= HELD_BYTES_MAX else None
         return piece
 
     def _take_waiting(self, size: int) -> BodyBytes:

@@ -51,7 +51,7 @@ from pico.protocol.http import (
     request_id_of,
 )
 from pico.protocol.http.values import RequestHead
-from pico.protocol.routing import DETOURS_MAX, addressed, may_try_again
+from pico.protocol.routing import DETOURS_MAX, HELD_BYTES_MAX, addressed, may_try_again
 from pico.protocol.rpc import (
     BodyBytes,
     CreditReceived,
@@ -70,9 +70,6 @@ if TYPE_CHECKING:
     from pico.observability.tracing import Traced
 
 __all__ = ["Client", "ProxyRequest"]
-
-HELD_BYTES_MAX: Final = 64 * 1024
-"""Request body that is kept so that it can be sent again."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -27,6 +27,7 @@ from gevent import signal_handler
 from gevent.event import Event
 
 from pico import __version__
+from pico.actors.admin_door import AdminDoor
 from pico.actors.endpoint_pool import Endpoints
 from pico.actors.heap import Heap
 from pico.actors.listener import Listener
@@ -40,7 +41,6 @@ from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig
 from pico.errors import RemoteProtocolError, TransportError
 from pico.node.actions import Actions
-from pico.node.admin_door import AdminApp, AdminDoor
 from pico.node.gossip_door import GossipDoor
 from pico.node.live import Live
 from pico.node.materials import NodeMaterials
@@ -53,7 +53,7 @@ from pico.node.status import ActorPages, Elsewhere, EndpointPages, NodePages, St
 from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.access_log import AccessLog, Write, cooperative_writer
-from pico.observability.admin import Route
+from pico.observability.admin import AdminApp, Route
 from pico.observability.history import History
 from pico.observability.hub import HubWatch
 from pico.observability.log_levels import log_routes

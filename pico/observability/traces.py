@@ -5,16 +5,14 @@ Responsible for: loading it only where it is wanted, and saying what is missing 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pico.errors import ConfigError
 
 if TYPE_CHECKING:
     from pico.observability.tracing import Tracing
 
-__all__ = ["CHOICES", "start_tracing"]
-
-CHOICES: Final = ("off", "otlp")
+__all__ = ["start_tracing"]
 
 
 def start_tracing(choice: str, service: str, instance: str) -> Tracing | None:

@@ -19,6 +19,7 @@ from pico.protocol.rpc import ResetCode
 __all__ = [
     "BALANCERS",
     "DETOURS_MAX",
+    "HELD_BYTES_MAX",
     "QUESTION_BYTES_MAX",
     "Balancer",
     "LeastInFlight",
@@ -35,6 +36,9 @@ __all__ = [
 
 DETOURS_MAX: Final = 16
 """Peers that one request comes to without being given to an upstream: unreachable, or without the endpoint."""
+
+HELD_BYTES_MAX: Final = 64 * 1024
+"""Request body that is kept so that it can be sent again (``held_bytes_max``)."""
 
 IDEMPOTENT_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110 §9.2.2."""

@@ -67,7 +67,6 @@ DEFERRALS_MAX: Final = 3
 CLOSE_NORMAL: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
 CLOSE_PROTOCOL_ERROR: Final = 1002
-CLOSE_INTERNAL: Final = 1011
 
 _log = logging.getLogger("pico.tunnel")
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pico.actors import forwarding
-from pico.actors.forwarding import KEPT_BYTES_MAX, Forwarding
+from pico.actors.forwarding import Forwarding
 from pico.actors.routes import Routes, Upstream
 from pico.config import HttpLimits, RpcLimits, WebSocketLimits
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import UNKNOWN_LENGTH, RequestHead, ResponseHead
-from pico.protocol.routing import LeastInFlight, addressed
+from pico.protocol.routing import HELD_BYTES_MAX, LeastInFlight, addressed
 from pico.protocol.rpc import (
     BaseEngine,
     DataReceived,
@@ -268,7 +268,7 @@ def test_a_fault_in_a_relay_ends_both_of_its_streams(side, monkeypatch):
 
 
 @covers("ROUTING-5")
-@pytest.mark.parametrize("size, again", [(KEPT_BYTES_MAX, True), (KEPT_BYTES_MAX + 1, False)])
+@pytest.mark.parametrize("size, again", [(HELD_BYTES_MAX, True), (HELD_BYTES_MAX + 1, False)])
 def test_what_is_kept_to_be_sent_again_is_bounded(size, again):
     world = World(2, limits=RpcLimits())
     world.open(POST, b"", False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from pico.actors.forwarding import KEPT_BYTES_MAX
 from pico.config import RpcLimits
 from pico.protocol.cluster import Condition
+from pico.protocol.routing import HELD_BYTES_MAX
 from pico.protocol.rpc import DataReceived, ResetCode, StreamReset
 from tests.node.harness import (
     UNKNOWN_LENGTH,
@@ -359,7 +359,7 @@ def test_a_body_that_is_too_long_to_keep_is_not_repeated_by_anyone(nodes):
 
     def refuse(call) -> None:
         size = 0
-        while size <= 2 * KEPT_BYTES_MAX:
+        while size <= 2 * HELD_BYTES_MAX:
             data = call.next_event().data
             size += len(data)
             call.agent.mux.consumed(call.stream, len(data))
