@@ -9,16 +9,22 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import Final
 
 from pico.cli.standard_streams import open_closed_streams
 
 __all__ = ["main"]
+
+INTERRUPTED: Final = 130
+"""As of ``pico.cli.command_line``, which is not loaded yet."""
 
 
 def main() -> int:
     """Run until stopped. Exit code: 0 stopped cleanly, 1 failed, 2 misused, 130 interrupted before it ran."""
     open_closed_streams()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    # Until there is something to drain. An exception is no way out: what is being imported may print it or swallow it.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
     from gevent import monkey
 

@@ -231,3 +231,28 @@ with open(sys.argv[1], "w") as file:
 """
     assert run_closed(ALL_CLOSED, "-c", program, str(tmp_path / "said")).returncode == 0
     assert (tmp_path / "said").read_text() == "0 1 2 True"
+
+
+INTERRUPTED_AT = """\
+import os, signal, sys
+imported = sys.argv.pop()
+class Interrupt:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == imported:
+            Interrupt()
+sys.meta_path.insert(0, Finder())
+from pico.cli.{program} import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("program", ["node", "agent"])
+@pytest.mark.parametrize("imported", ["gevent", "docopt", "pico.cli.sources"])
+def test_an_interrupted_start_says_nothing(program: str, imported: str) -> None:
+    """Whatever is being imported: what is raised in the end of an object, say, is printed and goes no further."""
+    begins = INTERRUPTED_AT.format(program=program)
+    ran = subprocess.run([sys.executable, "-c", begins, imported], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (130, "")
