@@ -4,6 +4,8 @@ Responsible for: reading the file within limits, refusing what is not known or s
 and the line of every complaint. Refuses to know: what a text means; its kind reads it, as it does a word of a command
 line.
 
+What stands in a wrong place may be a secret, so a complaint quotes names and the values of settings only.
+
 The document is composed and never constructed: only texts with their places come out, so what YAML takes a plain word
 for does not matter. Anchors, aliases and tags have no place among names and values, and are refused.
 """
@@ -28,6 +30,8 @@ __all__ = ["DEPTH_MAX", "FILE_BYTES_MAX", "FileLayer", "read_file"]
 FILE_BYTES_MAX: Final = 256 * 1024
 DEPTH_MAX: Final = 5
 """A list of mappings of texts in a mapping is four deep."""
+NAME_LENGTH_MAX: Final = 40
+"""Of names that a complaint quotes. The shortest key of a cluster is longer."""
 
 _VARIABLE: Final = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\})?|\$\$\{")
 _NULL: Final = "tag:yaml.org,2002:null"
@@ -94,15 +98,10 @@ def _compose(path: str, named: str) -> Any:
         return loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line if mark is not None else 0
-        raise ConfigError(f"{path}:{line + 1}", _line_of(data, line), f"YAML ({error.problem})") from None
+        line, column = (mark.line, mark.column) if mark is not None else (0, 0)
+        raise ConfigError(f"{path}:{line + 1}", f"column {column + 1}", f"YAML ({error.problem})") from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise ConfigError(named, path, f"a text in UTF-8 without control characters ({_first_line(error)})") from None
-
-
-def _line_of(data: bytes, number: int) -> str:
-    lines = data.decode(errors="replace").splitlines()
-    return lines[number].strip()[:80] if number < len(lines) else ""
 
 
 def _first_line(error: Exception) -> str:
@@ -137,7 +136,7 @@ class _Reading:
         if setting is None:
             near = difflib.get_close_matches(key.lower().replace("-", "_"), self._program.settings, 1)
             hint = f"; the nearest is {near[0]}" if near else ""
-            raise ConfigError(self._at(node), key, f"a setting of {self._program.name}{hint}")
+            raise ConfigError(self._at(node), _quoted(key), f"a setting of {self._program.name}{hint}")
         return setting
 
     def _key(self, node: Any, lines: dict[str, int]) -> str:
@@ -145,7 +144,7 @@ class _Reading:
             raise ConfigError(self._at(node), _kind_of(node), "a name")
         key = str(node.value)
         if key in lines:
-            raise ConfigError(self._at(node), key, f"each name once; it stands in line {lines[key]} already")
+            raise ConfigError(self._at(node), _quoted(key), f"each name once; it stands in line {lines[key]} already")
         lines[key] = node.start_mark.line + 1
         return key
 
@@ -177,7 +176,7 @@ class _Reading:
             if key not in ("endpoint", "service"):
                 near = difflib.get_close_matches(key, ("endpoint", "service"), 1)
                 hint = f"; the nearest is {near[0]}" if near else ""
-                raise ConfigError(self._at(key_node), key, f"endpoint or service{hint}")
+                raise ConfigError(self._at(key_node), _quoted(key), f"endpoint or service{hint}")
             parts[key] = self._text(value_node, f"{self._at(value_node)}: {key}", "one value") or ""
         for key in ("endpoint", "service"):
             if not parts.get(key):
@@ -199,12 +198,14 @@ class _Reading:
                 return "${"
             name, default = match[1], match[3]
             if name is None:
-                raise ConfigError(where, text, "a variable such as ${NAME} or ${NAME:-default}; $${ is a plain ${")
+                raise ConfigError(where, "${", "a variable such as ${NAME} or ${NAME:-default}; $${ is a plain ${")
             found = self._environment.get(name, "")
             if match[2] is not None:
                 return found or default
             if name not in self._environment:
-                raise ConfigError(where, f"${{{name}}}", "a variable that is set; ${NAME:-default} has a default")
+                raise ConfigError(
+                    where, f"${{{_quoted(name)}}}", "a variable that is set; ${NAME:-default} has a default"
+                )
             return found
 
         return _VARIABLE.sub(value, text)
@@ -216,4 +217,8 @@ class _Reading:
 def _kind_of(node: Any) -> str:
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
-    return "a list" if isinstance(node, yaml.SequenceNode) else str(node.value)
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a text"
+
+
+def _quoted(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH_MAX else "..."

@@ -11,6 +11,7 @@ import pytest
 from pico.cli.agent_options import AGENT
 from pico.cli.config_file import DEPTH_MAX, FILE_BYTES_MAX
 from pico.cli.node_options import NODE
+from pico.cli.settings import Program
 from pico.cli.sources import check_file
 from pico.config import EndpointTarget, NodeConfig
 
@@ -86,23 +87,23 @@ BAD = {
     "item": ("join:\n- a\n- x y", "file.yaml:3: join: 'x y' .* a host name or an address"),
     "deep item": ("join:\n- [a]", "file.yaml:2: join: 'a list' .* one value"),
     "root": ("- proxy_port: 80", "file.yaml:1: 'a list' .* settings, one a line"),
-    "text": ("proxy_port", "file.yaml:1: 'proxy_port' .* settings, one a line"),
+    "text": ("proxy_port", "file.yaml:1: 'a text' .* settings, one a line"),
     "key": ("[a]: b", "file.yaml:1: 'a list' .* a name"),
-    "tag": ("node_id: !secret x", "file.yaml:1: 'node_id: !secret x' .* YAML .a tag has no place here"),
-    "a tag that says nothing": ("node_id: !!str x", "file.yaml:1: 'node_id: !!str x' .*a tag has no place here"),
+    "tag": ("node_id: !secret x", "file.yaml:1: 'column 10' .* YAML .a tag has no place here"),
+    "a tag that says nothing": ("node_id: !!str x", "file.yaml:1: 'column 10' .*a tag has no place here"),
     "the tag of no tag": ("node_id: ! x", "file.yaml:1: .*a tag has no place here"),
     "tag of a key": ("!!str node_id: x", "file.yaml:1: .*a tag has no place here"),
     "tag of a list": ("\njoin: !!seq [a]", "file.yaml:2: .*a tag has no place here"),
     "tag of all": ("!!map\nnode_id: x", "file.yaml:1: .*a tag has no place here"),
     "python": ("node_id: !!python/object/apply:os.system [x]", "file.yaml:1: .*a tag has no place here"),
-    "anchor": ("node_id: &a x", "file.yaml:1: 'node_id: &a x' .* YAML .an anchor has no place here"),
+    "anchor": ("node_id: &a x", "file.yaml:1: 'column 10' .* YAML .an anchor has no place here"),
     "anchor of a list": ("join: &a\n- b", "file.yaml:1: .*an anchor has no place here"),
     "anchor of a key": ("&a node_id: x", "file.yaml:1: .*an anchor has no place here"),
-    "alias": ("node_id: *a", r"file.yaml:1: 'node_id: \*a' .*an alias has no place here"),
+    "alias": ("node_id: *a", "file.yaml:1: 'column 10' .*an alias has no place here"),
     "laughs": ("a: &a [x]\nb: &b [*a, *a, *a]\nc: [*b, *b]", "file.yaml:1: .*an anchor has no place"),
     "deep": ("join: " + "[" * 100_000, "file.yaml:1: .*too deep"),
     "documents": ("proxy_port: 1\n---\nproxy_port: 2", "file.yaml:2: .*YAML .but found another document"),
-    "not yaml": ("a: b: c", "file.yaml:1: 'a: b: c' is not usable: expected YAML .mapping values are not allowed"),
+    "not yaml": ("a: b: c", "file.yaml:1: 'column 5' is not usable: expected YAML .mapping values are not allowed"),
     "tab": ("\ta: b", "file.yaml:1: .* YAML"),
     "control": (b"a: \x00b", "FILE: .* without control characters"),
     "latin": (b"a: \xff\xfeb", "FILE: .* a text in UTF-8"),
@@ -117,6 +118,39 @@ BAD = {
 def test_what_is_wrong_is_named_with_its_line(check: Check, text: str | bytes, complaint: str) -> None:
     _, faults = check(text)
     assert any(re.search(complaint, fault) for fault in faults), faults
+
+
+KEYS = {"hex": "f0" * 32, "base64": "q80+" * 10 + "q80="}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cluster_key: |\n{key}\n{key}\n",
+        "cluster_key: |\n{key}: x\n{key}: y\n",
+        'cluster_key: "{key}\nproxy_port: 0\n',
+        "cluster_key: %{key}",
+        "cluster_key: !secret {key}",
+        "cluster_key: !{key}",
+        "cluster_key: &{key} a",
+        "cluster_key: *{key}",
+        "cluster_key: {{{key}}}",
+        "cluster_key: [{key}, {key}]",
+        "cluster_key: ${{{key}}}",
+        "cluster_key: ${{file:/etc/key}}{key}",
+        "cluster_key: ${{KEY:{key}}}",
+        "{key}",
+        "{{{key}}}",
+        "? {key}",
+        "endpoints:\n- {{{key}}}",
+    ],
+)
+@pytest.mark.parametrize("program", [NODE, AGENT], ids=["node", "agent"])
+def test_a_key_that_stands_wrong_is_not_told(check: Check, program: Program, text: str, key: str) -> None:
+    faults = check(text.format(key=key), program)[1]
+    assert faults
+    assert not any(key[:12] in fault for fault in faults), faults
 
 
 def test_depth_is_bounded_where_it_is_used(check: Check) -> None:
