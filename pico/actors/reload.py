@@ -50,7 +50,7 @@ class Reload(Generic[Config]):
     def __init__(
         self,
         read: Callable[[], Proposal[Config]],
-        apply: Callable[[Config], None],
+        apply: Callable[[Proposal[Config]], None],
         metrics: ReloadMetrics,
         *,
         time_of_day: Callable[[], float] = time.time,
@@ -116,7 +116,7 @@ class Reload(Generic[Config]):
 
     def _apply_named(self, proposal: Proposal[Config]) -> None:
         try:
-            self._apply(proposal.config)
+            self._apply(proposal)
         except ConfigError as error:
             raise error.renamed(proposal.named) from error
 

@@ -86,7 +86,12 @@ class Agent:
         self.reload = (
             None
             if read_settings is None
-            else Reload(read_settings, self.reconfigure, self.metrics.reloads, announce=announce_reload)
+            else Reload(
+                read_settings,
+                lambda proposal: self.reconfigure(proposal.config),
+                self.metrics.reloads,
+                announce=announce_reload,
+            )
         )
         self._materials = AgentMaterials.read(config)
         self._common = Common(

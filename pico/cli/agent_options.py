@@ -6,7 +6,7 @@ and what an agent does with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from pico.cli import common_settings as common
@@ -22,7 +22,7 @@ from pico.cli.kinds import (
     SERVERS,
     size,
 )
-from pico.cli.relations import require_more
+from pico.cli.relations import Conflict, require_more
 from pico.cli.settings import Change, Program, Section, Setting
 from pico.config import AgentConfig
 from pico.errors import ConfigError
@@ -154,15 +154,17 @@ RARE_RESPONSES: Final = Section(
 )  # fmt: skip
 
 
-def _check(config: AgentConfig, named: Callable[[str], str]) -> None:
+def _check(config: AgentConfig, named: Callable[[str], str]) -> Iterator[Conflict]:
     limits, timers = config.rpc_limits, config.link_timers
-    require_more("silence", limits.silence_s, "heartbeat", limits.heartbeat_s, named)
-    require_more("backoff_max", timers.backoff_max_s, "backoff_first", timers.backoff_first_s, named, equal=True)
+    yield from require_more("silence", limits.silence_s, "heartbeat", limits.heartbeat_s, named)
+    yield from require_more(
+        "backoff_max", timers.backoff_max_s, "backoff_first", timers.backoff_first_s, named, equal=True
+    )
     seen = set()
     for target in config.endpoints:
         if target.endpoint_id in seen:
             expected = "each endpoint ID once; a second agent may register it too"
-            raise ConfigError(named("endpoints"), target.endpoint_id, expected)
+            yield Conflict(("endpoints",), ConfigError(named("endpoints"), target.endpoint_id, expected))
         seen.add(target.endpoint_id)
 
 

@@ -23,6 +23,7 @@ import yaml
 
 from pico.cli.settings import Program, Setting
 from pico.cli.sources import Given, Text
+from pico.cli.values import readable_file
 from pico.errors import ConfigError
 
 __all__ = ["DEPTH_MAX", "FILE_BYTES_MAX", "FileLayer", "read_file"]
@@ -85,12 +86,8 @@ def read_file(path: str, program: Program[Any], environment: Mapping[str, str], 
 
 
 def _compose(path: str, named: str) -> Any:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no usable name"
-        raise ConfigError(named, path, f"a file that can be read ({reason})") from error
+    with Path(readable_file(named, path)).open("rb") as file:
+        data = file.read(FILE_BYTES_MAX + 1)
     if len(data) > FILE_BYTES_MAX:
         raise ConfigError(named, path, f"a file of at most {FILE_BYTES_MAX // 1024}KiB")
     try:

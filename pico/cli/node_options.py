@@ -6,7 +6,7 @@ and what a node does with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from pico.cli import common_settings as common
@@ -28,7 +28,7 @@ from pico.cli.kinds import (
     choice,
     size,
 )
-from pico.cli.relations import require_both_files, require_less, require_more
+from pico.cli.relations import Conflict, require_both_files, require_less, require_more
 from pico.cli.settings import Change, Program, Section, Setting
 from pico.config import NodeConfig
 from pico.errors import ConfigError
@@ -346,26 +346,30 @@ RARE_GOSSIP: Final = Section(
 )  # fmt: skip
 
 
-def _check(config: NodeConfig, named: Callable[[str], str]) -> None:
+def _check(config: NodeConfig, named: Callable[[str], str]) -> Iterator[Conflict]:
     for door in ("proxy", "upstream", "admin"):
-        require_both_files(getattr(config, f"{door}_tls"), f"{door}_tls_cert", f"{door}_tls_key", named)
+        yield from require_both_files(getattr(config, f"{door}_tls"), f"{door}_tls_cert", f"{door}_tls_key", named)
     tunnel, link, gossip = config.rpc_limits, config.peer_limits.rpc_limits, config.gossip_timers
     limits = config.gossip_limits
     # A tunnel or link is given up only after it was asked for a sign of life.
-    require_more("silence", tunnel.silence_s, "heartbeat", tunnel.heartbeat_s, named)
-    require_more("link_silence", link.silence_s, "link_heartbeat", link.heartbeat_s, named)
+    yield from require_more("silence", tunnel.silence_s, "heartbeat", tunnel.heartbeat_s, named)
+    yield from require_more("link_silence", link.silence_s, "link_heartbeat", link.heartbeat_s, named)
     # Whoever does not answer in time leaves some of the round for others to try.
-    require_less("gossip_probe_timeout", gossip.probe_timeout_s, "gossip_probe", gossip.probe_s, named)
-    require_more(
+    yield from require_less("gossip_probe_timeout", gossip.probe_timeout_s, "gossip_probe", gossip.probe_s, named)
+    yield from require_more(
         "gossip_dead_record", limits.dead_record_s, "gossip_dead_state", limits.dead_state_s, named, equal=True
     )
-    require_more("gossip_quiet_round", gossip.quiet_round_s, "gossip_round", gossip.round_s, named, equal=True)
+    yield from require_more(
+        "gossip_quiet_round", gossip.quiet_round_s, "gossip_round", gossip.round_s, named, equal=True
+    )
     # Who is calling is asked of nobody but trusted proxies.
     if config.proxy_protocol != "off" and not config.trusted_proxies:
         expected = f"off, because {named('trusted_proxies')} names nobody"
-        raise ConfigError(named("proxy_protocol"), config.proxy_protocol, expected)
+        error = ConfigError(named("proxy_protocol"), config.proxy_protocol, expected)
+        yield Conflict(("proxy_protocol", "trusted_proxies"), error)
     if config.cluster_key and config.cluster_key_file:
-        raise ConfigError(named("cluster_key"), "...", f"one of the two, and {named('cluster_key_file')} is set, too")
+        expected = f"one of the two, and {named('cluster_key_file')} is set, too"
+        yield Conflict(("cluster_key", "cluster_key_file"), ConfigError(named("cluster_key"), "...", expected))
 
 
 NODE: Final = Program(

@@ -6,33 +6,45 @@ Responsible for: the few relations between settings, each with its complaint. Re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from pico.cli.values import duration_text
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 
-__all__ = ["require_both_files", "require_less", "require_more"]
+__all__ = ["Conflict", "require_both_files", "require_less", "require_more"]
 
 Named = Callable[[str], str]
 
 
-def require_both_files(files: TlsFiles | None, certificate: str, key: str, named: Named) -> None:
-    """The certificate and the key of one door, or neither. Raises ``ConfigError``."""
+class Conflict(NamedTuple):
+    """Settings that do not go together. Whether they do depends on nothing but those of ``keys``."""
+
+    keys: tuple[str, ...]
+    error: ConfigError
+
+
+def require_both_files(files: TlsFiles | None, certificate: str, key: str, named: Named) -> Iterator[Conflict]:
+    """The certificate and the key of one door, or neither."""
     if files is None or (files.certificate and files.key):
         return
     missing, present = (key, certificate) if files.certificate else (certificate, key)
-    raise ConfigError(named(missing), "", f"a file, because {named(present)} is given")
+    yield Conflict((certificate, key), ConfigError(named(missing), "", f"a file, because {named(present)} is given"))
 
 
-def require_more(key: str, value_s: float, than: str, other_s: float, named: Named, *, equal: bool = False) -> None:
-    """One duration is longer than another, with ``equal`` or as long. Raises ``ConfigError``."""
+def require_more(
+    key: str, value_s: float, than: str, other_s: float, named: Named, *, equal: bool = False
+) -> Iterator[Conflict]:
+    """One duration is longer than another, with ``equal`` or as long."""
     if value_s < other_s or (value_s == other_s and not equal):
         words = "at least" if equal else "more than"
-        raise ConfigError(named(key), duration_text(value_s), f"{words} {named(than)}, {duration_text(other_s)}")
+        expected = f"{words} {named(than)}, {duration_text(other_s)}"
+        yield Conflict((key, than), ConfigError(named(key), duration_text(value_s), expected))
 
 
-def require_less(key: str, value_s: float, than: str, other_s: float, named: Named) -> None:
-    """One duration is shorter than another. Raises ``ConfigError``."""
+def require_less(key: str, value_s: float, than: str, other_s: float, named: Named) -> Iterator[Conflict]:
+    """One duration is shorter than another."""
     if value_s >= other_s:
-        raise ConfigError(named(key), duration_text(value_s), f"less than {named(than)}, {duration_text(other_s)}")
+        expected = f"less than {named(than)}, {duration_text(other_s)}"
+        yield Conflict((key, than), ConfigError(named(key), duration_text(value_s), expected))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pico.actors.reload import Proposal
-from pico.cli.settings import Change, Program, Setting, field_of, with_field
+from pico.cli.settings import Change, Program, field_of, with_field
 from pico.cli.sources import Reading, read_settings
 from pico.observability.logs import configure
 
@@ -58,22 +58,38 @@ class Reloading(Generic[Config]):
         """What is said now. Raises ``UsageError`` and ``ConfigError``."""
         reading = read_settings(self._program, self._words, self._environment)
         contents = self._digests(reading.config)
-        config, changed, needs_restart = self._config, [], []
-        for key, setting in self._program.settings.items():
-            old, new = field_of(self._config, setting.field), field_of(reading.config, setting.field)
-            if old == new and contents.get(key) == self._contents.get(key):
-                continue
-            if _can_change(setting, old, new):
-                config = with_field(config, setting.field, new)
-                changed.append(key)
-            else:
-                needs_restart.append(key)
-        self._program.check(config, lambda key: key)  # what is new beside what waits for a restart
+        differs = [key for key in self._program.settings if self._differs(key, reading.config, contents)]
+        changed = [key for key in differs if self._can_change(key, reading.config)]
+        config = self._mixed(reading.config, changed)
+        # What is new may not go together with what waits for a restart. Then it waits, too.
+        while conflicts := list(self._program.check(config, str)):
+            held = {key for conflict in conflicts for key in conflict.keys}.intersection(changed)
+            assert held, "what counts goes together"
+            changed = [key for key in changed if key not in held]
+            config = self._mixed(reading.config, changed)
+        needs_restart = [key for key in differs if key not in changed]
         for key in needs_restart:  # what counts of it is what counted before, be it no file at all
             contents.pop(key, None)
         contents |= {key: self._contents[key] for key in needs_restart if key in self._contents}
         accept = partial(self._accept, config, contents, reading)
         return Proposal(config, tuple(changed), tuple(needs_restart), accept, reading.named)
+
+    def _differs(self, key: str, new: Config, contents: Mapping[str, str]) -> bool:
+        field = self._program.settings[key].field
+        return field_of(self._config, field) != field_of(new, field) or contents.get(key) != self._contents.get(key)
+
+    def _can_change(self, key: str, new: Config) -> bool:
+        setting = self._program.settings[key]
+        if setting.change is Change.REPLACE:
+            return bool(field_of(self._config, setting.field)) and bool(field_of(new, setting.field))
+        return setting.change is Change.RELOAD
+
+    def _mixed(self, new: Config, keys: Collection[str]) -> Config:
+        """What counts, but for ``keys``, which are as in ``new``."""
+        config = self._config
+        for field in (self._program.settings[key].field for key in keys):
+            config = with_field(config, field, field_of(new, field))
+        return config
 
     def _accept(self, config: Config, contents: dict[str, str], reading: Reading[Config]) -> None:
         log_settings = ("log_format", "log_level")
@@ -96,12 +112,6 @@ class Reloading(Generic[Config]):
         """What is in the files that are named, so that a change is seen under an old name, too."""
         files = ((key, one) for key, one in self._program.settings.items() if one.kind.is_file)
         return {key: _digest(path) for key, setting in files if (path := field_of(config, setting.field))}
-
-
-def _can_change(setting: Setting, old: object, new: object) -> bool:
-    if setting.change is Change.REPLACE:
-        return bool(old) and bool(new)
-    return setting.change is Change.RELOAD
 
 
 def _digest(path: str) -> str:

@@ -34,13 +34,13 @@ before the file, the file before the default.
 
 ```yaml
 # node.yaml
-node_id: ${HOSTNAME}
+node_id: ${NODE_ID:-node-3}
 join: [node-1.example, node-2.example:8003]
 cluster_key_file: /etc/pico/cluster.key
 proxy_tls_cert: /etc/pico/proxy.pem
 proxy_tls_key: /etc/pico/proxy.key
 body_bytes_max: 100MiB
-grace_period: ${PICO_GRACE:-1m}
+grace_period: 1m
 ```
 
 ```yaml
@@ -57,6 +57,8 @@ endpoints:
 - A key that is not known, a key that stands there twice and a value that does not fit are refused with file, line and
   what was expected. So is a key without a value: leave the line out for the default. Anchors, aliases and tags have no
   place in the file; it has at most 256 KiB.
+- The file and those that it names are regular files, those at most 16 MiB: a pipe, as of `<(command)`, could not be
+  read again.
 - `${NAME}` is a variable of the environment, `${NAME:-default}` has a default for one that is not set or empty, `$${`
   is a plain `${`. Without a default a variable that is not set is an error. When nothing is left of a value, it
   counts as not set.
@@ -75,9 +77,10 @@ editors:
 
 SIGHUP, or a POST to `/-/reload` at the admin door, reads file and environment again. What is wrong is refused whole,
 and everything stays as it was. What can change without a restart changes at once and without the loss of a connection;
-what cannot is named in the log and in the answer. In the tables *reload* marks the former. *Replace* is the same, from
-one value to another: to begin with TLS or a key, or to end it, takes a restart. Files are read again even when their
-names have not changed. Limits and timers count for the connections, tunnels and requests that begin from then on.
+what cannot is named in the log and in the answer, with what does not go together with it as it still is. In the tables
+*reload* marks the former. *Replace* is the same, from one value to another: to begin with TLS or a key, or to end it,
+takes a restart. Files are read again even when their names have not changed, but for those that wait for a restart.
+Limits and timers count for the connections, tunnels and requests that begin from then on.
 """
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pico.cli.kinds import Kind
+from pico.cli.relations import Conflict
 from pico.config import TlsFiles
 
 __all__ = ["MASK", "Change", "Program", "Section", "Setting", "field_of", "with_field"]
@@ -88,13 +89,13 @@ class Section(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Program(Generic[Config]):
-    """What can be set of one program; ``check`` raises ``ConfigError`` for values that do not go together."""
+    """What can be set of one program; ``check`` finds the values that do not go together."""
 
     name: str
     intro: str
     defaults: Config
     sections: tuple[Section, ...]
-    check: Callable[[Config, Callable[[str], str]], None]
+    check: Callable[[Config, Callable[[str], str]], Iterable[Conflict]]
     """Given a configuration, and how whoever set a key has called it."""
     required: tuple[str, ...] = ()
     """Keys without a default."""

@@ -191,10 +191,7 @@ def _resolved(
             config = with_field(config, setting.field, value)
         values.append(Value(setting, value, source))
     if not faults:
-        try:
-            program.check(config, names.__getitem__)
-        except ConfigError as error:
-            faults.append(error)
+        faults += [conflict.error for conflict in program.check(config, names.__getitem__)]
     return config, tuple(values), names
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pico.config import NodeConfig
@@ -56,6 +57,10 @@ _BYTES = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION_MAX_S = 30 * 24 * 3600.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 GOSSIP_PORT = NodeConfig().gossip_port
+
+
+FILE_BYTES_MAX: Final = 16 * 1024**2
+"""Of a file that a setting names: certificates, authorities, keys."""
 
 
 class HostPort(NamedTuple):
@@ -191,12 +196,19 @@ def network(field: str, text: str) -> str:
 
 
 def readable_file(field: str, text: str) -> str:
+    """No pipe and no device: a pipe can be read once, and a reload would wait for ever or find nothing."""
     try:
-        with Path(text).open("rb") as file:
-            file.read(1)
+        found = Path(text).stat()  # first, because to open a pipe is to wait for a writer
+        is_for_once = not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode))
+        if not is_for_once:
+            Path(text).open("rb").close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no usable name"
         raise ConfigError(field, text, f"a file that can be read ({reason})") from error
+    if is_for_once:
+        raise ConfigError(field, text, "a regular file, because a reload reads it again")
+    if found.st_size > FILE_BYTES_MAX:
+        raise ConfigError(field, text, f"a file of at most {size_text(FILE_BYTES_MAX)}")
     return text
 
 

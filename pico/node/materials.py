@@ -6,11 +6,11 @@ it is read, and what is done with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from ssl import SSLContext
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from gevent.ssl import SSLContext as CooperativeContext
 
@@ -24,6 +24,9 @@ __all__ = ["NodeMaterials"]
 
 Made = TypeVar("Made")
 
+DOORS: Final = ("proxy", "upstream", "admin")
+"""Those that may have a certificate."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeMaterials:
@@ -36,6 +39,18 @@ class NodeMaterials:
     not_after: dict[str, float]
     """By door, in seconds since 1970: until when its certificate is valid."""
 
+    def renewed(self, config: NodeConfig, waiting: Collection[str]) -> NodeMaterials:
+        """Read again, but for settings that are ``waiting`` for a restart: their files may be gone. Raises likewise."""
+        doors = [door for door in DOORS if f"{door}_tls_cert" in waiting]
+        kept: dict[str, Any] = {f"{door}_tls": getattr(self, f"{door}_tls") for door in doors}
+        left_out: dict[str, Any] = dict.fromkeys(kept)
+        if "cluster_key_file" in waiting or "cluster_key" in waiting:
+            kept["cluster_keys"] = self.cluster_keys
+            left_out |= {"cluster_key_file": "", "cluster_key": ""}
+        read = NodeMaterials.read(replace(config, **left_out))
+        not_after = {door: self.not_after[door] for door in doors if door in self.not_after}
+        return replace(read, **kept, not_after=read.not_after | not_after)
+
     @classmethod
     def read(cls, config: NodeConfig) -> NodeMaterials:
         """Raises ``ConfigError``, which names the setting and the file at fault."""
@@ -46,11 +61,7 @@ class NodeMaterials:
             cluster_keys=_keys(config),
             not_after={
                 door: _of_door(door, files, lambda files: not_after(files.certificate))
-                for door, files in (
-                    ("proxy", config.proxy_tls),
-                    ("upstream", config.upstream_tls),
-                    ("admin", config.admin_tls),
-                )
+                for door, files in zip(DOORS, (config.proxy_tls, config.upstream_tls, config.admin_tls), strict=True)
                 if files is not None
             },
         )

@@ -14,7 +14,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -122,7 +122,7 @@ class Node:
             if read_settings is None
             else Reload(
                 read_settings,
-                self.reconfigure,
+                lambda proposal: self.reconfigure(proposal.config, proposal.needs_restart),
                 self.metrics.reloads,
                 time_of_day=system.time_of_day,
                 announce=announce_reload,
@@ -214,13 +214,13 @@ class Node:
             return False, "draining"
         return (True, "") if self.gossip_door.ready else (False, "joining")
 
-    def reconfigure(self, config: NodeConfig) -> None:
+    def reconfigure(self, config: NodeConfig, waiting: Collection[str] = ()) -> None:
         """Live by other settings from now on; what is open stays open.
 
-        Of ``config`` only that counts which can change while a node runs; the rest must be as it was. Raises
-        ``ConfigError``, and has changed nothing then.
+        Of ``config`` only that counts which can change while a node runs; the rest must be as it was. Of the settings
+        that are ``waiting`` for a restart no file is read. Raises ``ConfigError``, and has changed nothing then.
         """
-        materials = NodeMaterials.read(config)
+        materials = self._materials.renewed(config, waiting)
         self.config, self._materials = config, materials
         self.services.reconfigure(config)
         self.routes.reconfigure(config.endpoint_wait_s, config.requests_per_endpoint_max)

@@ -45,7 +45,8 @@ class Process:
         later = ("y",) if said == "later" else ()
         return Proposal(said, ("x",), later, lambda: self.accepted.append(said), lambda key: f"--{key}")
 
-    def apply(self, config: str) -> None:
+    def apply(self, proposal: Proposal[str]) -> None:
+        config = proposal.config
         if self.hold is not None:
             self.holding.set()
             self.hold.wait()

@@ -163,6 +163,14 @@ def test_every_fault_is_told_and_not_only_the_first(check: Check) -> None:
     assert [fault.partition(" ")[0] for fault in faults] == [f"file.yaml:{line}:" for line in (1, 2, 3, 4)]
 
 
+def test_all_that_does_not_go_together_is_told(check: Check) -> None:
+    _, faults = check("silence: 1s\nlink_silence: 1ms\ngossip_probe_timeout: 10s\nproxy_protocol: both")
+    names = ("silence", "link_silence", "gossip_probe_timeout", "proxy_protocol")
+    assert [fault.split(": ")[:2] for fault in faults] == [
+        [f"file.yaml:{line}", name] for line, name in enumerate(names, 1)
+    ]
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     _, (fault,) = check_file(NODE, str(tmp_path / "none.yaml"), {})
     assert str(fault).startswith("FILE: ")

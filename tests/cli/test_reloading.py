@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -154,12 +155,40 @@ def test_a_file_that_waits_for_a_restart_is_compared_with_the_one_that_counts(pa
     assert reloading.propose().changed == ("proxy_tls_cert",)
 
 
-def test_what_is_new_must_fit_to_what_waits(path: Path) -> None:
-    """The trusted proxies could go, but not the doors that ask them."""
-    path.write_text("trusted_proxies: 10.0.0.0/8\nproxy_protocol: both")
+@pytest.mark.parametrize("doors", ["", "proxy_protocol: off"])
+def test_what_does_not_fit_to_what_waits_waits_too(path: Path, doors: str) -> None:
+    """The trusted proxies could go, but not before the doors that ask them."""
+    path.write_text("trusted_proxies: 10.0.0.0/8\nproxy_protocol: both\nfields_max: 5")
     reloading = begun(path)
-    path.write_text("")
-    with pytest.raises(ConfigError, match="proxy_protocol: 'both' is not usable"):
+    before = reloading.config
+    path.write_text(f"fields_max: 6\n{doors}")
+    proposal = reloading.propose()
+    assert (proposal.changed, proposal.needs_restart) == (("fields_max",), ("trusted_proxies", "proxy_protocol"))
+    assert proposal.config == replace(before, http_limits=replace(before.http_limits, fields_max=6))
+    proposal.accept()
+    path.write_text("trusted_proxies: 10.0.0.0/16\nproxy_protocol: both\nfields_max: 6")
+    assert (reloading.propose().changed, reloading.propose().needs_restart) == (("trusted_proxies",), ())
+
+
+def test_what_counts_at_once_may_change_together(path: Path) -> None:
+    """Each alone would not go with the other as it was."""
+    reloading = begun(path)
+    path.write_text("heartbeat: 1m\nsilence: 2m")
+    assert set(reloading.propose().changed) == {"heartbeat", "silence"}
+
+
+def test_a_pipe_is_refused_and_not_waited_for(path: Path, tmp_path: Path) -> None:
+    """Neither as the file of settings nor as one that it names."""
+    file, pipe = tmp_path / "keys", tmp_path / "pipe"
+    file.write_text("key")
+    path.write_text(f"cluster_key_file: {file}")
+    reloading = begun(path)
+    os.mkfifo(pipe)
+    path.write_text(f"cluster_key_file: {pipe}")
+    with pytest.raises(ConfigError, match="node.yaml:1: cluster_key_file: .* a regular file"):
+        reloading.propose()
+    pipe.rename(path)
+    with pytest.raises(ConfigError, match="--config: .* a regular file"):
         reloading.propose()
 
 

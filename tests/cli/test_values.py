@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,22 @@ def test_a_size_within_bounds() -> None:
     assert values.size("--option", "64KiB", lowest=1024, highest=65536) == 65536
     with pytest.raises(ConfigError, match="1KiB to 64KiB"):
         values.size("--option", "65KiB", lowest=1024, highest=65536)
+
+
+def test_a_file_that_can_be_read_only_once(tmp_path: Path) -> None:
+    """As the shell makes one of ``<(command)``."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (str(tmp_path / "pipe"), "/dev/zero"):
+        with pytest.raises(ConfigError, match="a regular file, because a reload reads it again"):
+            values.readable_file("--option", path)
+
+
+def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    with file.open("wb") as made:
+        made.truncate(values.FILE_BYTES_MAX + 1)
+    with pytest.raises(ConfigError, match="a file of at most 16MiB"):
+        values.readable_file("--option", str(file))
 
 
 def test_a_file_that_can_be_read(tmp_path: Path) -> None:

@@ -63,6 +63,23 @@ def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
         assert node.routes._endpoint_wait_s == before.endpoint_wait_s
 
 
+def test_what_waits_for_a_restart_is_kept_although_its_files_are_gone(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    one, two = authority.issue("localhost"), authority.issue("localhost")
+    file = tmp_path / "keys"
+    with running_node(proxy_tls=one, upstream_tls=one, cluster_key_file=keys(file, os.urandom(32))) as node:
+        before, first = node._materials, serial(node, "proxy-door", authority)
+        for path in (one.certificate, one.key, file):
+            Path(path).unlink()
+        other = replace(node.config, upstream_tls=two, endpoint_wait_s=9.0)
+        node.reconfigure(other, ("proxy_tls_cert", "proxy_tls_key", "cluster_key_file"))
+        assert serial(node, "proxy-door", authority) == first != serial(node, "upstream-door", authority)
+        assert node._materials.cluster_keys is before.cluster_keys
+        assert node._materials.not_after.keys() == before.not_after.keys()
+        with pytest.raises(ConfigError, match="proxy_tls_cert: "):
+            node.reconfigure(node.config)
+
+
 def test_limits_of_requests_count_for_the_next_connection_and_what_is_open_stays() -> None:
     request = b"POST / HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 3\r\n\r\nabc"
     with running_node() as node:
