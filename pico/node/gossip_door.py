@@ -259,7 +259,10 @@ class GossipDoor:
         return _advertised(advertised, self._host, address[1]) if address is not None and address[1] else ""
 
     def _advertised_host(self) -> str:
-        """The address under which others reach this node. Raises ``ConfigError`` when there is none to be found."""
+        """The address under which others reach this node.
+
+        Raises ``ConfigError`` for a name that leads nowhere, and ``TransportError`` when there is no address now.
+        """
         config = self._config
         named = _split(config.advertise_gossip, 0)[0] or self._bind_host
         if named and not _is_everywhere(named):
@@ -267,7 +270,9 @@ class GossipDoor:
         towards = next(filter(None, (self._resolved_address(*seed) for seed in config.join)), SOMEWHERE)
         host = self._system.own_address_towards(towards)
         if not host and config.join:
-            raise ConfigError("--advertise-gossip", "", "an address of this node, because none could be found out")
+            raise TransportError(
+                "no address was found at which other nodes reach this one: --advertise-gossip names one"
+            )
         return host or "127.0.0.1"
 
     # The nodes that were named.

@@ -487,6 +487,7 @@ def _announce(node: Node, notifier: Notifier) -> None:
     notifier.status("joining")
     while not node.ready()[0]:
         sleep(node.clock, POLL_S)
+    _log.info("node %s is ready", node.node_id)
     notifier.ready(f"serving as {node.node_id}")
 
 
@@ -525,12 +526,10 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
     node.start()
     heap = Heap(node.clock)
     heap.settle()
-    _log.info("node %s is ready", node_id)
     notifier.watch(node.clock)
-    announcing = gevent.spawn(_announce, node, notifier) if notifier.wanted else None
+    announcing = gevent.spawn(_announce, node, notifier)
     gevent.wait([node.asked, node.failed], count=1)
-    if announcing is not None:
-        announcing.kill()
+    announcing.kill()
     notifier.stopping("failed" if node.failed.is_set() else "draining")
     if not node.failed.is_set():
         _log.info("node %s drains", node_id)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from pathlib import Path
 
+import gevent
 import pytest
+from gevent import socket
 
 from pico.config import NodeConfig
-from pico.node.server import warn_of_open_files
+from pico.errors import TransportError
+from pico.node.server import _announce, warn_of_open_files
+from pico.node.system import System
+from pico.transport.notify import Notifier
 from tests.certificates import Authority
 from tests.node.clusters import metric
-from tests.node.harness import connect, running_node, until
+from tests.node.harness import DEADLINE_S, connect, running_node, settled, until
 
 
 @pytest.mark.parametrize("files_max,said", [(29, True), (30, False), (-1, False)])
@@ -20,6 +27,34 @@ def test_too_few_open_files_for_the_connections_that_it_allows_are_said(
     warn_of_open_files(NodeConfig(client_connections_max=20, upstreams_max=10), files_max)
     line = "the limit of open files is 29, and --client-connections-max and --upstreams-max together need 30"
     assert caplog.messages == ([line] if said else [])
+
+
+def test_a_node_says_that_it_is_ready_when_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """And not before each node that it was told of was tried."""
+    caplog.set_level(logging.INFO, "pico.node")
+    with contextlib.closing(socket.socket()) as silent:
+        silent.settimeout(DEADLINE_S)
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with running_node(join=(silent.getsockname(),)) as node:
+            announcing = gevent.spawn(_announce, node, Notifier())
+            dialled, _ = silent.accept()
+            settled(lambda: not node.ready()[0] and "node node-1 is ready" not in caplog.messages)
+            dialled.close()
+            announcing.get(timeout=DEADLINE_S)
+            assert node.ready() == (True, "")
+            assert caplog.messages[-1] == "node node-1 is ready"
+
+
+def test_a_node_without_a_network_is_not_misused() -> None:
+    """A service manager starts it anew, which it does not after a wrong option."""
+    system = System()
+    system.own_address_towards = lambda address: ""  # type: ignore[method-assign]
+    with (
+        pytest.raises(TransportError, match="no address was found .*: --advertise-gossip names one"),
+        running_node(system=system, gossip_host="", join=(("192.0.2.1", 8003),)),
+    ):
+        pass
 
 
 def test_a_handshake_of_tls_that_fails_is_counted_at_its_door(tmp_path: Path) -> None:

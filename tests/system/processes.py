@@ -131,8 +131,12 @@ class Node(Program):
         )
 
     def ready(self) -> Node:
+        """Wait until its doors are open and it has tried each node that it was told of."""
+        self.opened().until_said("is ready")
+        return self
+
+    def opened(self) -> Node:
         """Wait until its doors are open."""
-        self.until_said("is ready")
         self.proxy_port, self.admin_port, self.upstream_port, self.gossip_port = (
             int(self.until_said(rf"--{door}-port listens on \S+:(\d+)")[1]) for door in self.DOORS
         )

@@ -104,7 +104,7 @@ def test_a_node_is_ready_only_when_it_has_joined(programs: Programs, manager: Ma
     with closing(socket.create_server((HOST, 0))) as silent, closing(socket.socket(type=socket.SOCK_DGRAM)) as datagram:
         port = silent.getsockname()[1]
         datagram.bind((HOST, port))
-        node = programs.node_begun(f"--join={HOST}:{port}", within=manager.asks).ready()
+        node = programs.node_begun(f"--join={HOST}:{port}", within=manager.asks).opened()
         manager.until_heard("STATUS=joining")
         assert node.admin("/readyz")[0] == 503
         assert not manager.has_heard("READY=1")
