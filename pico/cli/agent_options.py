@@ -175,4 +175,5 @@ AGENT: Final = Program(
     sections=(PLACES, BEHAVIOUR, RARE_LINKS, RARE_RESPONSES),
     check=_check,
     required=("servers", "endpoints"),
+    example="admin_port: 8004",
 )

@@ -67,9 +67,10 @@ def parse(
         own = program.split()[1:]
         return dict(docopt(usage, [*own, *words], default_help=False, options_first=commands))
     except DocoptExit as error:
-        raise UsageError(
-            f"unexpected argument {plain[0]!r}" if plain else f"{_first_word(usage)} is missing"
-        ) from error
+        wanted = _wanted(usage)
+        if len(plain) > len(wanted):
+            raise UsageError(f"unexpected argument {plain[len(wanted)]!r}") from error
+        raise UsageError(f"{wanted[len(plain)] if len(plain) < len(wanted) else 'a word'} is missing") from error
 
 
 def guarded(program: str, command: Callable[[], int]) -> int:
@@ -113,10 +114,10 @@ def _options_of(usage: str) -> dict[str, _Option]:
     return options
 
 
-def _first_word(usage: str) -> str:
-    """What the usage text wants before all else."""
-    found = re.search(r"<([a-z]+)>", usage)
-    return f"the {found[1]}" if found else "a word"
+def _wanted(usage: str) -> list[str]:
+    """What the usage text has a place for beside options, in order."""
+    pattern = usage.partition("Usage:\n")[2].partition("\n\n")[0]
+    return [f"the {name}" for name in re.findall(r"<([a-z]+)>", pattern)]
 
 
 def _check(options: dict[str, _Option], words: Sequence[str], *, commands: bool) -> tuple[set[str], list[str]]:

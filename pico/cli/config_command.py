@@ -15,7 +15,7 @@ from typing import Any, Final
 from pico.cli.agent_options import AGENT
 from pico.cli.command_line import MISUSED, OK, UsageError, parse
 from pico.cli.node_options import NODE
-from pico.cli.settings import Program
+from pico.cli.settings import Program, field_of
 from pico.cli.sources import Reading, check_file, read_settings
 
 __all__ = ["USAGE", "run_config"]
@@ -69,11 +69,16 @@ def _check(words: Sequence[str]) -> int:
     arguments = parse(CHECK, words, program="pico config check")
     agent, path = arguments["--agent"], str(arguments["<file>"])
     program = _program(agent)
-    _, faults = check_file(program, path, os.environ, _read_agents_materials if agent else _read_nodes_materials)
+    config, faults = check_file(program, path, os.environ, _read_agents_materials if agent else _read_nodes_materials)
     for fault in faults:
         print(f"pico config check: {fault}", file=sys.stderr)
     if not faults:
-        print(f"{path} is good for {program.name}")
+        missing = [key for key in program.required if not field_of(config, program.settings[key].field)]
+        rest = f", with {' and '.join(missing)} from elsewhere" if missing else ""
+        print(f"{path} is good for {program.name}{rest}")
+    elif not check_file(_program(not agent), path, os.environ)[1]:
+        hint = "pico-node, without --agent" if agent else "pico-agent, with --agent"
+        print(f"pico config check: it is good for {hint}", file=sys.stderr)
     return MISUSED if faults else OK
 
 

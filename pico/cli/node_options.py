@@ -380,4 +380,5 @@ NODE: Final = Program(
         DOORS, CLUSTER, HTTPS, BEHAVIOUR, LIMITS, TIMERS, RARE_REQUESTS, RARE_TUNNELS, RARE_GOSSIP
     ),
     check=_check,
+    example="proxy_port: 8000",
 )  # fmt: skip

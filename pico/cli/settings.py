@@ -20,6 +20,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from pico.cli.kinds import Kind
 from pico.cli.relations import Conflict
 from pico.config import TlsFiles
+from pico.errors import ConfigError
 
 __all__ = ["MASK", "Change", "Program", "Section", "Setting", "field_of", "with_field"]
 
@@ -68,8 +69,11 @@ class Setting(NamedTuple):
         return PREFIX + self.key.upper()
 
     def read(self, where: str, text: str) -> Any:
-        """One value, or one item of a list. Raises ``ConfigError``, which names ``where``."""
-        return self.kind.read(where, text)
+        """One value, or one item of a list. Raises ``ConfigError``, which names ``where`` and all of ``text``."""
+        try:
+            return self.kind.read(where, text)
+        except ConfigError as error:
+            raise ConfigError(where, text, error.expected) from error
 
     def written(self, value: Any) -> str:
         """A value as it would be set, a list with commas; nothing for what is not set."""
@@ -99,6 +103,8 @@ class Program(Generic[Config]):
     """Given a configuration, and how whoever set a key has called it."""
     required: tuple[str, ...] = ()
     """Keys without a default."""
+    example: str = ""
+    """A line of a file, for the usage text."""
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
@@ -129,22 +135,37 @@ class Program(Generic[Config]):
             for setting in self.settings.values()
             if setting.flag and setting.kind.many and setting.option
         )
-        parts = [f"{self.name}: {self.intro}\n", f"Usage:\n  {self.name} {repeated}[options]\n", _HELP]
+        parts = [f"{self.name}: {self.intro}\n", f"Usage:\n  {self.name} {repeated}[options]\n", _help_text(self)]
         for section in self.sections:
             if rare or not section.rare:
                 parts.append(_section_text(section, self))
         return "\n".join(parts)
 
 
-_HELP: Final = """\
-  -h, --help                       print what is used every day
-  --help-all                       print every option
-  --version                        print the version
-  --config=FILE                    a YAML file with any of these, by their names with _ for -: proxy_port: 8000
+def _help_text(program: Program[Any]) -> str:
+    example = program.settings[program.example.partition(":")[0]]
+    others = [setting for setting in program.settings.values() if setting.flag and setting.option]
+    file = f"a YAML file with any of these, by their names with _ for -: {program.example}"
+    if others:
+        file += f"; {_listed(one.key for one in others)} stand for {_listed(one.flag for one in others)}"
+    variables = _listed(f"{one.variable} for {one.flag}" for one in (example, *others))
+    note = (
+        f"Each option has a variable, too: {variables}. An option goes before a variable, a variable before the file. "
+        "`pico config` checks a file and shows what counts."
+    ).replace(" --", "\N{NO-BREAK SPACE}--")  # for docopt a line that begins with an option describes it
+    lines = [
+        *_option_lines("  -h, --help", "print what is used every day"),
+        *_option_lines("  --help-all", "print every option"),
+        *_option_lines("  --version", "print the version"),
+        *_option_lines("  --config=FILE", file),
+        "",
+        *textwrap.wrap(note, WIDTH),
+    ]
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ") + "\n"
 
-Each option has a variable, too: PICO_PROXY_PORT for --proxy-port. An option goes before a variable, a variable before
-the file. `pico config` checks a file and shows what counts.
-"""
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(", ".join(names).rsplit(", ", 1))
 
 
 def _section_text(section: Section, program: Program[Any]) -> str:

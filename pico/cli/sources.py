@@ -105,7 +105,8 @@ def read_settings(program: Program[Config], words: Sequence[str], environment: M
         raise faults[0]
     for key in program.required:
         if not next(value.value for value in values if value.setting.key == key):
-            raise UsageError(f"{program.settings[key].flag} is missing")
+            doubts = _warnings(program, environment)  # one of which may be why
+            raise UsageError("; ".join([f"{program.settings[key].flag} is missing", *doubts]))
     return Reading(config, values, tuple(_warnings(program, environment)), names)
 
 

@@ -74,12 +74,29 @@ def test_a_value_may_be_empty_or_look_like_an_option() -> None:
         (["--to=a", "--limit=1", "--limit=2"], "--limit is given twice"),
         (["--to=a", "-v", "--verbose"], "--verbose is given twice"),
         (["--limit=1"], "--to is missing"),
-        (["--to=a", "one", "two"], "unexpected argument 'one'"),
+        (["--to=a", "one", "two"], "unexpected argument 'two'"),
     ],
 )
 def test_what_is_wrong_is_named(words: list[str], complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
         parsed(*words)
+    assert str(caught.value) == complaint
+
+
+@pytest.mark.parametrize(
+    "words,complaint",
+    [
+        ([], "the node is missing"),
+        (["a"], "the upstream is missing"),
+        (["a", "b", "c", "d"], "unexpected argument 'd'"),
+    ],
+)
+def test_the_first_word_without_a_place_is_named_and_the_first_place_without_a_word(
+    words: list[str], complaint: str
+) -> None:
+    usage = "Usage:\n  prog <node> <upstream> [<more>] [--quiet]\n\n  --quiet   says less than <none>\n"
+    with pytest.raises(UsageError) as caught:
+        parse(usage, words, program="prog")
     assert str(caught.value) == complaint
 
 

@@ -40,6 +40,29 @@ def test_a_file_that_is_not_good_is_told_line_by_line(tmp_path: Path, capsys: py
     assert [line.split(" ")[3] for line in said.err.splitlines()] == [f"{path}:1:", f"{path}:2:"]
 
 
+@pytest.mark.parametrize(
+    "text,words,said",
+    [
+        ("servers: [http://a]\nendpoints: [web=1]", [], "it is good for pico-agent, with --agent"),
+        ("proxy_port: 80", ["--agent"], "it is good for pico-node, without --agent"),
+    ],
+)
+def test_a_file_for_the_other_program_is_told_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: list[str], said: str
+) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    assert run("check", str(path), *words) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"pico config check: {said}"
+
+
+def test_a_file_that_needs_more_than_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text("endpoints: [web=1]")
+    assert run("check", "--agent", str(path)) == 0
+    assert capsys.readouterr().out == f"{path} is good for pico-agent, with servers from elsewhere\n"
+
+
 def test_a_check_reads_what_the_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     authority, path = Authority(tmp_path), tmp_path / "node.yaml"
     one, two = authority.issue("one"), authority.issue("two")

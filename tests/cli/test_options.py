@@ -157,6 +157,20 @@ def test_every_section_is_told_and_no_key_comes_twice(program: Program[Any]) -> 
     assert all(f"{section.title}" in program.usage for section in program.sections)
 
 
+@pytest.mark.parametrize("program", [NODE, AGENT], ids=["node", "agent"])
+def test_the_usage_text_names_what_is_named_by_no_rule(program: Program[Any]) -> None:
+    """And its example is one of the program."""
+    brief = " ".join(program.usage_brief.split())
+    key = program.example.partition(":")[0]
+    assert program.example in brief
+    others = [row for row in program.settings.values() if row.flag and row.flag != f"--{row.key.replace('_', '-')}"]
+    for row in (program.settings[key], *others):
+        assert f"{row.variable} for {row.flag}" in brief
+    for row in others:
+        assert f"{row.key} " in brief
+    assert ("PICO_SERVERS for --server and PICO_ENDPOINTS for --endpoint" in brief) is (program is AGENT)
+
+
 def test_a_node_needs_no_argument() -> None:
     assert node() == NodeConfig()
     assert node("--gossip-port", "8003") == NodeConfig()

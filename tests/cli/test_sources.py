@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pico.cli.agent_options import AGENT
+from pico.cli.command_line import UsageError
 from pico.cli.node_options import NODE
 from pico.cli.settings import MASK, Program, Setting
 from pico.cli.sources import Value, read_settings
@@ -115,6 +116,25 @@ def test_a_variable_that_sets_nothing_is_named_and_forgiven() -> None:
         "PICO_PROXI_PORT sets nothing; the nearest name is PICO_PROXY_PORT",
     )  # fmt: skip
     assert reading.config == NodeConfig()
+
+
+def test_a_variable_of_almost_the_right_name_is_named_where_something_is_missing() -> None:
+    with pytest.raises(
+        UsageError, match="--server is missing; PICO_SERVER sets nothing; the nearest name is PICO_SERVERS"
+    ):
+        read_settings(AGENT, [], {"PICO_SERVER": "http://a"})
+
+
+@pytest.mark.parametrize(
+    "words,complaint",
+    [
+        (["--join=a,b:c"], "--join: 'b:c' is not usable: expected a port"),
+        (["--join=[x]:1"], r"--join: '\[x\]:1' is not usable: expected a host name"),
+    ],
+)
+def test_a_complaint_names_all_of_a_value(words: list[str], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        read_settings(NODE, words, {})
 
 
 def test_what_kubernetes_says_of_a_service_sets_nothing() -> None:
