@@ -9,7 +9,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pico.cli.admin_client import AdminClient
+from pico.cli.admin_client import AdminClient, understanding
+from pico.cli.tables import printable
 from pico.cli.values import one_of
 from pico.observability.log_levels import DEFAULT, LEVELS, ROOT
 
@@ -110,12 +111,12 @@ def run_reload(arguments: Mapping[str, Any]) -> int:
 
 
 def _said_of_level(answer: Mapping[str, Any]) -> str:
-    said = f"{answer['logger']} writes from {answer['effective']} on"
+    said = printable(f"{answer['logger']} writes from {answer['effective']} on")
     return f"{said}, as the logger above does" if answer["level"] == DEFAULT else said
 
 
 def _said_of_reload(answer: Mapping[str, Any]) -> str:
-    changed, waiting = (", ".join(answer[name]) for name in ("changed", "needs_restart"))
+    changed, waiting = (printable(", ".join(answer[name])) for name in ("changed", "needs_restart"))
     said = f"changed: {changed or 'nothing'}"
     return f"{said}\nneeds a restart: {waiting}" if waiting else said
 
@@ -123,5 +124,7 @@ def _said_of_reload(answer: Mapping[str, Any]) -> str:
 def _act(arguments: Mapping[str, Any], path: str, body: dict[str, Any], say: Callable[[Mapping[str, Any]], str]) -> int:
     with AdminClient(arguments["--admin"], arguments["--ca-file"]) as client:
         answer = client.act(path, body)
-    print(json.dumps(answer, indent=2) if arguments["--json"] else say(answer), flush=True)
+    with understanding():
+        said = json.dumps(answer, indent=2) if arguments["--json"] else say(answer)
+    print(said, flush=True)
     return 0

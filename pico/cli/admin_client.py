@@ -6,6 +6,8 @@ Responsible for: one request and its answer, and for one clear line when there i
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import IncompleteRead
 from socket import gaierror
 from types import TracebackType
@@ -15,11 +17,12 @@ import requests
 from requests.exceptions import RequestException, Timeout
 
 from pico.cli.command_line import UsageError
+from pico.cli.tables import printable
 from pico.cli.values import admin_url
 from pico.errors import ConfigError, PicoError
 from pico.protocol.tunnel import PROXY_CODES
 
-__all__ = ["DEFAULT_URL", "AdminClient", "NoStatus"]
+__all__ = ["DEFAULT_URL", "AdminClient", "NoStatus", "understanding"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8001"
 ANSWER_S: Final = 15.0
@@ -30,6 +33,13 @@ SPEAKS_HTTPS: Final = "This port speaks HTTPS"
 
 WRONG_WORDS: Final = frozenset(("bad_query", "bad_body"))
 """What a node answers to values that it does not take: they come from the command line."""
+
+KNOWN_PATHS: Final = "expected one of "
+"""What a door answers to a path that it has not, before those that it has."""
+
+A_NODES_PATH: Final = "/status/nodes"
+
+NOT_A_NODE: Final = "what answers there is no node, or one of another version"
 
 
 class NoStatus(PicoError):
@@ -76,22 +86,37 @@ class AdminClient:
             raise NoStatus(f"no status from {url}: {_reason(error)}") from error
         try:
             answer = response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NoStatus(f"no status from {url}: {_what_else(response)}") from error
-        if response.ok:
-            return answer
-        raise _refusal(url, response.status_code, answer)
+        if not response.ok:
+            raise _refusal(url, response.status_code, answer)
+        if not isinstance(answer, dict):
+            raise NoStatus(f"no status from {url}: {NOT_A_NODE}")
+        return answer
+
+
+@contextmanager
+def understanding() -> Iterator[None]:
+    """What an answer does not have within is no fault of ours: raises ``NoStatus``."""
+    try:
+        yield
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise NoStatus(f"no status: {NOT_A_NODE}") from error
 
 
 def _refusal(url: str, status: int, answer: Any) -> PicoError:
     said = answer.get("error") if isinstance(answer, dict) else None
-    if isinstance(said, dict) and said.get("code") in PROXY_CODES:
+    if not isinstance(said, dict) or "message" not in said:
+        return NoStatus(f"no status from {url}: {status}")
+    code, message = printable(said.get("code")), printable(said["message"])
+    if code in PROXY_CODES:
         return NoStatus(f"no status from {url}: this is a node's port for clients; its admin port is 8001 by default")
-    if isinstance(said, dict) and "message" in said:
-        if said.get("code") in WRONG_WORDS:
-            return UsageError(str(said["message"]))
-        return NoStatus(f"{said['message']} ({status} {said.get('code')})")
-    return NoStatus(f"no status from {url}: {status}")
+    if code in WRONG_WORDS:
+        return UsageError(message)
+    if code == "not_found" and message.startswith(KNOWN_PATHS) and A_NODES_PATH not in message:
+        have = message.removeprefix(KNOWN_PATHS)
+        return NoStatus(f"no status from {url}: this is no node's admin port but perhaps an agent's; it has {have}")
+    return NoStatus(f"{message} ({status} {code})")
 
 
 def _what_else(response: requests.Response) -> str:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from pico.cli.admin_client import AdminClient, NoStatus
+from pico.cli.admin_client import AdminClient, NoStatus, understanding
 from pico.cli.command_line import UsageError
 from pico.cli.tables import Column, age, amount, rate, round_trip, table, things
 from pico.cli.values import count, duration
@@ -174,11 +174,11 @@ def run_status(arguments: Mapping[str, Any]) -> int:
         if not arguments["--watch"]:
             print(_shown(asked, answer, as_json=as_json, colour=colour), end="", flush=True)
             return 0
-        watching = sys.stdout.isatty()
-        print(CLEAR if watching else "", end="")
+        in_place = sys.stdout.isatty() and not as_json
+        print(CLEAR if in_place else "", end="")
         while True:
             shown = _json(answer, lines=True) if as_json else _shown(asked, answer, as_json=False, colour=colour)
-            print(_in_place(shown) if watching and not as_json else shown, end="", flush=True)
+            print(_in_place(shown) if in_place else shown, end="", flush=True)
             time.sleep(interval_s)
             answer = _again(client, asked)
 
@@ -222,6 +222,11 @@ def _again(client: AdminClient, asked: Asked) -> Any:
 def _shown(asked: Asked, answer: Any, *, as_json: bool, colour: bool) -> str:
     if as_json:
         return _json(answer, lines=False)
+    with understanding():
+        return _drawn(asked, answer, colour=colour)
+
+
+def _drawn(asked: Asked, answer: Any, *, colour: bool) -> str:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     rows = answer.get("items")
     if rows is None:

@@ -21,8 +21,13 @@ COLOURS: Final = {
 }  # fmt: skip
 
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]").sub
+_without_control: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]").sub
 """Others chose some of the words that are shown, and a terminal is not to obey them."""
+
+
+def printable(said: Any) -> str:
+    """For a terminal."""
+    return _without_control("?", str(said))
 
 
 class Column(NamedTuple):
@@ -43,8 +48,8 @@ def text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
     if isinstance(value, dict):
-        return " ".join(f"{name}={text(one)}" for name, one in value.items()) or "-"
-    return _CONTROL("?", str(value))
+        return " ".join(f"{printable(name)}={text(one)}" for name, one in value.items()) or "-"
+    return printable(value)
 
 
 def age(seconds: Any) -> str:
@@ -98,8 +103,8 @@ def table(rows: Sequence[Row], columns: Sequence[Column], *, width: int | None, 
 
 def things(row: Row, *, width: int | None, colour: bool) -> str:
     """One thing, a line for each name and value."""
-    names = [str(name) for name in row]
-    lines = [[name, text(value)] for name, value in row.items()]
+    names = [printable(name) for name in row]
+    lines = [[printable(name), text(value)] for name, value in row.items()]
     if width is None:
         longest = max(map(len, names), default=0)
         return "".join(f"{name:<{longest}}  {value}\n" for name, value in lines)

@@ -14,7 +14,7 @@ import pytest
 
 from pico.actors.admin_door import AdminDoor, admin_context
 from pico.actors.messages import GetBoundAddress
-from pico.cli.admin_client import AdminClient, NoStatus
+from pico.cli.admin_client import AdminClient, NoStatus, understanding
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 from pico.observability.admin import AdminApp, json_answer, reads
@@ -112,6 +112,50 @@ def reset(sock: Any, _: Any) -> None:
 def test_what_is_no_answer_is_told_in_words(handle: Any, reason: str) -> None:
     with serving(handle) as server:
         assert why(f"127.0.0.1:{server.server_port}") == reason
+
+
+def as_json(body: bytes, status: bytes = b"200 OK") -> Callable[[Any, Any], None]:
+    return answering(b"HTTP/1.1 %b\r\nConnection: close\r\n\r\n%b" % (status, body))
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"x"', b"null", b"3", b"NaN"])
+def test_json_that_is_no_node_s_is_told_as_such(body: bytes) -> None:
+    with serving(as_json(body)) as server:
+        assert why(f"127.0.0.1:{server.server_port}").startswith("what answers there is no node")
+
+
+def test_json_of_any_depth_is_no_fault_of_ours() -> None:
+    with serving(as_json(b"[" * 100_000)) as server:
+        assert why(f"127.0.0.1:{server.server_port}") == "200, and not JSON"
+
+
+def test_what_others_say_does_not_reach_the_terminal_as_it_is() -> None:
+    with serving(as_json(rb'{"error": {"code": "x", "message": "\u001b]0;owned\u0007"}}', b"404 No")) as server:
+        assert ask(f"127.0.0.1:{server.server_port}") == "?]0;owned? (404 x)"
+
+
+def test_the_admin_port_of_an_agent_is_told_as_such(door: Any) -> None:
+    with AdminClient(door().replace("https", "http")) as client:
+
+        def call() -> str:
+            with pytest.raises(NoStatus) as caught:
+                client.read("/status/actors", {})
+            return str(caught.value)
+
+        assert "(404 not_found)" in gevent.get_hub().threadpool.apply(call), "a node that does not have the page"
+    app = AdminApp((reads("/livez", lambda request: json_answer({})),))
+    agents = AdminDoor("127.0.0.1", 0, app).launch()
+    try:
+        reason = why(f"127.0.0.1:{agents.ask(GetBoundAddress(), timeout=WAIT_S)[1]}")
+        assert reason == "this is no node's admin port but perhaps an agent's; it has /livez"
+    finally:
+        agents.stop(timeout=WAIT_S)
+
+
+@pytest.mark.parametrize("error", [AttributeError, KeyError, OverflowError, TypeError, ValueError])
+def test_an_answer_that_lacks_what_is_shown(error: type[Exception]) -> None:
+    with pytest.raises(NoStatus, match="what answers there is no node"), understanding():
+        raise error
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pico.cli.admin_client import NoStatus
 from pico.cli.command_line import UsageError, parse
 from pico.cli.status import PAGES, run_status
 from pico.errors import ConfigError
+from tests.agent.harness import read_head, serving
 from tests.node.harness import Agent, Client, running_node, until
 
 
@@ -56,6 +57,29 @@ def test_a_door_may_be_named_without_a_scheme(node, capsys):
     host, port = node.address("admin-door")
     assert run(f"--admin={host}:{port}") == 0
     assert "node-a" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", ['{"items": "abc"}', '{"items": [1]}', '{"items": [{"since_s": "x"}]}'])
+def test_an_answer_that_is_no_node_s_is_told_as_such(answer):
+    body = f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{answer}".encode()
+
+    def handle(sock, _):
+        read_head(sock)
+        sock.sendall(body)
+
+    with serving(handle) as server, pytest.raises(NoStatus, match="what answers there is no node"):
+        run(f"--admin=http://127.0.0.1:{server.server_port}")
+
+
+def test_json_that_is_watched_has_nothing_else_in_it(node, capsys, monkeypatch):
+    def end(seconds):
+        raise NoStatus("enough")
+
+    monkeypatch.setattr(command.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(command.time, "sleep", end)
+    with pytest.raises(NoStatus, match="enough"):
+        run("node", "--watch", "--json", f"--admin={url(node)}")
+    assert json.loads(capsys.readouterr().out)["node"] == "node-a"
 
 
 def test_nodes_are_a_table(shown):

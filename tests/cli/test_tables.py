@@ -35,6 +35,7 @@ def test_amounts(size: int, shown: str) -> None:
         ({"a": 1, "b": False}, "a=1 b=no"),
         ({}, "-"),
         ("\x1b[2J", "?[2J"),
+        ({"\x1b[2J": "\x9b2J"}, "?[2J=?2J"),
     ],
 )
 def test_values(value: object, shown: str) -> None:
