@@ -20,6 +20,7 @@ from pico.cli.kinds import (
     HOST,
     PORT,
     SERVERS,
+    count,
     size,
 )
 from pico.cli.relations import Conflict, require_more
@@ -30,6 +31,9 @@ from pico.errors import ConfigError
 __all__ = ["AGENT"]
 
 RELOAD = Change.RELOAD
+
+CONNECTIONS_MAX: Final = 1024
+"""Each is an actor with timers from the start on, and of one endpoint a node takes 256 by default."""
 
 PLACES: Final = Section(
     "Where from and where to",
@@ -74,8 +78,8 @@ BEHAVIOUR: Final = Section(
             "for requests in flight when the agent stops", RELOAD,
         ),
         Setting(
-            "connections", "connections", COUNT,
-            "tunnels of each endpoint, each to another node where there are so many",
+            "connections", "connections", count(CONNECTIONS_MAX),
+            f"tunnels of each endpoint, at most {CONNECTIONS_MAX}, each to another node where there are so many",
         ),
         Setting("connect_timeout", "connect_s", DURATION, "to the service", RELOAD),
         Setting(

@@ -39,6 +39,7 @@ __all__ = [
     "TEXT",
     "Kind",
     "choice",
+    "count",
     "size",
     "target",
 ]
@@ -87,6 +88,11 @@ def size(*, lowest: int = 1, highest: int = 1024**5) -> Kind:
     schema = {"type": ["integer", "string"], **bounds, "pattern": rf"^[0-9]+(\.[0-9]+)?(B|KiB|MiB|GiB)?$|{EXPANDED}"}
     sample = size_text(min(max(lowest, 32 * 1024), highest))
     return Kind("SIZE", partial(values.size, lowest=lowest, highest=highest), schema, sample, size_text)
+
+
+def count(highest: int) -> Kind:
+    """A whole number within bounds."""
+    return Kind("COUNT", partial(values.count, highest=highest), _whole(1, highest), "77")
 
 
 PORT: Final = Kind("PORT", values.port, _whole(0, 65535), "8443")

@@ -12,6 +12,7 @@ import math
 import re
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -77,9 +78,10 @@ def port(field: str, text: str, *, lowest: int = 0) -> int:
     return int(text)
 
 
-def count(field: str, text: str, *, lowest: int = 1) -> int:
-    if not _NUMBER.fullmatch(text) or int(text) < lowest:
-        raise ConfigError(field, text, f"a whole number, {lowest} or more")
+def count(field: str, text: str, *, lowest: int = 1, highest: int | None = None) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) < lowest or (highest is not None and int(text) > highest):
+        bounds = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
+        raise ConfigError(field, text, f"a whole number, {bounds}")
     return int(text)
 
 
@@ -110,7 +112,10 @@ def address(field: str, text: str) -> HostPort:
 
 def advertised(field: str, text: str) -> str:
     """A host, or host:port, that others can reach; kept as it is."""
-    _host_or_host_port(field, text, GOSSIP_PORT)
+    host, _ = _host_or_host_port(field, text, GOSSIP_PORT)
+    with suppress(ValueError):  # of a name
+        if ipaddress.ip_address(host).is_unspecified:
+            raise ConfigError(field, text, "an address of one machine")
     return text
 
 

@@ -171,6 +171,11 @@ def test_the_usage_text_names_what_is_named_by_no_rule(program: Program[Any]) ->
     assert ("PICO_SERVERS for --server and PICO_ENDPOINTS for --endpoint" in brief) is (program is AGENT)
 
 
+def test_the_tunnels_of_an_endpoint_are_bounded() -> None:
+    with pytest.raises(ConfigError, match="--connections: '1025' is not usable: expected a whole number, 1 to 1024"):
+        read_settings(AGENT, ["--connections=1025", *AGENT_WORDS], {})
+
+
 def test_a_node_needs_no_argument() -> None:
     assert node() == NodeConfig()
     assert node("--gossip-port", "8003") == NodeConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,10 @@ BAD: list[tuple[Reader[object], str, str]] = [
     (values.port, "", "a port"),
     (values.count, "0", "1 or more"),
     (values.count, "1.5", "1 or more"),
+    (partial(values.count, highest=7), "8", "a whole number, 1 to 7"),
+    (values.advertised, "0.0.0.0", "an address of one machine"),
+    (values.advertised, "0.0.0.0:8003", "an address of one machine"),
+    (values.advertised, "[::]:8003", "an address of one machine"),
     (values.bind_host, "a b", "a host name or an address"),
     (values.bind_host, "host:80", "a host name or an address"),
     (values.bind_host, "[host]", "a host name or an address"),
