@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from pico.cli.node_options import NODE
+from pico.cli.sources import check_file
 from tests.system.processes import HOST, Program, Programs, answer_of, curl, until
 from tests.system.service import Service
 
@@ -271,6 +273,20 @@ def template() -> str:
     made = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout
     assert "--config=/etc/pico/node-%i.yaml" in made
     return made
+
+
+def test_the_key_that_a_unit_hands_over_is_found_by_a_check_of_the_file_too(tmp_path: Path) -> None:
+    etc, handed_over, file = tmp_path / "etc", tmp_path / "credentials", tmp_path / "node.yaml"
+    unit = (UNITS / "pico-node.service").read_text().replace("/etc/pico", str(etc))
+    name, source = re.search(r"LoadCredential=([^:]+):([^,]+),", unit).groups()  # type: ignore[union-attr]
+    file.write_text(re.search(r"^# (cluster_key_file: .+)$", unit, re.MULTILINE)[1])  # type: ignore[index]
+    for folder in (etc, handed_over):
+        folder.mkdir()
+        (folder / name).write_text("key")
+    assert source == str(etc / name)
+    for environment, found in (({}, etc), ({"CREDENTIALS_DIRECTORY": str(handed_over)}, handed_over)):
+        config, faults = check_file(NODE, str(file), environment)
+        assert (config.cluster_key_file, faults) == (str(found / name), [])
 
 
 @pytest.mark.parametrize("unit", ["pico-node.service", "pico-agent@.service"])
