@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
 from docopt import DocoptExit, docopt
 
@@ -86,8 +87,7 @@ def guarded(program: str, command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain about it when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)  # whoever read our output has gone
         return FAILED
     except PicoError as error:
         return _say(program, str(error), FAILED)
@@ -98,8 +98,16 @@ def guarded(program: str, command: Callable[[], int]) -> int:
 
 
 def _say(program: str, text: str, code: int) -> int:
-    print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
+    try:
+        print(f"{program}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)  # the code still says it
     return code
+
+
+def _give_up(stream: TextIO) -> None:
+    """The interpreter must not complain about it, and end with a code of its own, when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _options_of(usage: str) -> dict[str, _Option]:

@@ -220,6 +220,13 @@ def test_a_reader_that_leaves_is_no_error_of_ours() -> None:
     assert ran.stderr == ""
 
 
+@pytest.mark.parametrize("program", ["node", "agent", "pico"])
+def test_the_code_says_what_there_is_no_room_to_write(program: str) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([sys.executable, "-m", f"pico.cli.{program}", "--frob"], stderr=full, timeout=60)
+    assert ran.returncode == 2
+
+
 def run_closed(closed: str, *command: str) -> subprocess.CompletedProcess[str]:
     """A command of Python without some of its standard streams, as a shell says it."""
     words = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, *command]
