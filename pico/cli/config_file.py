@@ -96,7 +96,10 @@ def _compose(path: str, named: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line, mark.column) if mark is not None else (0, 0)
-        raise ConfigError(f"{path}:{line + 1}", f"column {column + 1}", f"YAML ({error.problem})") from None
+        problem, begins = error.problem, error.context_mark
+        if begins is not None and begins.line != line:
+            problem = f"{problem}, {error.context} of line {begins.line + 1}"
+        raise ConfigError(f"{path}:{line + 1}", f"column {column + 1}", f"YAML ({problem})") from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise ConfigError(named, path, f"a text in UTF-8 without control characters ({_first_line(error)})") from None
 

@@ -104,6 +104,7 @@ BAD = {
     "deep": ("join: " + "[" * 100_000, "file.yaml:1: .*too deep"),
     "documents": ("proxy_port: 1\n---\nproxy_port: 2", "file.yaml:2: .*YAML .but found another document"),
     "not yaml": ("a: b: c", "file.yaml:1: 'column 5' is not usable: expected YAML .mapping values are not allowed"),
+    "not yaml, told late": ("a: '\nb: c", "file.yaml:2: .*, while scanning a quoted scalar of line 1.$"),
     "tab": ("\ta: b", "file.yaml:1: .* YAML"),
     "control": (b"a: \x00b", "FILE: .* without control characters"),
     "latin": (b"a: \xff\xfeb", "FILE: .* a text in UTF-8"),
