@@ -86,8 +86,11 @@ def read_file(path: str, program: Program[Any], environment: Mapping[str, str], 
 
 
 def _compose(path: str, named: str) -> Any:
-    with Path(readable_file(named, path)).open("rb") as file:
-        data = file.read(FILE_BYTES_MAX + 1)
+    try:
+        with Path(readable_file(named, path)).open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:  # it may be gone since
+        raise ConfigError(named, path, f"a file that can be read ({error.strerror})") from error
     if len(data) > FILE_BYTES_MAX:
         raise ConfigError(named, path, f"a file of at most {FILE_BYTES_MAX // 1024}KiB")
     try:
