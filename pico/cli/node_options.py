@@ -60,8 +60,8 @@ CLUSTER: Final = Section(
             "join", "join", ADDRESSES, "gossip ports of other nodes, host or host:port, between commas", RELOAD
         ),
         Setting(
-            "node_id", "node_id", NAME, "of this node, the same after a restart",
-            none="one is made of the host's name and chance",
+            "node_id", "node_id", NAME, "name of this node; keep it the same across restarts",
+            none="the host's name and a random suffix",
         ),
         Setting("cluster_name", "cluster_name", NAME, "nodes of another cluster are not listened to"),
         Setting(
@@ -112,7 +112,7 @@ BEHAVIOUR: Final = Section(
         ),
         Setting(
             "proxy_protocol", "proxy_protocol", choice("off", "proxy", "upstream", "both"),
-            "where they say who is calling before all else, by the PROXY protocol: off, proxy, upstream or both",
+            "doors at which trusted proxies send a PROXY protocol header first: off, proxy, upstream or both",
         ),
         Setting("balance", "balance", choice("least-in-flight", "round-robin"), "least-in-flight or round-robin"),
         common.ACCESS_LOG,
@@ -126,7 +126,7 @@ BEHAVIOUR: Final = Section(
         Setting("attempts_max", "attempts_max", COUNT, "upstreams tried for one request", RELOAD),
         Setting(
             "abort_on_close", "abort_on_close", choice("on", "off"),
-            "whether a client that closes its sending side has gone: on or off", RELOAD,
+            "treat a client that closes its sending side as gone: on or off", RELOAD,
         ),
         Setting(
             "endpoint_wait", "endpoint_wait_s", DURATION_OR_ZERO,
@@ -311,7 +311,8 @@ RARE_GOSSIP: Final = Section(
             "nodes that are asked to try when one does not answer",
         ),
         Setting(
-            "gossip_pause", "gossip_timers.pause_s", DURATION, "a node that did not run for so long blames nobody"
+            "gossip_pause", "gossip_timers.pause_s", DURATION,
+            "a node that was not running for this long blames nobody for it",
         ),
         Setting(
             "gossip_quiet_round", "gossip_timers.quiet_round_s", DURATION,

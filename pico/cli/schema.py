@@ -26,11 +26,11 @@ INTRODUCTION: Final = """\
 
 <!-- Made by `make reference` from the table in pico/cli; edit that. -->
 
-For whoever configures a node or an agent: all that can be set.
+For anyone who configures a node or an agent: every setting there is.
 
-Each setting has one name in three spellings: the option `--proxy-port`, the variable `PICO_PROXY_PORT` and the key
-`proxy_port` of a YAML file that `--config FILE` or `PICO_CONFIG` names. An option goes before a variable, a variable
-before the file, the file before the default.
+Each setting has one name, spelt in three ways: the option `--proxy-port`, the variable `PICO_PROXY_PORT` and the key
+`proxy_port` of a YAML file that `--config FILE` or `PICO_CONFIG` names. An option overrides a variable, a variable
+overrides the file, and the file overrides the default.
 
 ```yaml
 # node.yaml
@@ -54,9 +54,9 @@ endpoints:
 
 - A duration is `500ms`, `10s`, `5m` or `1h`; a size is a number of bytes or `64KiB`, `10MiB`, `1GiB`.
 - A list is a YAML list, or one text with commas; options that may be given several times are lists, too.
-- A key that is not known, a key that stands there twice and a value that does not fit are refused with file, line and
-  what was expected. So is a key without a value: leave the line out for the default. Anchors, aliases and tags have no
-  place in the file; it has at most 256 KiB.
+- An unknown key, a key that occurs twice and a value that is not valid are refused, with file, line and what was
+  expected. So is a key without a value: leave the line out for the default. Anchors, aliases and tags are not allowed
+  in the file, and it may have at most 256 KiB.
 - The file and those that it names are regular files, those at most 16 MiB: a pipe, as of `<(command)`, could not be
   read again.
 - `${NAME}` is a variable of the environment, `${NAME:-default}` has a default for one that is not set or empty, `$${`
@@ -65,22 +65,23 @@ endpoints:
 - Words are taken as they are written: `off` is a word and not YAML's false.
 - An empty variable counts as not set. A variable that begins with `PICO_` and that nobody knows is named in a warning;
   what Kubernetes sets for a Service (`PICO_PROXY_PORT=tcp://...`) is not read.
-- Secrets stand in files of their own, or else in the environment or the file, never on a command line.
+- Secrets belong in files of their own, or else in the environment or the file, never on a command line.
 
-`pico config check FILE` finds everything that is wrong with a file, `pico config show` shows what counts and who said
-so (with the options of the program behind it; `--agent` for an agent), `pico config schema` prints a JSON Schema for
-editors:
+`pico config check FILE` finds everything that is wrong with a file. `pico config show` shows the value that each
+setting would have, and where it comes from (add the program's own options after it; `--agent` for an agent).
+`pico config schema` prints a JSON Schema for editors:
 
 ```yaml
 # yaml-language-server: $schema=pico-node.schema.json
 ```
 
-SIGHUP, or a POST to `/-/reload` at the admin door, reads file and environment again. What is wrong is refused whole,
-and everything stays as it was. What can change without a restart changes at once and without the loss of a connection;
-what cannot is named in the log and in the answer, with what does not go together with it as it still is. In the tables
-*reload* marks the former. *Replace* is the same, from one value to another: to begin with TLS or a key, or to end it,
-takes a restart. Files are read again even when their names have not changed, but for those that wait for a restart.
-Limits and timers count for the connections, tunnels and requests that begin from then on.
+SIGHUP, or a POST to `/-/reload` at the admin door, makes the program read file and environment again. If anything is
+wrong, the whole reload is refused and everything stays as it was. Settings that can change without a restart change at
+once, without losing a connection; the others are named in the log and in the answer, with what does not go together
+with them as they still are. In the tables below, *reload* marks the former. *Replace* means that one value can be
+replaced by another at a reload; switching TLS or a cluster key on or off takes a restart. Files are read again even
+when their names have not changed, except those that wait for a restart. Limits and timers count for the connections,
+tunnels and requests that begin from then on.
 """
 
 
