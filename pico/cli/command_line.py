@@ -9,6 +9,7 @@ letter by letter, and what is wrong is named, which docopt cannot do.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -98,6 +99,7 @@ def guarded(program: str, command: Callable[[], int]) -> int:
 
 
 def _say(program: str, text: str, code: int) -> int:
+    logging.shutdown()  # what was logged stands above it
     try:
         print(f"{program}: {' '.join(text.split())}", file=sys.stderr, flush=True)
     except OSError:

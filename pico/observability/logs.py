@@ -1,8 +1,9 @@
 """How the programs write their logs.
 
 Responsible for: one line per record, as key=value for people or as JSON for machines, and for not writing the same
-complaint a thousand times. Refuses to know: who logs what. Only the console entry points call ``configure``: a program
-that uses Pico as a library owns its logging itself.
+complaint a thousand times. Refuses to know: who logs what, and how a line reaches its reader
+(``pico.observability.log_handler``). Only the console entry points call ``configure``: a program that uses Pico as a
+library owns its logging itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any, Final, TextIO
+
+from pico.observability.log_handler import LogHandler
 
 __all__ = ["FORMATS", "JsonFormatter", "KeyValueFormatter", "RepeatFilter", "configure"]
 
@@ -33,10 +36,21 @@ _control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 def configure(format: str, level: str, stream: TextIO) -> None:
     """Have every logger of the process write to ``stream``; what was set up before is replaced."""
     formatter: logging.Formatter = JsonFormatter() if format == "json" else KeyValueFormatter()
-    handler = logging.StreamHandler(stream)
+    handler = _handler(stream)
     handler.setFormatter(formatter)
-    handler.addFilter(RepeatFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _handler(stream: TextIO) -> LogHandler:
+    """Not in use: a new one, or that which writes there already, so that its lines and later ones stay in order."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if isinstance(handler, LogHandler) and handler.stream is stream:
+            root.removeHandler(handler)
+            return handler
+    handler = LogHandler(stream)
+    handler.addFilter(RepeatFilter())
+    return handler
 
 
 class RepeatFilter(logging.Filter):

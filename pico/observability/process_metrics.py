@@ -1,7 +1,7 @@
 """What the kernel and the interpreter say of the process.
 
-Responsible for: ``process_...`` and ``python_...`` under the names that every client library of Prometheus uses, and
-``pico_build_info``. Refuses to know: whose process it is.
+Responsible for: ``process_...`` and ``python_...`` under the names that every client library of Prometheus uses,
+``pico_build_info``, and what became of the log. Refuses to know: whose process it is.
 
 The library's own collector lists all open files one by one, which takes 10 ms with ten thousand connections; the kernel
 is asked for their number instead.
@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from pico.compiling import is_compiled
+from pico.observability.log_handler import lines_dropped
 
 __all__ = ["ProcessMetrics", "open_files"]
 
@@ -50,6 +51,7 @@ class ProcessMetrics:
         )
         build.add_metric([self._version, platform.python_version(), gevent.__version__, self._compiled], 1)
         yield build
+        yield CounterMetricFamily("pico_log_dropped_total", "Lines of the log lost to a slow reader.", lines_dropped())
         yield from self._process()
         for collector in self._collectors:
             yield from collector.collect()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -107,25 +108,56 @@ def own_root() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()
     yield
+    for handler in root.handlers:
+        handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def written(path: Path) -> str:
+    """What has reached the file."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    return path.read_text()
 
 
 @pytest.mark.usefixtures("own_root")
 class TestConfigure:
     @pytest.mark.parametrize("format", ["keyvalue", "json"])
-    def test_every_logger_writes_to_the_stream_from_the_level_on(self, format: str) -> None:
-        stream = io.StringIO()
-        configure(format, "info", stream)
-        logging.getLogger("pico.anything").info("hello")
-        logging.getLogger("someone.else").debug("too quiet")
-        assert stream.getvalue().count("\n") == 1
-        assert "hello" in stream.getvalue()
+    def test_every_logger_writes_to_the_stream_from_the_level_on(self, format: str, tmp_path: Path) -> None:
+        with (tmp_path / "log").open("w") as stream:
+            configure(format, "info", stream)
+            logging.getLogger("pico.anything").info("hello")
+            logging.getLogger("someone.else").debug("too quiet")
+            text = written(tmp_path / "log")
+        assert text.count("\n") == 1
+        assert "hello" in text
 
-    def test_it_replaces_what_was_set_up_before(self) -> None:
-        first, second = io.StringIO(), io.StringIO()
-        configure("json", "info", first)
-        configure("json", "warning", second)
-        logging.getLogger("pico").warning("hello")
-        assert first.getvalue() == ""
-        assert second.getvalue().count("hello") == 1
+    def test_it_replaces_what_was_set_up_before(self, tmp_path: Path) -> None:
+        with (tmp_path / "first").open("w") as first, (tmp_path / "second").open("w") as second:
+            configure("json", "info", first)
+            configure("json", "warning", second)
+            logging.getLogger("pico").warning("hello")
+            assert written(tmp_path / "second").count("hello") == 1
+            assert (tmp_path / "first").read_text() == ""
+
+    def test_what_writes_to_the_stream_already_goes_on_in_another_format(self, tmp_path: Path) -> None:
+        with (tmp_path / "log").open("w") as stream:
+            configure("keyvalue", "info", stream)
+            (handler,) = logging.getLogger().handlers
+            logging.getLogger("pico").info("first")
+            configure("json", "info", stream)
+            logging.getLogger("pico").info("second")
+            assert logging.getLogger().handlers == [handler]
+            first, second = written(tmp_path / "log").splitlines()
+        assert first.endswith("message=first")
+        assert json.loads(second)["message"] == "second"
+
+    def test_a_reader_that_has_stopped_holds_nobody_up(self) -> None:
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "w") as stream:
+            configure("json", "info", stream)
+            for _ in range(10):
+                logging.getLogger("pico").info("x" * 20_000)
+            with os.fdopen(reading) as lines:
+                assert sum("x" * 20_000 in lines.readline() for _ in range(10)) == 10

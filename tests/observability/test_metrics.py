@@ -156,6 +156,7 @@ def test_what_a_node_tells() -> None:
         "pico_config_reload_success",
         "pico_config_last_reload_timestamp_seconds",
         "pico_build_info",
+        "pico_log_dropped",
     }
 
 
