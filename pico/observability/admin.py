@@ -310,9 +310,12 @@ def _handled(handle: Handler, request: Request) -> Answer | Stream:
 
 def _with_body(request: Request, environ: Mapping[str, Any]) -> Request:
     """Blocks until the body has come; the server has a limit for that."""
-    body = environ["wsgi.input"].read(BODY_BYTES_MAX + 1)
+    fields = (("Connection", "close"),)
+    try:
+        body = environ["wsgi.input"].read(BODY_BYTES_MAX + 1)
+    except OSError as error:
+        raise Refused(400, "bad_body", "the body is not whole", fields=fields) from error
     if len(body) > BODY_BYTES_MAX:
-        fields = (("Connection", "close"),)
         raise Refused(413, "body_too_large", f"expected at most {BODY_BYTES_MAX} bytes", fields=fields)
     return Request(request.method, request.path, request.names, request.query, request.fields, request.remote, body)
 

@@ -134,7 +134,31 @@ class _Handler(WSGIHandler):
     def handle(self) -> None:
         # Head and body leave in two pieces: without this the second waits for the other side's delayed acknowledgement.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().handle()  # type: ignore[no-untyped-call]
+        try:
+            super().handle()  # type: ignore[no-untyped-call]
+        except OSError as error:  # a client that has gone gets no refusal either
+            self._broke_off(error)
+
+    def handle_error(self, kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+        """What broke an answer goes to the log; gevent would print it past it."""
+        if isinstance(error, OSError):
+            self.close_connection = True
+            self._broke_off(error)
+            return
+        if not isinstance(error, gevent.GreenletExit):
+            _log.error("the answer to %s %s failed", self.command, str(self.path).partition("?")[0], exc_info=error)
+        self._send_error_response_if_possible(500)  # type: ignore[no-untyped-call]
+
+    def _handle_client_error(self, error: Exception) -> Any:
+        """The answer to what is no request, None to who has gone; gevent would print what it does not know."""
+        if isinstance(error, OSError):
+            self._broke_off(error)
+            return None
+        known = error if isinstance(error, ValueError) else ValueError(str(error))
+        return super()._handle_client_error(known)  # type: ignore[no-untyped-call]
+
+    def _broke_off(self, error: OSError) -> None:
+        _log.debug("the connection of %s broke off: %s", self.client_address[0], _why(error))
 
     def handle_one_request(self) -> Any:
         # Not a gevent.Timeout: the base class would take it for an error of the application.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import resource
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +15,7 @@ from typing import Any
 
 import gevent
 import gevent.socket
+import gevent.ssl
 import pytest
 import requests
 from cryptography import x509
@@ -69,6 +72,7 @@ class Process:
                 reads("/things/{name}", lambda request: json_answer([request.names, request.query])),
                 acts("/things/{name}/turn", self._turn),
                 reads("/pieces", lambda _: Answer(self._counted(3))),
+                reads("/broken", lambda _: Answer(self._broken())),
                 reads("/stream", lambda _: Stream(self._endless(), "text/event-stream")),
             )
         )
@@ -88,12 +92,28 @@ class Process:
         finally:
             self.ended += 1
 
+    def _broken(self) -> Iterator[bytes]:
+        yield b"first\n"
+        raise ValueError("secret inside")
+
     def _endless(self) -> Iterator[bytes]:
         try:
             yield b"data: first\n\n"
             Event().wait()
         finally:
             self.ended += 1
+
+
+def exchanged(address: tuple[str, int], said: bytes) -> bytes:
+    """What a client is answered that says this, and then no more."""
+    with closing(gevent.socket.create_connection(address, timeout=DEADLINE_S)) as client:
+        client.sendall(said)
+        client.shutdown(gevent.socket.SHUT_WR)
+        answer = b""
+        with suppress(ConnectionResetError):
+            while piece := client.recv(65_536):
+                answer += piece
+        return answer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -194,6 +214,27 @@ def test_a_failing_answer_is_500_without_internals_and_the_log_has_more(
     assert operator.ask("/livez").status_code == 200
 
 
+def test_what_breaks_an_answer_that_has_begun_is_in_the_log_and_nowhere_else(
+    address: tuple[str, int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = exchanged(address, b"GET /broken?a=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"secret" not in answer
+    (said,) = [one for one in caplog.records if one.exc_info]
+    assert (said.getMessage(), said.levelname) == ("the answer to GET /broken failed", "ERROR")
+    assert capfd.readouterr().err == ""
+
+
+def test_too_many_header_fields_are_refused_without_a_traceback(
+    address: tuple[str, int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO", "pico.admin")
+    answer = exchanged(address, b"GET /livez HTTP/1.1\r\n" + b"x: y\r\n" * 101 + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert [one for one in caplog.messages if "Invalid request" in one and "got more than 100 headers" in one]
+    assert capfd.readouterr().err == ""
+
+
 def test_a_connection_is_kept_and_answers_do_not_wait_for_acknowledgements(operator: Operator) -> None:
     operator.ask("/livez")
     best = float("inf")
@@ -289,6 +330,22 @@ class TestActions:
     def test_a_body_that_is_not_what_was_expected_is_refused(self, operator: Operator, body: str) -> None:
         answer = self.act(operator, body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_body")
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
+        ids=["short", "no-chunk"],
+    )
+    def test_a_body_that_is_not_whole_is_refused_without_a_traceback(
+        self, address: tuple[str, int], process: Process, body: bytes, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        head = b"POST /things/a/turn HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        answer = exchanged(address, head + body)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b'"code": "bad_body"' in answer
+        assert answer.count(b"HTTP/1.1") == 1
+        assert process.turned == []
+        assert capfd.readouterr().err == ""
 
     def test_a_body_has_a_limit(self, operator: Operator, process: Process) -> None:
         answer = self.act(operator, " " * (admin.BODY_BYTES_MAX - 1) + "{}")
@@ -430,6 +487,39 @@ class TestTls:
         operator = Operator(f"https://localhost:{port}", verify=tls_files.certificate)
         assert operator.ask("/livez").status_code == 200
         operator.session.close()
+
+    @pytest.mark.parametrize("path", ["/metrics", "/stream"])
+    def test_a_client_that_leaves_early_is_no_fault(
+        self,
+        port: int,
+        process: Process,
+        path: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        def endless() -> Iterator[bytes]:
+            try:
+                while True:
+                    yield b"#" * 10_000 + b"\n"
+            finally:
+                process.ended += 1
+
+        monkeypatch.setattr(process, "render", endless)
+        monkeypatch.setattr(process, "_endless", endless)
+        caplog.set_level("DEBUG", "pico.admin")
+        context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client = context.wrap_socket(gevent.socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S))
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.recv(1000)
+        client.close()
+        with gevent.Timeout(DEADLINE_S):
+            while not any("the connection of 127.0.0.1 broke off" in one for one in caplog.messages):
+                gevent.sleep(0.001)
+        assert process.ended == 1
+        assert max(one.levelno for one in caplog.records) < logging.WARNING
+        assert capfd.readouterr().err == ""
 
     def test_a_client_of_plain_http_is_told_so(self, port: int, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO", "pico.admin")
