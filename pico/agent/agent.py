@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "run_agent"]
 
 POLL_S: Final = 0.05
+LOG_FLUSH_S: Final = 2.0
 
 _log = logging.getLogger("pico.agent")
 
@@ -112,6 +113,7 @@ class Agent:
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
         self.metrics.service_connections = lambda: float(sum(one.service_connections for one in self._each()))
         self.metrics.actors.inboxes = inboxes
+        self.metrics.access_log_dropped = lambda: float(self.access_log.dropped)
         self.metrics.ready = lambda: float(self.ready()[0])
         self.metrics.streams = lambda: [one.streams for one in self._each()]
 
@@ -175,7 +177,7 @@ class Agent:
         self._hub_watch.stop()
         if self._admin is not None:
             tell_to_stop(self._admin.actor_ref)
-        self.access_log.flush()
+        self.access_log.close(LOG_FLUSH_S)
 
     def _each(self) -> list[Served]:
         return [*self._served.values(), *self._leaving]

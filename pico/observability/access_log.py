@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import gevent
 from gevent.event import Event
 from gevent.hub import get_hub
+from gevent.socket import wait_write  # type: ignore[attr-defined]  # made at run time
 
 if TYPE_CHECKING:
     from pico.transport.clock import Clock
@@ -79,16 +80,24 @@ _is_bare = re.compile(r"[!#-<>-\[\]-~]++").fullmatch  # printable, without space
 def cooperative_writer(fd: int) -> Write:
     """A writer to a file descriptor that may be a pipe nobody reads: waits in a thread, so only its greenlet waits.
 
-    Raises ``OSError``.
+    Raises ``OSError``; what is written after that begins on a line of its own.
     """
+    torn = False  # the last line has no end
 
     def write(text: str) -> None:
+        nonlocal torn
         rest = text.encode("ascii", "backslashreplace")
+        if torn:
+            rest = b"\n" + rest
         while rest:
             written = get_hub().threadpool.apply(_written, (fd, rest))
-            if isinstance(written, OSError):
+            if isinstance(written, BlockingIOError):  # whoever shares the descriptor has made it so
+                wait_write(fd)
+            elif isinstance(written, OSError):
                 raise written
-            rest = rest[written:]
+            else:
+                torn = rest[written - 1 : written] != b"\n"
+                rest = rest[written:]
 
     return write
 

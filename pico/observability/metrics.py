@@ -100,6 +100,7 @@ class _Metrics:
         "_process",
         "_request_s",
         "_upstream_s",
+        "access_log_dropped",
         "actor_restarts",
         "actors",
         "bytes_in",
@@ -123,6 +124,7 @@ class _Metrics:
         self.actor_restarts = Tally(actors)
         self.late_messages = 0
         self.hub_blocked_s = 0.0
+        self.access_log_dropped: Gauge = _zero
         self.reloads = ReloadMetrics()
         self.actors = ActorMetrics()
         self.ready: Gauge = _zero
@@ -182,6 +184,9 @@ class _Metrics:
         yield CounterMetricFamily(
             "pico_hub_blocked_seconds_total", "Time by which the event loop ran late.", self.hub_blocked_s
         )
+        yield CounterMetricFamily(
+            "pico_access_log_dropped_total", "Access log lines lost to a slow writer.", self.access_log_dropped()
+        )
         yield from self.reloads.collect()
         yield from self._process.collect()
 
@@ -201,7 +206,6 @@ class NodeMetrics(_Metrics):
         "_node_id",
         "_requests",
         "_version",
-        "access_log_dropped",
         "by_endpoint",
         "client_connections",
         "client_connections_max",
@@ -251,7 +255,6 @@ class NodeMetrics(_Metrics):
         self.connections = Tally(doors)
         self.connection_failures = Tally(doors)
         self.tls_handshake_failures = Tally(TLS_LISTENERS)
-        self.access_log_dropped: Gauge = _zero
         self.client_connections: Gauge = _zero
         self.client_connections_max = 0
         self.endpoints: Gauge = _zero
@@ -320,9 +323,6 @@ class NodeMetrics(_Metrics):
         )
         yield self.tls_handshake_failures.family(
             "pico_tls_handshake_failures_total", "TLS handshakes that did not come to their end.", "listener"
-        )
-        yield CounterMetricFamily(
-            "pico_access_log_dropped_total", "Access log lines lost to a slow writer.", self.access_log_dropped()
         )
         yield GaugeMetricFamily("pico_client_connections", "Client connections open.", self.client_connections())
         yield GaugeMetricFamily(

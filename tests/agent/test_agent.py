@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from random import Random
@@ -27,11 +27,17 @@ REFUSAL = '{"error": {"code": "invalid_endpoint", "message": "a label does not e
 
 
 @contextmanager
-def running(doors: list[Door], port: int, names: str = "web", **config: Any) -> Iterator[Agent]:
+def running(
+    doors: list[Door],
+    port: int,
+    names: str = "web",
+    write_access_log: Callable[[str], None] = lambda text: None,
+    **config: Any,
+) -> Iterator[Agent]:
     targets = tuple(EndpointTarget(endpoint_id=name, host="127.0.0.1", port=port) for name in names.split())
     made = Agent(
         AgentConfig(servers=tuple(door.url for door in doors), endpoints=targets, link_timers=TIMERS, **config),
-        write_access_log=lambda text: None,
+        write_access_log=write_access_log,
         rng=Random(1),
     )
     made.start()
@@ -80,6 +86,26 @@ def test_each_endpoint_has_a_tunnel_of_its_own() -> None:
         assert paths == {b"/pico/v1/listener/web", b"/pico/v1/listener/api"}
         assert all(bytes(tunnel.get().body) == b"hello" for tunnel in node.tunnels)
         assert b"pico_service_connections 2.0" in made.metrics.render()
+
+
+def test_the_last_lines_of_its_access_log_are_written_before_it_ends_and_lost_ones_are_counted() -> None:
+    lines: list[str] = []
+    refuses = True
+
+    def write(text: str) -> None:
+        if refuses:
+            raise OSError(28, "No space left on device")
+        gevent.sleep(0.01)  # as a disk does
+        lines.append(text)
+
+    with serving(answering(OK)) as server, door("stream") as node:
+        with running([node], server.server_port, write_access_log=write, access_log="json") as made:
+            eventually(lambda: made.ready()[0], "readiness")
+            node.tunnels[0].get()
+            eventually(lambda: b"pico_access_log_dropped_total 1.0" in made.metrics.render(), "the loss")
+            refuses = False
+            node.tunnels[0].get()
+        assert "".join(lines).count("\n") == 1
 
 
 def test_it_is_ready_when_every_endpoint_is_registered() -> None:

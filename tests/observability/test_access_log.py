@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import re
+import resource
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -371,6 +373,36 @@ class TestWriting:
         assert received.decode() == text
         os.close(reading)
         os.close(writing)
+
+    def test_a_pipe_that_does_not_block_is_waited_for(self) -> None:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        text = "x" * 300_000 + "\n"
+        writer = gevent.spawn(cooperative_writer(writing), text)
+        received = b""
+        while len(received) < len(text):
+            received += gevent.get_hub().threadpool.apply(os.read, (reading, 65536))
+        writer.join(DEADLINE_S)
+        assert received.decode() == text
+        assert writer.successful()
+        os.close(reading)
+        os.close(writing)
+
+    def test_half_a_line_does_not_spoil_the_next(self, tmp_path: Path) -> None:
+        path = tmp_path / "log"
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with path.open("wb") as file:
+            write = cooperative_writer(file.fileno())
+            write("first\n")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # as on a disk that has room for so much
+            try:
+                with pytest.raises(OSError, match="File too large"):
+                    write("second\nthird\n")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            write("fourth\n")
+            write("fifth\n")
+        assert path.read_text() == "first\nseco\nfourth\nfifth\n"
 
     def test_a_full_disk_is_an_error_and_nothing_is_printed(self, capfd: pytest.CaptureFixture[str]) -> None:
         full = os.open("/dev/full", os.O_WRONLY)

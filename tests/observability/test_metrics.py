@@ -204,6 +204,8 @@ def test_what_an_agent_tells() -> None:
         "pico_tunnel_reconnects",
         "pico_service_connections",
         "pico_service_connections_used",
+        "pico_access_log_dropped",
+        "pico_log_dropped",
     }
 
 
