@@ -326,6 +326,13 @@ class TestActions:
         assert answer.headers["Connection"] == "close"
         assert process.turned == []
 
+    def test_a_query_is_refused_and_not_ignored(self, operator: Operator, process: Process) -> None:
+        kind = {"Content-Type": "application/json"}
+        answer = operator.ask("/things/a/turn?node=b", "POST", data='{"far": 1}', headers=kind)
+        assert answer.status_code == 400
+        assert answer.json()["error"] == {"code": "bad_query", "message": "node: unknown; expected no query"}
+        assert process.turned == []
+
     @pytest.mark.parametrize("body", ["[]", "{", "[" * 10_000, '{"near": 1}'])
     def test_a_body_that_is_not_what_was_expected_is_refused(self, operator: Operator, body: str) -> None:
         answer = self.act(operator, body)
