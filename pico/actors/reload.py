@@ -21,6 +21,7 @@ from gevent.lock import BoundedSemaphore
 
 from pico.errors import ConfigError, PicoError
 from pico.observability.admin import Answer, Refused, Request, Route, acts, json_answer
+from pico.observability.logs import EACH
 from pico.observability.reload_metrics import ReloadMetrics
 
 __all__ = ["Proposal", "Reload"]
@@ -85,7 +86,7 @@ class Reload(Generic[Config]):
                 result = "applied"
             except PicoError as error:
                 result = "refused"
-                _log.error("the new settings are refused, and the old ones stay: %s", error)
+                _log.error("the new settings are refused, and the old ones stay: %s", error, extra=EACH)
                 raise
             finally:
                 self._metrics.ended(result, self._time_of_day())
@@ -140,4 +141,4 @@ def _tell(proposal: Proposal[Any]) -> None:
     changed = ", ".join(proposal.changed) or "nothing"
     _log.info("the settings were read again: %s changed", changed)
     if proposal.needs_restart:
-        _log.warning("these settings wait for a restart: %s", ", ".join(proposal.needs_restart))
+        _log.warning("these settings wait for a restart: %s", ", ".join(proposal.needs_restart), extra=EACH)

@@ -17,6 +17,7 @@ from pico.node.gossip_door import GossipDoor
 from pico.node.status.lists import no_such
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.admin import Answer, Refused, Request, Route, acts, json_answer
+from pico.observability.logs import EACH
 
 __all__ = ["Actions"]
 
@@ -44,7 +45,7 @@ class Actions:
     def _act_drain(self, request: Request) -> Answer:
         """As with a signal: the process ends when it has finished what is in flight. Again is no second signal."""
         request.arguments()
-        _log.warning("the operator wants this node to drain")
+        _log.warning("the operator wants this node to drain", extra=EACH)
         self._drain()
         return json_answer({"status": "draining"}, 202)
 
@@ -59,7 +60,8 @@ class Actions:
         if not upstream.streaming and not force:
             raise Refused(409, "base_protocol", "its agent cannot be told to move: force cuts it off")
         self._upstream_door.disconnect(upstream_id, "the operator disconnects it", force=force)
-        _log.warning("the operator disconnects upstream %s%s", upstream_id, " by force" if force else "")
+        by_force = " by force" if force else ""
+        _log.warning("the operator disconnects upstream %s%s", upstream_id, by_force, extra=EACH)
         return json_answer({"upstream": upstream_id, "status": "cut" if force else "leaving"}, 202)
 
     def _act_forget(self, request: Request) -> Answer:
@@ -73,7 +75,7 @@ class Actions:
             raise Refused(503, "busy", "the cluster's actor does not answer; try again") from error
         if not forgotten and node_id in (*cluster.engine.table.members(), cluster.engine.node_id):
             raise Refused(409, "not_gone", f"{node_id}: only a node that is dead or has left can be forgotten")
-        _log.warning("the operator wants node %s to be forgotten", node_id)
+        _log.warning("the operator wants node %s to be forgotten", node_id, extra=EACH)
         return json_answer({"node": node_id, "status": "forgotten"})
 
 

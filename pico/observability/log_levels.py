@@ -9,6 +9,7 @@ import logging
 from typing import Any, Final
 
 from pico.observability.admin import Answer, Refused, Request, Route, acts, json_answer, reads
+from pico.observability.logs import EACH
 
 __all__ = ["DEFAULT", "LEVELS", "ROOT", "log_routes"]
 
@@ -43,8 +44,9 @@ def _change(request: Request) -> Answer:
         expected = ", ".join((*LEVELS, DEFAULT))
         raise Refused(400, "bad_body", f"level: {str(level)[:40]!r} is not usable: expected one of {expected}")
     logging.getLogger(name).setLevel(logging.NOTSET if level == DEFAULT else level.upper())
-    _log.warning("%s writes from level %s on, as the operator wants it", name, _row(name)["effective"])
-    return json_answer(_row(name))
+    row = _row(name)
+    _log.warning("%s writes from level %s on, as the operator wants it", name, row["effective"], extra=EACH)
+    return json_answer(row)
 
 
 def _names() -> list[str]:

@@ -22,12 +22,18 @@ __all__ = ["FORMATS", "JsonFormatter", "KeyValueFormatter", "RepeatFilter", "con
 FORMATS: Final = ("keyvalue", "json")
 
 REPEATS_MAX: Final = 10
-"""Records from one place that pass in one interval."""
+"""Records from one place about one thing that pass in one interval."""
+
+RECORDS_MAX: Final = 100
+"""Records from one place that pass in one interval, whatever they are about: others may choose that."""
 
 REPEAT_INTERVAL_S: Final = 10.0
 
 PLACES_MAX: Final = 1024
 """Places that are counted at one time; past it the count begins anew."""
+
+EACH: Final = {"each": True}
+"""The ``extra`` of a record of which each one is written."""
 
 _is_bare = re.compile(r"[!#-<>-\[\]-~]++").fullmatch
 _control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -54,30 +60,51 @@ def _handler(stream: TextIO) -> LogHandler:
 
 
 class RepeatFilter(logging.Filter):
-    """Lets ``REPEATS_MAX`` records from one place pass in an interval.
+    """Lets ``REPEATS_MAX`` records from one place about one thing pass in an interval, and ``RECORDS_MAX`` in all.
 
-    The first that passes in a later interval carries the number of those that did not, as ``suppressed``.
+    What a record is about is its first argument. The first that passes in a later interval carries the number of those
+    from that place that did not, as ``suppressed``.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._places: dict[tuple[str, int, int], tuple[float, int]] = {}  # began at, records since
+        self._places: dict[tuple[str, int, int], _Place] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written; below WARNING every one is."""
-        if record.levelno < logging.WARNING:
+        if record.levelno < logging.WARNING or hasattr(record, "each"):
             return True
         now = self._clock()
-        place = (record.pathname, record.lineno, record.levelno)
-        began_at, records = self._places.get(place, (now, 0))
-        if now - began_at >= REPEAT_INTERVAL_S:
-            record.suppressed = max(0, records - REPEATS_MAX)
-            began_at, records = now, 0
-        if len(self._places) >= PLACES_MAX:
-            self._places.clear()
-        self._places[place] = (began_at, records + 1)
-        return records < REPEATS_MAX
+        key = (record.pathname, record.lineno, record.levelno)
+        place = self._places.get(key)
+        if place is None or now - place.began_at >= REPEAT_INTERVAL_S:
+            record.suppressed = 0 if place is None else place.suppressed
+            if len(self._places) >= PLACES_MAX:
+                self._places.clear()
+            self._places[key] = place = _Place(now)
+        return place.passes(str(record.args[0]) if isinstance(record.args, tuple) and record.args else "")
+
+
+class _Place:
+    """What one line of the source has logged in one interval."""
+
+    __slots__ = ("_passed", "_subjects", "began_at", "suppressed")
+
+    def __init__(self, now: float) -> None:
+        self.began_at = now
+        self.suppressed = 0
+        self._passed = 0
+        self._subjects: dict[str, int] = {}
+
+    def passes(self, subject: str) -> bool:
+        records = self._subjects.get(subject, 0)
+        if records >= REPEATS_MAX or self._passed >= RECORDS_MAX:
+            self.suppressed += 1
+            return False
+        self._subjects[subject] = records + 1
+        self._passed += 1
+        return True
 
 
 class KeyValueFormatter(logging.Formatter):

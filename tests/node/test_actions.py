@@ -9,6 +9,7 @@ import gevent
 import pytest
 import requests
 
+from pico.observability.logs import REPEATS_MAX, RepeatFilter
 from tests.node.harness import Agent, Client, echo, running_node, until
 
 
@@ -37,6 +38,22 @@ def test_a_node_is_asked_to_drain(node):
         answer = act(node, "drain")
         assert (answer.status_code, answer.json()) == (202, {"status": "draining"})
         assert node.asked.is_set()
+
+
+@pytest.mark.parametrize("action", ["drain", "disconnect", "forget", "log-level"])
+def test_no_action_travels_and_none_is_taken_here_that_was_meant_for_another_node(node, action):
+    answer = act(node, f"{action}?node=node-b", {})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_query")
+    assert not node.asked.is_set()
+
+
+def test_each_action_is_in_the_log_however_many_there_are(node, caplog):
+    repeats = RepeatFilter()
+    for _ in range(REPEATS_MAX + 2):
+        act(node, "drain")
+        act(node, "log-level", {"logger": "pico.admin", "level": "default"})
+    said = [one.getMessage() for one in caplog.records if "operator" in one.getMessage() and repeats.filter(one)]
+    assert len(said) == 2 * (REPEATS_MAX + 2)
 
 
 def test_a_page_of_another_site_may_not(node):

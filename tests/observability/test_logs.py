@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pico.observability.logs import (
+    EACH,
     PLACES_MAX,
+    RECORDS_MAX,
     REPEAT_INTERVAL_S,
     REPEATS_MAX,
     JsonFormatter,
@@ -87,6 +89,34 @@ class TestRepeats:
         again = record("trouble", level=logging.ERROR)
         assert repeats.filter(again)
         assert "suppressed" not in KeyValueFormatter().format(again)
+
+    def test_each_thing_is_told_of_however_much_is_said_of_others(self) -> None:
+        now = [0.0]
+        repeats = RepeatFilter(lambda: now[0])
+        names = [f"e{number}" for number in range(RECORDS_MAX // REPEATS_MAX + 1)]
+        passed = [
+            [repeats.filter(record("endpoint %s is down", name, level=logging.WARNING)) for _ in range(REPEATS_MAX + 2)]
+            for name in names
+        ]
+        assert passed[:-1] == [[True] * REPEATS_MAX + [False] * 2] * (len(names) - 1)
+        assert not any(passed[-1]), "one place has a limit, whatever it tells of"
+        now[0] = REPEAT_INTERVAL_S
+        later = record("endpoint %s is down", "e1", level=logging.WARNING)
+        assert repeats.filter(later)
+        left_out = 2 * (len(names) - 1) + REPEATS_MAX + 2
+        assert KeyValueFormatter().format(later).endswith(f" suppressed={left_out}")
+
+    def test_a_mapping_as_argument_is_no_thing(self) -> None:
+        repeats = RepeatFilter(lambda: 0.0)
+        passed = [repeats.filter(record("%(a)s", {"a": n}, level=logging.ERROR)) for n in range(REPEATS_MAX + 1)]
+        assert passed == [True] * REPEATS_MAX + [False]
+
+    def test_of_what_an_operator_wants_each_is_written(self, caplog: pytest.LogCaptureFixture) -> None:
+        repeats = RepeatFilter(lambda: 0.0)
+        for _ in range(REPEATS_MAX + 1):
+            logging.getLogger("pico.admin").warning("the operator wants this", extra=EACH)
+        assert all(repeats.filter(one) for one in caplog.records)
+        assert len(caplog.records) == REPEATS_MAX + 1
 
     def test_other_places_and_mere_information_pass(self) -> None:
         repeats = RepeatFilter(lambda: 0.0)
