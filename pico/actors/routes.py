@@ -9,7 +9,7 @@ Messages change things, snapshots are read: a request never asks an actor where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import pykka
@@ -233,14 +233,6 @@ class Routes:
     def waiting(self) -> int:
         """Requests that wait for an endpoint."""
         return self._waiting
-
-    def loads(self) -> Iterator[tuple[str, int, int]]:
-        """Each endpoint here with its upstreams and the streams on them; others may run in between."""
-        # Only names are kept meanwhile: pairs would survive collections, and hasten the one that looks at everything.
-        for endpoint_id in list(self._balancers):
-            balancer = self._balancers.get(endpoint_id)
-            if balancer is not None:
-                yield endpoint_id, len(balancer.candidates), balancer.in_flight
 
     @property
     def streams(self) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -75,7 +75,7 @@ class UpstreamDoor:
         self._node_id = node_id
         self._numbers = count(1)
         self._connections: dict[str, UpstreamConnection] = {}
-        self._by_endpoint: Counter[str] = Counter()
+        self._by_endpoint: dict[str, dict[str, UpstreamConnection]] = {}
         self._by_address: Counter[str] = Counter()
         self.draining = False
         self.better_elsewhere: Callable[[Sequence[str]], bool] = lambda named: False
@@ -97,6 +97,26 @@ class UpstreamDoor:
     def ids(self) -> list[str]:
         """The names of all of them, in the order in which they came: ``number_of`` grows."""
         return list(self._connections)
+
+    def ids_of(self, endpoint_id: str) -> list[str]:
+        """Those of one endpoint, in the same order; who is about to leave is one of them, too."""
+        return list(self._by_endpoint.get(endpoint_id, ()))
+
+    def has(self, endpoint_id: str) -> bool:
+        """Whether an upstream is registered for the endpoint, be it about to leave."""
+        return endpoint_id in self._by_endpoint
+
+    def in_flight_of(self, endpoint_id: str) -> int:
+        """Streams on the upstreams of one endpoint."""
+        return sum([one.upstream.in_flight for one in self._by_endpoint.get(endpoint_id, {}).values()])
+
+    def loads(self) -> Iterator[tuple[str, int, int]]:
+        """Each endpoint with its upstreams and the streams on them; others may run in between."""
+        # Only names are kept meanwhile: pairs would survive collections, and hasten the one that looks at everything.
+        for endpoint_id in list(self._by_endpoint):
+            upstreams = self._by_endpoint.get(endpoint_id)
+            if upstreams is not None:
+                yield endpoint_id, len(upstreams), self.in_flight_of(endpoint_id)
 
     @staticmethod
     def number_of(upstream_id: str) -> int:
@@ -179,7 +199,7 @@ class UpstreamDoor:
             raise RegistrationRefused(503, "draining", "this node is going away", RETRY_AFTER)
         for held, most, what in (
             (len(self._connections), config.upstreams_max, "on this node"),
-            (self._by_endpoint[endpoint_id], config.upstreams_per_endpoint_max, "for this endpoint"),
+            (len(self._by_endpoint.get(endpoint_id, ())), config.upstreams_per_endpoint_max, "for this endpoint"),
             (self._by_address[address], config.upstreams_per_address_max, "from this address"),
         ):
             if held >= most:
@@ -237,17 +257,20 @@ class UpstreamDoor:
             on_gone=partial(self._gone, upstream_id, registration.endpoint_id, address),
         )
         self._metrics.handshakes.add("accepted")
-        self._by_endpoint[registration.endpoint_id] += 1
+        self._by_endpoint.setdefault(registration.endpoint_id, {})[upstream_id] = actor
         self._by_address[address] += 1
         self._connections[upstream_id] = actor
         actor.launch()
 
     def _gone(self, upstream_id: str, endpoint_id: str, address: str) -> None:
         del self._connections[upstream_id]
-        for counter, key in ((self._by_endpoint, endpoint_id), (self._by_address, address)):
-            counter[key] -= 1
-            if not counter[key]:
-                del counter[key]
+        upstreams = self._by_endpoint[endpoint_id]
+        del upstreams[upstream_id]
+        if not upstreams:
+            del self._by_endpoint[endpoint_id]
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
 
 class Acceptance(WebSocketHandler):

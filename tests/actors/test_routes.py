@@ -329,7 +329,7 @@ def test_upstreams_are_counted_as_they_come_and_go() -> None:
     routes, rng = Scene().routes, Random(1)
     for _ in range(200):
         routes.publish(rng.choice("abc"), LeastInFlight(tuple(One() for _ in range(rng.randrange(4)))))
-        assert routes.upstreams == sum(count for _, count, _ in routes.loads())
+        assert routes.upstreams == sum(len(routes.upstreams_of(name)) for name in routes.here())
     assert routes.upstreams
     routes.clear()
     assert routes.upstreams == 0

@@ -151,6 +151,31 @@ class TestUpstreams:
         assert refusal(one, "upstreams/node-a-u4") == (404, "unknown_upstream")
         assert items(one, "upstreams?endpoint=nobody") == []
 
+    def test_one_that_leaves_is_told_of_everywhere_until_its_requests_have_ended(self, pair):
+        one, _ = pair
+        leaving = Agent(one, "web", lambda call: None)
+        client = Client(one).send(b"GET / HTTP/1.1\r\nHost: web.example\r\n\r\n")
+        until(lambda: leaving.calls)
+        Agent(one, "web")
+        one.upstream_door.disconnect("node-a-u1", "it is to leave", force=False)
+        until(lambda: len(one.routes.upstreams_of("web")) == 1)
+        rows = items(one, "upstreams?endpoint=web")
+        assert [(row["upstream"], row["leaving"], row["in_flight"]) for row in rows] == [
+            ("node-a-u1", True, 1),
+            ("node-a-u2", False, 0),
+        ]
+        web = told(one, "endpoints/web")
+        assert (web["upstreams"], web["in_flight"]) == (1, 1)
+        text = one.metrics.render().decode()
+        assert "\npico_streams 1.0\n" in text
+        assert "\npico_upstreams 2.0\n" in text
+        assert list(one.upstream_door.loads()) == [("web", 2, 1)]
+        leaving.calls[0].respond(200, b"")
+        client.response()
+        until(lambda: told(one, "endpoints/web")["in_flight"] == 0)
+        leaving.kill()
+        until(lambda: [row["upstream"] for row in items(one, "upstreams?endpoint=web")] == ["node-a-u2"])
+
 
 class TestLists:
     def test_a_page_is_followed_by_the_next(self, pair):

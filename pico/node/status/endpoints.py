@@ -56,7 +56,7 @@ class EndpointPages:
             "endpoint": endpoint_id,
             "upstreams": sum(nodes.values()),
             "nodes": nodes,
-            "in_flight": sum([upstream.in_flight for upstream in upstreams]),
+            "in_flight": self._upstream_door.in_flight_of(endpoint_id),
             "requests": counter.requests if counter is not None else 0,
             "errors": counter.errors if counter is not None else 0,
             "requests_per_s": round(requests_per_s, 3),
@@ -68,9 +68,8 @@ class EndpointPages:
         return self._upstream_door.ids()
 
     def upstream_names_of(self, endpoint_id: str) -> list[str]:
-        """Those of one endpoint that take requests, in the same order."""
-        names = [upstream.id for upstream in self._routes.upstreams_of(endpoint_id)]
-        return sorted(names, key=self._upstream_door.number_of)
+        """Those of one endpoint, in the same order."""
+        return self._upstream_door.ids_of(endpoint_id)
 
     def upstream(self, upstream_id: str) -> Row | None:
         """One of them; None for one that has gone."""
