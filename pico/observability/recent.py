@@ -30,7 +30,9 @@ WINDOW_S: Final = 10.0
 TEXT_MAX: Final = 256
 """What is kept of a value that somebody else chose."""
 
-OF_THE_CLIENT: Final = frozenset({"client_closed", "client_stalled"})
+OF_THE_CLIENT: Final = frozenset(
+    {"client_closed", "client_stalled", "body_incomplete", "body_timeout", "body_too_large"}
+)
 """Outcomes that nobody here can do anything about."""
 
 

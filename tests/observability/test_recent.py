@@ -52,6 +52,9 @@ def scene() -> Scene:
         ("endpoint_not_found", 502, True),
         ("client_closed", 499, False),
         ("client_stalled", 200, False),
+        ("body_incomplete", 400, False),
+        ("body_timeout", 408, False),
+        ("body_too_large", 413, False),
     ],
 )
 def test_what_is_an_error(outcome: str, status: int, wrong: bool) -> None:
