@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -52,6 +53,7 @@ Fields = tuple[tuple[str, str], ...]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 _log = logging.getLogger("pico.admin")
+_absolute_form = re.compile(r"https?://([^/]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 
 
 class Refused(PicoError):
@@ -239,16 +241,17 @@ class AdminApp:
         return answer
 
     def _find(self, environ: Mapping[str, Any]) -> tuple[Handler, Request]:
-        path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
+        path, fields = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace"), _fields_of(environ)
+        if absolute := _absolute_form(path):  # as to a proxy: its authority counts in place of Host
+            fields["host"], path = absolute[1], absolute[2] or "/"
         handlers, names = self._at(path)
         method = environ["REQUEST_METHOD"]
         handle = handlers.get("GET" if method == "HEAD" else method)
         if handle is None:
             allowed = ", ".join("GET, HEAD" if one == "GET" else one for one in sorted(handlers))
             raise Refused(405, "method_not_allowed", f"expected {allowed}", fields=(("Allow", allowed),))
-        request = Request(
-            method, path, names, _query_of(environ.get("QUERY_STRING", "")), _fields_of(environ), environ["REMOTE_ADDR"]
-        )
+        query = _query_of(environ.get("QUERY_STRING", ""))
+        request = Request(method, path, names, query, fields, environ["REMOTE_ADDR"])
         if method == "POST":
             refusal = objection(request.remote, request.fields, environ["wsgi.url_scheme"])
             if refusal is not None:

@@ -168,6 +168,12 @@ class _Handler(WSGIHandler):
         finally:
             self._timer.close()
 
+    def finalize_headers(self) -> None:
+        """To HEAD no length is told that GET would not tell: gevent would tell that of the body, which is not there."""
+        if self.command == "HEAD" and self.provided_content_length is None:
+            self.provided_content_length = "unknown"
+        super().finalize_headers()  # type: ignore[no-untyped-call]
+
     def process_result(self) -> None:
         """Send what the application has answered."""
         if isinstance(self.result, LastingBody):

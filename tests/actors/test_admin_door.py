@@ -193,6 +193,21 @@ def test_head_is_get_without_the_body(operator: Operator) -> None:
     assert int(answer.headers["Content-Length"]) == len(operator.ask("/livez").content)
 
 
+@pytest.mark.parametrize("path", ["/pieces", "/stream"])
+def test_head_tells_no_length_that_get_does_not_tell(operator: Operator, path: str) -> None:
+    answer = operator.ask(path, "HEAD")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "Content-Length" not in answer.headers
+    assert operator.ask("/livez").json() == {"status": "live"}  # on the same connection
+
+
+@pytest.mark.parametrize("authority", ["http://127.0.0.1:8001", "HTTPS://admin.example", "http://"])
+def test_a_target_may_be_in_absolute_form(address: tuple[str, int], authority: str) -> None:
+    answer = exchanged(address, f"GET {authority}/things/a?limit=3 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b'[{"name": "a"}, {"limit": "3"}]\n')
+
+
 def test_a_request_with_a_body_is_answered_and_ends_the_connection(operator: Operator) -> None:
     answer = operator.ask("/livez", data=b"x" * 1000)
     assert answer.status_code == 200
@@ -325,6 +340,14 @@ class TestActions:
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
         assert answer.headers["Connection"] == "close"
         assert process.turned == []
+
+    @pytest.mark.parametrize("authority,status", [("localhost:8001", 200), ("evil.example", 403)])
+    def test_the_authority_of_an_absolute_target_counts_in_place_of_the_host(
+        self, address: tuple[str, int], authority: str, status: int
+    ) -> None:
+        head = f"POST http://{authority}/things/a/turn HTTP/1.1\r\nHost: localhost\r\n"
+        rest = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+        assert exchanged(address, (head + rest).encode()).startswith(f"HTTP/1.1 {status} ".encode())
 
     def test_a_query_is_refused_and_not_ignored(self, operator: Operator, process: Process) -> None:
         kind = {"Content-Type": "application/json"}
