@@ -1,7 +1,8 @@
 """The server of the admin door.
 
-Responsible for: its limits: how many connections, how long one may take, that no answer keeps others from their
-turn, and that it waits while the system has no room for a connection. Refuses to know: what is answered.
+Responsible for: its limits: how many connections, how long one may take, that no answer and no idle connection keeps
+others from their turn, and that it waits while the system has no room for a connection. Refuses to know: what is
+answered.
 
 The server is gevent's own. It is meant for operators, Prometheus and probes on a trusted network.
 """
@@ -65,10 +66,13 @@ class AdminServer(WSGIServer):
         """``option`` is what the log calls the door; ``tls_failed`` is called for each handshake that fails."""
         self._option = option
         self._tls_failed = tls_failed
+        self.idle: dict[Any, None] = {}
+        """Connections on which no request has begun, the longest idle first."""
+        self._places = Pool(CONNECTIONS_MAX)
         super().__init__(  # type: ignore[no-untyped-call]  # here and below: gevent has no types
             listening,
             app,
-            spawn=Pool(CONNECTIONS_MAX),
+            spawn=self._places,
             log=None,
             error_log=LoggingLogAdapter(_log, logging.INFO),  # requests that are not valid
             handler_class=_Handler,
@@ -84,11 +88,16 @@ class AdminServer(WSGIServer):
     def do_read(self) -> Any:
         """Socket and address of who comes next, or nothing; what is raised here, gevent prints with its traceback."""
         try:
-            return super().do_read()  # type: ignore[no-untyped-call]
+            accepted = super().do_read()  # type: ignore[no-untyped-call]
         except OSError as error:
             if error.errno not in OF_ONE_CONNECTION:
                 self._pause_accepting(error)
             return None
+        if (
+            accepted is not None and self._places.free_count() <= 1 and self.idle
+        ):  # it takes the last place: free another
+            _shut_down(next(iter(self.idle)))
+        return accepted
 
     def _pause_accepting(self, error: OSError) -> None:
         _log.warning("%s accepts nobody for a moment: %s", self._option, error.strerror)
@@ -159,6 +168,15 @@ class _Handler(WSGIHandler):
 
     def _broke_off(self, error: OSError) -> None:
         _log.debug("the connection of %s broke off: %s", self.client_address[0], _why(error))
+
+    def read_requestline(self) -> Any:
+        """Until it has come the connection idles, and is closed when another needs its place."""
+        idle, connection = self.server.idle, self.socket
+        idle[connection] = None
+        try:
+            return super().read_requestline()  # type: ignore[no-untyped-call]
+        finally:
+            del idle[connection]
 
     def handle_one_request(self) -> Any:
         # Not a gevent.Timeout: the base class would take it for an error of the application.

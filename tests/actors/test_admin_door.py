@@ -289,6 +289,21 @@ def test_a_client_that_does_not_finish_its_request_is_let_go(
     client.close()
 
 
+def test_the_longest_idle_connection_makes_room_for_another(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_server, "CONNECTIONS_MAX", 4)
+    with nothing_left_behind():
+        ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
+        address = ref.ask(GetBoundAddress(), timeout=DEADLINE_S)
+        idle = [gevent.socket.create_connection(address, timeout=DEADLINE_S) for _ in range(10)]
+        assert exchanged(address, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
+        assert idle[0].recv(1) == b""
+        idle[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle[-1].recv(15) == b"HTTP/1.1 200 OK"
+        for client in idle:
+            client.close()
+        assert ref.stop(timeout=DEADLINE_S)
+
+
 def test_an_idle_connection_does_not_delay_the_stop(process: Process) -> None:
     with nothing_left_behind():
         ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
