@@ -69,7 +69,7 @@ def test_a_status_code_has_its_section(failure: Failure) -> None:
     assert f"{failure.status}-{failure.code}" in anchors_of(TROUBLE)
 
 
-def test_a_code_of_the_admin_door_is_explained() -> None:
+def codes_of_the_admin_door() -> set[str]:
     sources = [path.read_text() for path in (ROOT / "pico").rglob("*.py")]
     codes = {code for text in sources for code in re.findall(r"\bRefused\(\s*\d+,\s*\"([a-z_]+)\"", text)}
     codes |= set(
@@ -80,9 +80,21 @@ def test_a_code_of_the_admin_door_is_explained() -> None:
         for text in sources
         for what in re.findall(r"\b(?:no_such\(|_one\(request, )\"([a-z]+)\"", text)
     }
-    assert {"not_found", "not_loopback", "unknown_upstream"} <= codes
-    page = (ROOT / "docs" / "status-codes.md").read_text()
-    assert not {code for code in codes if f"`{code}`" not in page}
+    codes |= {f"node_{why}" for text in sources for why in re.findall(r"\bNoAnswer\(\"([a-z_]+)\"", text)}
+    assert {"not_found", "not_loopback", "unknown_upstream", "node_timeout"} <= codes
+    return codes
+
+
+def test_the_codes_of_the_admin_door_are_explained() -> None:
+    page = (ROOT / "docs" / "status-codes.md").read_text().partition("## At the admin door")[2]
+    rows = [row.split("|") for row in page.splitlines() if re.match(r"\| \d", row)]
+    assert {code for row in rows for code in re.findall(r"`([a-z_]+)`", row[2])} == codes_of_the_admin_door()
+
+
+def test_the_codes_of_the_admin_door_are_described() -> None:
+    described = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+    refused = described["components"]["responses"]["Refused"]["content"]["application/json"]["schema"]
+    assert set(refused["properties"]["error"]["properties"]["code"]["enum"]) == codes_of_the_admin_door()
 
 
 def test_an_alert_has_its_section() -> None:

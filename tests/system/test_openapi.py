@@ -49,6 +49,16 @@ def test_what_is_described_is_what_happens(case: schemathesis.Case, nodes: tuple
     case.call_and_validate(base_url=f"http://{nodes[0].host}:{nodes[0].admin_port}")
 
 
+def test_settings_that_are_refused_are_described(shared_programs: Programs, tmp_path: Path) -> None:
+    path = tmp_path / "node.yaml"
+    path.write_text("log_level: info\n")
+    node = shared_programs.node(f"--config={path}")
+    path.write_text("log_level: loud\n")
+    case = API["/-/reload"]["POST"].Case(body={}, media_type="application/json")
+    response = case.call_and_validate(base_url=f"http://{node.host}:{node.admin_port}")
+    assert response.status_code == 422
+
+
 TOLD = {
     "/status/node": "",
     "/status/nodes": "",
