@@ -17,7 +17,7 @@ from typing import Final
 
 __all__ = ["objection"]
 
-FORWARDED: Final = ("forwarded", "via", "x-forwarded-for")
+FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 """A proxy on this machine speaks for others."""
 
 

@@ -25,7 +25,7 @@ def test_another_machine_may_not(remote: str) -> None:
     assert code(remote) == "not_loopback"
 
 
-@pytest.mark.parametrize("name", ["x_forwarded_for", "forwarded", "via"])
+@pytest.mark.parametrize("name", ["x_forwarded_for", "x_forwarded_host", "x_real_ip", "forwarded", "via"])
 def test_a_proxy_on_this_machine_speaks_for_others(name: str) -> None:
     assert code(**{name: "127.0.0.1"}) == "not_loopback"
 
