@@ -99,7 +99,8 @@ def guarded(program: str, command: Callable[[], int]) -> int:
 
 
 def _say(program: str, text: str, code: int) -> int:
-    logging.shutdown()  # what was logged stands above it
+    for handler in logging.getLogger().handlers:
+        handler.flush()  # what was logged stands above it
     try:
         print(f"{program}: {' '.join(text.split())}", file=sys.stderr, flush=True)
     except OSError:

@@ -172,3 +172,25 @@ def test_the_last_lines_of_a_patched_program_come_out_whatever_its_end(end: str)
         [sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE, text=True, timeout=60
     )
     assert re.findall(r'message="line (\d+)"', done.stderr) == [str(number) for number in range(1000)]
+
+
+def test_what_was_logged_stands_above_the_reason_of_the_end() -> None:
+    program = """
+    import logging, sys
+    from pico.cli.command_line import guarded
+    from pico.observability.logs import configure
+
+    def command():
+        configure("keyvalue", "info", sys.stderr)
+        for number in range(1000):
+            logging.info("line %d", number)
+        raise OSError(28, "No space left on device")
+
+    sys.exit(guarded("pico-node", command))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "pico-node: No space left on device"
+    assert done.stderr.count("\n") == 1001
