@@ -107,17 +107,26 @@ class AdminServer(WSGIServer):
 
     def wrap_socket_and_handle(self, client_socket: socket.socket, address: Any) -> None:
         """Make the TLS handshake in the connection's greenlet, in time; a client of plain HTTP is told so."""
-        with closing(self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args)) as wrapped:
+        try:
+            client_socket.getpeername()  # of a client that has gone already gevent would leave the socket open
+            wrapped = self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args)
+        except OSError as error:
+            self._handshake_failed(address, error)
+            return
+        with closing(wrapped):
             try:
                 with gevent.Timeout(TLS_HANDSHAKE_S):
                     wrapped.do_handshake()
             except (OSError, gevent.Timeout) as error:
-                self._tls_failed()
-                _log.info("the TLS handshake with %s failed: %s", address[0], _why(error))
+                self._handshake_failed(address, error)
                 if is_plain_http(error):
                     _answer_plainly(wrapped)
                 return
             self.handle(wrapped, address)  # type: ignore[no-untyped-call]
+
+    def _handshake_failed(self, address: Any, error: OSError | gevent.Timeout) -> None:
+        self._tls_failed()
+        _log.info("the TLS handshake with %s failed: %s", address[0], _why(error))
 
 
 def _why(error: OSError | gevent.Timeout) -> str:

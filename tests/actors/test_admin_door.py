@@ -6,7 +6,9 @@ import datetime
 import logging
 import os
 import resource
+import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -574,6 +576,19 @@ class TestTls:
         assert answer.text == "This port speaks HTTPS: use an https URL.\n"
         (said,) = [one.getMessage() for one in caplog.records if "handshake" in one.getMessage()]
         assert said == "the TLS handshake with 127.0.0.1 failed: plain HTTP to a port that speaks HTTPS"
+
+    def test_who_has_gone_before_the_handshake_hurts_nobody(
+        self, port: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        caplog.set_level("INFO", "pico.admin")
+        for first in (b"", b"hello"):
+            with closing(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)) as client:
+                client.sendall(first)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with gevent.Timeout(DEADLINE_S):
+            while sum("the TLS handshake with 127.0.0.1 failed" in one for one in caplog.messages) < 2:
+                gevent.sleep(0.001)
+        assert capfd.readouterr().err == ""
 
     @pytest.mark.parametrize(
         "first,ends,within_s,why",
