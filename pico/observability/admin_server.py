@@ -93,10 +93,8 @@ class AdminServer(WSGIServer):
             if error.errno not in OF_ONE_CONNECTION:
                 self._pause_accepting(error)
             return None
-        if (
-            accepted is not None and self._places.free_count() <= 1 and self.idle
-        ):  # it takes the last place: free another
-            _shut_down(next(iter(self.idle)))
+        if accepted is not None and self._places.free_count() <= 1 and self.idle:
+            _shut_down(next(iter(self.idle)))  # whoever was accepted takes the last place
         return accepted
 
     def _pause_accepting(self, error: OSError) -> None:
@@ -159,7 +157,7 @@ class _Handler(WSGIHandler):
 
     def handle_error(self, kind: type[BaseException], error: BaseException, traceback: Any) -> None:
         """What broke an answer goes to the log; gevent would print it past it."""
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and (self.code or 0) < 0:  # gevent's sign that it could not be sent
             self.close_connection = True
             self._broke_off(error)
             return

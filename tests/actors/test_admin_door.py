@@ -74,7 +74,8 @@ class Process:
                 reads("/things/{name}", lambda request: json_answer([request.names, request.query])),
                 acts("/things/{name}/turn", self._turn),
                 reads("/pieces", lambda _: Answer(self._counted(3))),
-                reads("/broken", lambda _: Answer(self._broken())),
+                reads("/broken/value", lambda _: Answer(self._broken(ValueError("secret inside")))),
+                reads("/broken/file", lambda _: Answer(self._broken(OSError(24, "secret inside")))),
                 reads("/stream", lambda _: Stream(self._endless(), "text/event-stream")),
             )
         )
@@ -94,9 +95,9 @@ class Process:
         finally:
             self.ended += 1
 
-    def _broken(self) -> Iterator[bytes]:
+    def _broken(self, error: Exception) -> Iterator[bytes]:
         yield b"first\n"
-        raise ValueError("secret inside")
+        raise error
 
     def _endless(self) -> Iterator[bytes]:
         try:
@@ -231,14 +232,15 @@ def test_a_failing_answer_is_500_without_internals_and_the_log_has_more(
     assert operator.ask("/livez").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/broken/value", "/broken/file"])
 def test_what_breaks_an_answer_that_has_begun_is_in_the_log_and_nowhere_else(
-    address: tuple[str, int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    address: tuple[str, int], path: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    answer = exchanged(address, b"GET /broken?a=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = exchanged(address, f"GET {path}?a=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b"secret" not in answer
     (said,) = [one for one in caplog.records if one.exc_info]
-    assert (said.getMessage(), said.levelname) == ("the answer to GET /broken failed", "ERROR")
+    assert (said.getMessage(), said.levelname) == (f"the answer to GET {path} failed", "ERROR")
     assert capfd.readouterr().err == ""
 
 
