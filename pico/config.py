@@ -163,7 +163,7 @@ class GossipTimers:
     push_window: int = 8  # packets to one node that it has not answered
     packets_rate: float = 2_000.0  # of pushes, a second
     reconnect_s: float = 1.0  # from one attempt to reach one of the absent to the next
-    seed_first_s: float = 0.1  # from the first attempt with a seed to the second, then twice as long each time
+    seed_first_s: float = 0.1  # from the end of the first attempt with a seed to the second, then twice as long
     seed_max_s: float = 5.0
     resolve_s: float = 30.0  # from one look at the names of the seeds to the next
     linger_s: float = 1.0  # after leaving, for who has not heard of it
@@ -197,7 +197,7 @@ class PeerLimits:
     """What a node keeps up with the others beside the gossip itself."""
 
     connections_max: int = 4_096  # accepted at the gossip port
-    exchanges_max: int = 8  # under way at one time, begun by this node
+    exchanges_max: int = 8  # under way at one time, begun by this node; others wait for their turn
     exchanges_served_max: int = 64  # ... and begun by others
     exchange_bytes_max: int = 512 * MIB  # of turns that have not ended, in all exchanges together
     inbox_max: int = 2_000  # packets that were received and not looked at; what comes then is dropped

@@ -1,7 +1,7 @@
 """Exchanges over channels: the greenlets that carry the turns of two engines to each other.
 
-Responsible for: dialling, the turns of either side, the deadline of the whole, and how many are under way at one time.
-Refuses to know: what a turn says (``pico.protocol.gossip.exchange``), and when an exchange is wanted.
+Responsible for: dialling, the turns of either side, the deadline of the whole, how many are under way at one time, and
+who waits. Refuses to know: what a turn says (``pico.protocol.gossip.exchange``), and when an exchange is wanted.
 
 A greenlet asks the cluster's actor for each turn: only that actor touches its engine.
 """
@@ -35,6 +35,9 @@ DialExchange = Callable[[Address, str], tuple[Stream, Channel]]
 
 _END_OF_TURN = b""
 
+WAITING_MAX: Final = 64
+"""With nodes that are known; seeds wait besides, each once."""
+
 TROUBLES_MAX: Final = 1_000
 """Addresses of which it is remembered what was last said of them."""
 
@@ -65,20 +68,37 @@ class Exchanges:
         self.bodies_max = STREAM_BODIES_MAX + nodes_max
         """Of one turn (GOSSIP-71)."""
         self._under_way = 0
+        self._waiting: dict[str | Address, ExchangeWanted] = {}
         self._troubles: dict[Address, str] = {}  # with the addresses of ``--join``, as it was last said
         self._served = 0
         self._held_bytes = 0
 
     def begin(self, wanted: ExchangeWanted) -> None:
-        """Make one, in a greenlet of its own; one too many fails at once and is wanted again."""
+        """Make one, in a greenlet of its own, as soon as there is room; until then each node and each seed waits once.
+
+        Where too many nodes wait, one more fails at once and is wanted again.
+        """
         cluster = self._cluster()
         if cluster is None:
             return  # it wanted one while it was being stopped
-        if self._under_way >= self._limits.exchanges_max:
+        subject = wanted.node_id or wanted.address
+        waits = subject in self._waiting
+        if wanted.node_id and not waits and len(self._waiting) >= WAITING_MAX:
             tell(cluster, ExchangeDone(wanted, None))
             return
-        self._under_way += 1
-        gevent.spawn_raw(self._run, wanted, cluster)
+        if not waits or wanted.sequence is not None:  # else the one that waits is as good, or answers a probe, too
+            self._waiting[subject] = wanted
+        self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        cluster = self._cluster()
+        if cluster is None:
+            self._waiting.clear()  # who wanted them is being stopped
+            return
+        while self._waiting and self._under_way < self._limits.exchanges_max:
+            wanted = self._waiting.pop(next(iter(self._waiting)))
+            self._under_way += 1
+            gevent.spawn_raw(self._run, wanted, cluster)
 
     def serve(self, stream: Stream, channel: Channel) -> None:
         """Take part in one that another node has begun; runs in the connection's greenlet."""
@@ -111,6 +131,7 @@ class Exchanges:
         finally:
             self._under_way -= 1
             tell(cluster, ExchangeDone(wanted, node_id))
+            self._begin_waiting()
 
     def _note(self, wanted: ExchangeWanted, trouble: str) -> None:
         """Say of an address of ``--join`` why it cannot be joined: once for each reason, and when it is over."""

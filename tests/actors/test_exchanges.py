@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
-from pico.actors.exchanges import Exchanges
+from pico.actors.exchanges import WAITING_MAX, Exchanges
 from pico.actors.messages import BeginExchange, ExchangeDone, TakeTurn
 from pico.actors.runtime import GeventActor
 from pico.config import ChannelLimits, GossipLimits, GossipTimers, PeerLimits
@@ -132,6 +132,14 @@ class Stage:
         self.run(20.0)
 
 
+def until(stage, condition) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        stage.run()
+    raise AssertionError("it did not happen")
+
+
 def open_channel(node_id: str):
     return channel(Purpose.EXCHANGE, node_id, bytes_max=ChannelLimits().exchange_frame_bytes_max)
 
@@ -170,21 +178,62 @@ def test_a_seed_that_is_the_node_itself_is_reported_as_such(stage):
     assert stage.one.member.done == [ExchangeDone(WANTED, "one")]
 
 
-def test_one_too_many_fails_at_once_and_later_ones_do_not(stage):
-    answer = AsyncResult()
-    most = PeerLimits().exchanges_max
-    stage.one.outcome = answer
-    for _ in range(most + 2):
-        stage.one.exchanges.begin(WANTED)
+def busy(stage):
+    """The first node has as many under way as it may; what it dials then is answered by whatever is set."""
+    answer = stage.one.outcome = AsyncResult()
+    for number in range(PeerLimits().exchanges_max):
+        stage.one.exchanges.begin(ExchangeWanted(("10.0.1.1", number + 1), "", None))
     stage.run()
-    assert stage.one.dials == most
-    assert stage.one.member.done == [ExchangeDone(WANTED, None)] * 2
-    answer.set(ConnectFailed("nobody is there"))
-    stage.run()
-    stage.one.outcome = stage.connect
+    assert stage.one.dials == PeerLimits().exchanges_max
+    return answer
+
+
+def test_one_too_many_waits_until_another_is_over(stage):
+    answer = busy(stage)
     stage.one.exchanges.begin(WANTED)
     stage.run()
+    assert stage.one.dials == PeerLimits().exchanges_max
+    assert stage.one.member.done == []
+    stage.one.outcome = stage.connect
+    answer.set(ConnectFailed("nobody is there"))
+    stage.run()
     assert stage.one.member.done[-1] == ExchangeDone(WANTED, "two")
+    assert not stage.one.exchanges._waiting
+
+
+def test_each_node_and_each_seed_waits_once(stage):
+    answer = busy(stage)
+    seed = ExchangeWanted(THERE, "", None)
+    for wanted in (WANTED._replace(sequence=None), seed, WANTED, WANTED._replace(sequence=None), seed):
+        stage.one.exchanges.begin(wanted)
+    answer.set(ConnectFailed("nobody is there"))
+    stage.run()
+    assert stage.one.member.done[-2:] == [ExchangeDone(WANTED, None), ExchangeDone(seed, None)], "a probe is answered"
+    assert stage.one.dials == PeerLimits().exchanges_max + 2
+
+
+def test_not_too_many_nodes_wait_and_every_seed_does(stage):
+    answer = busy(stage)
+    wanted = [ExchangeWanted(THERE, f"n{number}", None) for number in range(WAITING_MAX + 1)]
+    seeds = [ExchangeWanted(("10.0.2.1", number + 1), "", None) for number in range(WAITING_MAX + 1)]
+    for one in (*wanted, *seeds):
+        stage.one.exchanges.begin(one)
+    stage.run()
+    assert stage.one.member.done == [ExchangeDone(wanted[-1], None)]
+    answer.set(ConnectFailed("nobody is there"))
+    until(stage, lambda: len(stage.one.member.done) == PeerLimits().exchanges_max + len(wanted) + len(seeds))
+    assert stage.one.member.done[-len(seeds) :] == [ExchangeDone(seed, None) for seed in seeds]
+
+
+def test_those_that_wait_are_given_up_with_the_actor_that_wanted_them(stage):
+    answer = busy(stage)
+    stage.one.exchanges.begin(WANTED)
+    ref, stage.one.ref = stage.one.ref, None
+    answer.set(ConnectFailed("nobody is there"))
+    stage.run()
+    stage.one.ref = ref
+    assert stage.one.dials == PeerLimits().exchanges_max
+    assert not stage.one.exchanges._waiting
 
 
 def test_one_that_is_wanted_while_the_actor_is_being_stopped_is_none(stage):

@@ -854,7 +854,14 @@ class TestSeedsAndAbsent:
         member.engine.exchange_ended(event, "a", now=0.0)
         assert not member.engine.joined and member.engine.seeds_tried
         member.pass_time(10)
-        assert [event.address for event in wanted(member)][:2] == [at("s"), at("s")]
+        assert [event.address for event in wanted(member)] == [at("s")]
+
+    def test_an_exchange_with_a_node_is_no_attempt_with_the_seed_where_it_is(self) -> None:
+        member = Member("a")
+        member.engine.set_seeds([at("s")], now=0.0)
+        member.pass_time(0.01)
+        member.engine.exchange_ended(ExchangeWanted(at("s"), "b", None), None, now=0.01)
+        assert not member.engine.seeds_tried
 
     def test_an_address_that_is_known_need_not_be_tried(self) -> None:
         member = Member("a").meet("b")

@@ -10,6 +10,7 @@ from pico.protocol.gossip.values import Address
 from tests.rules import covers
 
 A, B = ("10.0.0.1", 8003), ("10.0.0.2", 8003)
+NOT_YET = "not yet"
 
 
 class Near:
@@ -36,14 +37,22 @@ class Desk:
         self.near, self.now = Near(), 0.0
         self.search = Search(self.near, GossipLimits(**limits), GossipTimers(), Random(1), now=0.0)
 
-    def tried(self, seconds: float) -> list[TryAbsent | TrySeed]:
-        """What is tried in so long, at the very moments at which it wants to be called."""
+    def tried(self, seconds: float, answer: str | None = NOT_YET) -> list[TryAbsent | TrySeed]:
+        """What is tried in so long, at the very moments at which it wants to be called; who answers at each seed."""
         until, tried = self.now + seconds, []
         while (due := self.search.next_timer()) is not None and due <= until:
             self.now = max(self.now, due)
-            tried += self.search.handle_timer(now=self.now)
+            targets = self.search.handle_timer(now=self.now)
+            tried += targets
+            for target in targets:
+                if isinstance(target, TrySeed) and answer != NOT_YET:
+                    self.end(target.address, answer)
         self.now = until
         return tried
+
+    def end(self, address: Address, node_id: str | None) -> None:
+        """An exchange with a seed is over."""
+        self.search.seed_tried(address, node_id, now=self.now)
 
 
 @covers("GOSSIP-69")
@@ -53,17 +62,25 @@ class TestSeeds:
         desk.search.set_seeds([A, A], now=0.0)
         assert not desk.search.seeds_tried
         assert desk.tried(0.01) == [TrySeed(A)]
-        desk.search.seed_tried(A, None)
+        desk.end(A, None)
         assert desk.search.seeds_tried
-        assert 5 <= len(desk.tried(10)) <= 8
-        assert 15 <= len(desk.tried(100)) <= 27, "every five seconds, give or take a quarter"
+        assert 5 <= len(desk.tried(10, None)) <= 8
+        assert 15 <= len(desk.tried(100, None)) <= 27, "every five seconds, give or take a quarter"
+
+    def test_are_not_tried_again_while_they_are_being_tried(self) -> None:
+        desk = Desk()
+        desk.search.set_seeds([A], now=0.0)
+        assert desk.tried(60) == [TrySeed(A)]
+        assert not desk.search.seeds_tried, "an exchange that may not have begun yet is no attempt"
+        desk.end(A, None)
+        assert desk.tried(0.07) == [] and desk.tried(0.06) == [TrySeed(A)], "what comes next is counted from its end"
 
     def test_rest_while_somebody_who_lives_is_behind_them(self) -> None:
         desk = Desk()
         desk.search.set_seeds([A], now=0.0)
         desk.tried(0.01)
         desk.near.living["b"] = B  # it answers under another address
-        desk.search.seed_tried(A, "b")
+        desk.end(A, "b")
         assert desk.tried(60) == []
         del desk.near.living["b"]
         assert TrySeed(A) in desk.tried(6)
@@ -79,15 +96,15 @@ class TestSeeds:
         desk = Desk()
         desk.search.set_seeds([A], now=0.0)
         desk.tried(0.01)
-        desk.search.seed_tried(A, "me")
-        assert desk.tried(20)
+        desk.end(A, "me")
+        assert len(desk.tried(20, "me")) > 5
         desk.near.living["b"] = B
         assert desk.tried(60) == []
 
     def test_keep_their_state_when_names_are_looked_up_again(self) -> None:
         desk = Desk()
         desk.search.set_seeds([A], now=0.0)
-        desk.tried(10)
+        desk.tried(10, None)
         desk.search.set_seeds([A, B], now=10.0)
         assert desk.tried(0.01) == [TrySeed(B)]
 
@@ -95,7 +112,7 @@ class TestSeeds:
         desk = Desk()
         desk.search.set_seeds([A], now=0.0)
         desk.search.set_seeds([], now=0.0)
-        desk.search.seed_tried(A, "b")
+        desk.end(A, "b")
         assert desk.search.next_timer() is None and desk.tried(60) == []
 
 

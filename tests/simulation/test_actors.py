@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from pico.actors.runtime import install_registry
 from pico.config import NodeConfig, PeerLimits
 from tests.actors.census import nothing_left_behind
+from tests.rules import covers
 from tests.simulation.actors import Call, Link, World
 
 NODES = int(os.environ.get("PICO_ACTORS_NODES", "100"))
@@ -183,6 +185,53 @@ class TestThreeNodes:
         here.run(3.0)
         visitors.judged()
         comes_to_rest(here)
+
+
+class TestJoining:
+    @pytest.mark.parametrize("dark", [0, 12, 20])
+    @covers("ROUTING-20", "GOSSIP-69")
+    def test_a_node_has_caught_up_when_each_seed_was_tried_once(self, world, dark: int) -> None:
+        """Also where more of them are dark than exchanges may be under way, and the one that answers is the last."""
+        here = world(5)
+        names = [f"n{number}" for number in range(dark + 1)]
+        for name in names:
+            here.start(name)
+        for name in names[:-1]:
+            here.crash(name, dark=True)
+        here.serve("ep", at=(names[-1],))
+        here.run_until(lambda: here.services[0].node, 5.0)
+        new = here.start("new", join=tuple(names))
+        call = here.call("ep", "new")
+        here.run_until(lambda: new.node.ready()[0], math.ceil((dark + 1) / PeerLimits().exchanges_max) + 0.5, 0.01)
+        assert new.cluster.engine.joined and new.cluster.caught_up
+        here.run(1.0)
+        assert call.status == 200
+
+    def test_nor_before_the_seeds_in_another_region_have_answered(self, world) -> None:
+        here = world(6)
+        names = cluster(here, 8, upstreams=1, endpoints=1)
+        here.run(5.0)
+        here.network.link = Link(delay_s=0.1)
+        new = here.start("new", join=tuple(names))
+        here.run_until(lambda: new.node.ready()[0], 2.0, 0.01)
+        assert new.cluster.engine.joined
+        call = here.call("ep0", "new")
+        here.run(3.0)
+        assert call.status == 200
+
+
+class TestWithoutDatagrams:
+    def test_a_change_is_known_everywhere_after_the_last_repeat_of_its_push(self, world) -> None:
+        here = world(7)
+        here.network.carry = lambda *_: None
+        names = [f"n{number}" for number in range(16)]
+        for number, name in enumerate(names):
+            here.start(name, join=tuple(names[: min(number, 2)]))
+        here.run(30.0)
+        service = here.serve("ep", at=("n1",))
+        here.run_until(lambda: service.node, 5.0, 0.01)
+        took = here.run_until(lambda: all(member.places("ep") for member in here.up()), 5.0, 0.01)
+        assert took < sum(here.config.gossip_timers.push_repeats_s) + 0.1
 
 
 class TestTrouble:

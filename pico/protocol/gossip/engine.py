@@ -324,7 +324,8 @@ class GossipEngine:
     def exchange_ended(self, wanted: ExchangeWanted, node_id: str | None, *, now: float) -> None:
         """What became of an exchange: who was there, or None when there was none."""
         self._advance(now)
-        self._search.seed_tried(wanted.address, node_id)
+        if not wanted.node_id:
+            self._search.seed_tried(wanted.address, node_id, now=now)
         if node_id is not None and node_id != self.node_id and wanted.sequence is not None:
             self._answered(wanted.sequence, node_id)
         self._settle()

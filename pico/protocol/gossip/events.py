@@ -31,7 +31,10 @@ class NodeChanged(NamedTuple):
 
 
 class ExchangeWanted(NamedTuple):
-    """Make an exchange over a stream; call ``exchange_ended`` afterwards, whatever came of it."""
+    """Make an exchange over a stream; call ``exchange_ended`` afterwards, whatever came of it.
+
+    While one with that node has not begun, another one that is wanted is the same.
+    """
 
     address: Address
     node_id: str

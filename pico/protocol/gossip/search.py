@@ -3,14 +3,15 @@
 Responsible for: whom to look for, when, and never giving up. Refuses to know: how a node is asked, and who lives: that
 is asked of whoever has the table.
 
-A seed stands for any node that may answer there, and is tried while nobody who lives is behind it. A node that died is
-*absent*: it may only have been cut off, so it is looked for where it was.
+A seed stands for any node that may answer there, and is tried while nobody who lives is behind it, never twice at one
+time. A node that died is *absent*: it may only have been cut off, so it is looked for where it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple, Protocol
 
 from pico.config import GossipLimits, GossipTimers
@@ -20,7 +21,7 @@ __all__ = ["Neighbourhood", "Search", "TryAbsent", "TrySeed"]
 
 
 class TrySeed(NamedTuple):
-    """Make an exchange with whoever is there."""
+    """Make an exchange with whoever is there; call ``seed_tried`` afterwards, whatever came of it."""
 
     address: Address
 
@@ -50,7 +51,7 @@ class Neighbourhood(Protocol):
 
 @dataclass(slots=True)
 class _Seed:
-    due: float
+    due: float  # never while it is being tried
     wait_s: float
     node_id: str = ""  # who was there
     tried: bool = False
@@ -99,7 +100,7 @@ class Search:
         """The node is back, or will not come back."""
         self._absent.pop(node_id, None)
 
-    def seed_tried(self, address: Address, node_id: str | None) -> None:
+    def seed_tried(self, address: Address, node_id: str | None, *, now: float) -> None:
         """An exchange with a seed is over: who was there, or None when there was none."""
         seed = self._seeds.get(address)
         if seed is None:
@@ -108,6 +109,8 @@ class Search:
         seed.node_id = node_id or ""
         if node_id is not None and node_id != self._near.node_id:
             seed.wait_s = self._timers.seed_first_s
+        seed.due = now + seed.wait_s * (0.75 + 0.5 * self._rng.random())
+        seed.wait_s = min(2 * seed.wait_s, self._timers.seed_max_s)
 
     # Time.
 
@@ -139,12 +142,11 @@ class Search:
         return [TryAbsent(node_id, address)]
 
     def _try(self, address: Address, seed: _Seed, now: float) -> bool:
-        """Whether the seed is to be tried, now that it is due; when it is due again."""
+        """Whether the seed is to be tried, now that it is due."""
         if not self._is_needed(address, seed):
             seed.due, seed.wait_s, seed.tried = now + self._timers.seed_max_s, self._timers.seed_first_s, True
             return False
-        seed.due = now + seed.wait_s * (0.75 + 0.5 * self._rng.random())
-        seed.wait_s = min(2 * seed.wait_s, self._timers.seed_max_s)
+        seed.due = inf
         return True
 
     def _is_needed(self, address: Address, seed: _Seed) -> bool:
