@@ -211,7 +211,7 @@ class Cluster(GeventActor):
         elif isinstance(message, SeedsResolved):
             self._say_card()
             engine.set_seeds(message.addresses, now=now)
-            self._seeds_known = True
+            self._seeds_known = message.complete
         elif isinstance(message, BeginExchange):
             exchange = Exchange(engine)
             return exchange, exchange.open() if message.opens else []

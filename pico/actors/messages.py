@@ -241,9 +241,10 @@ class LinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class SeedsResolved:
-    """Where the names that were given with ``--join`` lead."""
+    """Where the names that were given with ``--join`` lead; ``complete``: each of them has been looked up."""
 
     addresses: tuple[Address, ...]
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)

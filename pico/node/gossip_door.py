@@ -8,7 +8,7 @@ said on any of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
@@ -56,8 +56,14 @@ from pico.transport.stream import Stream
 
 __all__ = ["GossipDoor"]
 
+Seed = tuple[str, int]
+"""Where another node is said to be: a name or an address, and a port."""
+
 RESOLVE_AGAIN_S: Final = 1.0
 """From one look at the names to the next while one of them leads nowhere."""
+
+FIRST_LOOK_S: Final = 1.0
+"""For the names before the doors are opened; one that takes longer says later by which address this node is reached."""
 
 SOMEWHERE: Final = ("192.0.2.1", 9)
 """An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
@@ -110,7 +116,8 @@ class GossipDoor:
         )
         self._life = 0
         self._host = ""
-        self._seeds: dict[tuple[str, int], list[Address]] = {}
+        self._host_is_guess = False
+        self._seeds: dict[Seed, list[Address]] = {}
         self.forwarding = Forwarding(routes, metrics, config.attempts_max, config.http_limits.informational_max)
         self.exchanges = Exchanges(
             self._dial_exchange,
@@ -143,6 +150,9 @@ class GossipDoor:
             self._key_seal.rotate(keys)
         if named_others:
             self._seeds = {seed: found for seed, found in self._seeds.items() if seed in config.join}
+            if self._resolver is not None:
+                self._resolver.kill(block=False)
+                self._resolver = None
             self._resolve_again()
 
     # The actor.
@@ -267,7 +277,9 @@ class GossipDoor:
         named = _split(config.advertise_gossip, 0)[0] or self._bind_host
         if named and not _is_everywhere(named):
             return self._numeric(named)
-        towards = next(filter(None, (self._resolved_address(*seed) for seed in config.join)), SOMEWHERE)
+        other = self._another()
+        self._host_is_guess = other is None
+        towards = other or SOMEWHERE
         host = self._system.own_address_towards(towards)
         if not host and config.join:
             raise TransportError(
@@ -278,29 +290,63 @@ class GossipDoor:
     # The nodes that were named.
 
     def _resolve_again(self) -> None:
-        if self._resolver is None or self._resolver.dead:  # else that one tells whatever actor there is then
+        if self._resolver is None or self._resolver.dead:
             self._resolver = gevent.spawn(self._resolve)
+        else:
+            self._tell_seeds()  # the rest is told by that one to whatever actor there is then
 
     def _resolve(self) -> None:
-        """In a greenlet of its own, since it blocks."""
-        each = self._resolve_each()
-        ref = self._cluster()
-        if ref is not None:
-            found = [address for addresses in self._seeds.values() for address in addresses]
-            tell(ref, SeedsResolved(tuple(dict.fromkeys(found))))
-        self._resolve_timer.start(self._config.gossip_timers.resolve_s if each else RESOLVE_AGAIN_S)
-
-    def _resolve_each(self) -> bool:
-        """Whether every name leads somewhere; one that does not any more stands for where it led before."""
+        """In a greenlet of its own, since it blocks. What is known is told at once: a name may take long."""
+        join = self._config.join
+        self._seeds |= {seed: [address] for seed in join if (address := _literal(*seed)) is not None}
+        self._tell_seeds()
         each = True
-        for seed in self._config.join:
-            found = self._system.resolve(*seed)
+        for seed, found in self._look_up(join):
             if not found:
                 each = False
                 if self._seeds.get(seed) != []:
                     _log.warning("--join: the name %s leads nowhere now", seed[0])
-            self._seeds[seed] = found or self._seeds.get(seed, [])
-        return each
+            self._seeds[seed] = found or self._seeds.get(seed, [])  # where it led before
+            self._tell_seeds()
+        self._resolve_timer.start(self._config.gossip_timers.resolve_s if each else RESOLVE_AGAIN_S)
+
+    def _look_up(self, seeds: Sequence[Seed]) -> Iterator[tuple[Seed, list[Address]]]:
+        """Where each of those that are names leads, in the order in which that turns out."""
+        lookups = {gevent.spawn(self._system.resolve, *seed): seed for seed in seeds if _literal(*seed) is None}
+        try:
+            for lookup in gevent.iwait(lookups):
+                yield lookups[lookup], lookup.get()
+        finally:
+            gevent.killall(lookups, block=False)
+
+    def _tell_seeds(self) -> None:
+        join = self._config.join
+        found = [address for seed in join for address in self._seeds.get(seed, ())]
+        if found and self._host_is_guess:
+            self._host_is_guess = False
+            self._host = self._system.own_address_towards(found[0]) or self._host
+        ref = self._cluster()
+        if ref is not None:
+            complete = all(seed in self._seeds for seed in join)
+            tell(ref, SeedsResolved(tuple(dict.fromkeys(found)), complete))
+
+    def _another(self) -> Address | None:
+        """One of the nodes that were named; None when no name has led to one soon enough."""
+        known = [address for seed in self._config.join if (address := _literal(*seed)) is not None]
+
+        def look() -> None:
+            for _, found in self._look_up(self._config.join):
+                known.extend(found)
+                if known:
+                    return
+
+        if self._config.join and not known:
+            looking = gevent.spawn(look)
+            timer = self._clock.timer(lambda: looking.kill(block=False))
+            timer.start(FIRST_LOOK_S)
+            looking.join()
+            timer.stop()
+        return known[0] if known else None
 
     def _resolved_address(self, host: str, port: int) -> Address | None:
         return next(iter(self._system.resolve(host, port)), None)
@@ -365,6 +411,14 @@ class GossipDoor:
             return Multiplexer(stream, ChannelCodec(channel.frames, limits.channel_limits), engine, self._clock, owner)
 
         self.forwarding.accept(channel.node_id, build).multiplexer.start(channel.leftover)
+
+
+def _literal(host: str, port: int) -> Address | None:
+    """The address that is written there; None when it is a name."""
+    try:
+        return str(ip_address(host)), port
+    except ValueError:
+        return None
 
 
 def _result(error: PicoError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 
 import gevent
 import pytest
@@ -85,17 +86,22 @@ def test_a_seed_that_is_the_node_itself_is_no_trouble():
 
 
 class Names(System):
-    """A machine whose resolver knows these names only, and may be asked to wait."""
+    """A machine whose resolver knows these names only, and may be asked to wait, with all of them or with one."""
 
-    def __init__(self, names: dict[str, list], *, waits: bool = False) -> None:
+    def __init__(self, names: dict[str, list], *, waits: bool = False, slow: str = "") -> None:
         self.names = names
+        self.slow = slow
         self.answer = gevent.event.Event()
-        if not waits:
+        if not waits and not slow:
             self.answer.set()
 
     def resolve(self, host, port):
-        self.answer.wait()
+        if not self.slow or host == self.slow:
+            self.answer.wait()
         return list(self.names.get(host, []))
+
+    def own_address_towards(self, address):
+        return HOST if address[0] == HOST else "127.0.0.2"
 
 
 def test_a_name_stands_for_every_address_that_it_leads_to():
@@ -120,6 +126,37 @@ def test_a_name_that_leads_nowhere_is_tried_again_beside_one_that_does():
             until(lambda: know_each_other([first, third]), "the first", WITHIN_S)
             names.names["late.test"] = gossip_of(late)
             until(lambda: know_each_other([first, late, third]), "the second", WITHIN_S)
+
+
+@pytest.mark.parametrize("other", ["a name", "an address"])
+def test_a_name_that_takes_long_holds_up_no_other_and_no_door(other):
+    with running_node("first") as first, running_node("slow") as slow:
+        names = Names({"first.test": gossip_of(first), "slow.test": gossip_of(slow)}, slow="slow.test")
+        join = (("slow.test", 1), ("first.test", 1) if other == "a name" else gossip_of(first)[0])
+        with running_node("third", system=names, join=join, gossip_host="") as third:
+            until(lambda: know_each_other([first, third]), "the first", WITHIN_S)
+            assert third.ready() == (False, "joining"), "one has not been tried"
+            names.answer.set()
+            until(lambda: know_each_other([first, slow, third]) and third.ready()[0], "the slow one", WITHIN_S)
+
+
+def test_names_that_all_take_long_say_later_by_which_address_the_node_is_reached():
+    with running_node("first") as first:
+        names = Names({"first.test": gossip_of(first)}, slow="first.test")
+        with running_node("second", system=names, join=(("first.test", 1),), gossip_host="") as second:
+            assert second.gossip_door.actor.card.gossip.startswith("127.0.0.2:")
+            names.answer.set()
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+            assert second.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
+            until(lambda: first.gossip_door.actor.engine.address_of("second")[0] == HOST)
+
+
+def test_other_names_are_looked_up_while_one_that_is_named_no_more_takes_long():
+    with running_node("first") as first:
+        names = Names({"first.test": gossip_of(first)}, slow="slow.test")
+        with running_node("second", system=names, join=(("slow.test", 1),)) as second:
+            second.reconfigure(replace(second.config, join=(("first.test", 1),)))
+            until(lambda: know_each_other([first, second]) and second.ready()[0], "the cluster", WITHIN_S)
 
 
 def test_a_node_is_joining_until_each_seed_has_been_tried():
@@ -304,14 +341,14 @@ def test_whoever_hears_of_a_node_can_dial_it():
     class Watching(System):
         """Looks whether the node's own gossip door is open when it begins to look for others."""
 
-        def resolve(self, host, port_there):
+        def dial(self, address, timeout_s):
             try:
                 socket.create_connection((HOST, port), WITHIN_S).close()
             except ConnectionRefusedError:
                 could_dial.append(False)
             else:
                 could_dial.append(True)
-            return super().resolve(host, port_there)
+            return super().dial(address, timeout_s)
 
     with (
         running_node("node-1") as first,
@@ -490,6 +527,18 @@ def test_a_cluster_actor_that_fails_is_started_anew_with_its_port_and_its_seeds(
         assert hit.address("gossip-door")[1] == port
         assert not hit.failed.is_set()
         assert metric(hit, 'pico_actor_restarts_total{actor="cluster"}') == 1
+
+
+def test_a_cluster_actor_that_is_started_anew_is_told_at_once_what_is_known_while_a_name_takes_long(caplog):
+    with running_node("first") as first:
+        names = Names({}, slow="slow.test")
+        with running_node("second", system=names, join=(("slow.test", 1), *gossip_of(first))) as second:
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+            failed = second.gossip_door.actor
+            break_once(failed, "_handle")
+            until(lambda: second.gossip_door.actor is not failed, "another actor")
+            until(lambda: second.gossip_door.actor.engine._search._seeds, "its seeds")
+            names.answer.set()
 
 
 def test_a_peer_actor_that_fails_is_started_anew(caplog):
