@@ -140,8 +140,7 @@ class GossipDoor:
 
     def reconfigure(self, config: NodeConfig, keys: KeyRing | None) -> None:
         """Other nodes to look for, and other keys where there were some; links stay as they are."""
-        if self.ready:
-            self._ready_actor = self._actor  # and stays ready, whoever is named now
+        self._stay_ready()
         named_others = config.join != self._config.join
         self._config = config
         self.forwarding.attempts_max = config.attempts_max
@@ -195,6 +194,11 @@ class GossipDoor:
         if not self._config.join:
             return True
         return self._actor is not None and (self._actor is self._ready_actor or self._actor.seeds_tried)
+
+    def _stay_ready(self) -> None:
+        """Whoever is named now, and wherever a name leads now: what was known of the cluster is known."""
+        if self.ready:
+            self._ready_actor = self._actor
 
     def _is_catching_up(self) -> bool:
         return bool(self._config.join) and (self._actor is None or not self._actor.caught_up)
@@ -320,6 +324,7 @@ class GossipDoor:
             gevent.killall(lookups, block=False)
 
     def _tell_seeds(self) -> None:
+        self._stay_ready()
         join = self._config.join
         found = [address for seed in join for address in self._seeds.get(seed, ())]
         if found and self._host_is_guess:

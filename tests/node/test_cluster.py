@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import gevent
@@ -88,8 +89,8 @@ def test_a_seed_that_is_the_node_itself_is_no_trouble():
 class Names(System):
     """A machine whose resolver knows these names only, and may be asked to wait, with all of them or with one."""
 
-    def __init__(self, names: dict[str, list], *, waits: bool = False, slow: str = "") -> None:
-        self.names = names
+    def __init__(self, names: dict[str, Sequence], *, waits: bool = False, slow: str = "") -> None:
+        self.names = {name: list(found) for name, found in names.items()}
         self.slow = slow
         self.answer = gevent.event.Event()
         if not waits and not slow:
@@ -169,6 +170,21 @@ def test_a_node_is_joining_until_each_seed_has_been_tried():
             until(lambda: readiness.append(second.ready()[0]) or readiness[-1])
             until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
             assert second.gossip_door.actor.engine.joined
+
+
+def test_a_node_that_is_ready_stays_so_when_a_name_leads_to_one_more_address():
+    with running_node("first") as first:
+        names = Names({"nodes.test": gossip_of(first)})
+        timers = GossipTimers(resolve_s=0.05)
+        with running_node("second", system=names, join=(("nodes.test", 1),), gossip_timers=timers) as second:
+            until(lambda: second.ready()[0])
+            with socket.socket() as silent:
+                silent.bind((HOST, 0))
+                silent.listen()
+                names.names["nodes.test"].append(silent.getsockname())
+                search = second.gossip_door.actor.engine._search
+                until(lambda: not search.seeds_tried, "the new address")
+                assert second.ready() == (True, "")
 
 
 @covers("ROUTING-20")
