@@ -934,6 +934,18 @@ class TestSeedsAndAbsent:
         member.pass_time(5)
         assert member.engine.snapshot().absent == 0
 
+    def test_until_it_is_known_where_they_are_now(self) -> None:
+        member = self.absent()
+        member.pass_time(700)
+        back = ALIVE._replace(inc=1)
+        member.hear("c", records("b", back))
+        assert member.record_of("b") == back and member.engine.address_of("b") is None
+        member.sent()
+        member.pass_time(2)
+        assert Ping in [type(said) for to, said in member.said() if to == "b"]
+        member.hear("c", Delta("b", LIFE, 0, 0, (Entry(1, CARD, card("b")),)))
+        assert member.engine.snapshot().absent == 0
+
     def test_who_is_there_again_hears_why_it_was_not(self) -> None:
         a, b, c = Member("a"), Member("b"), Member("c")
         introduce(a, b, c)

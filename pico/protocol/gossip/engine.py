@@ -565,7 +565,6 @@ class GossipEngine:
         at = bisect_left(self._live, node_id)
         if at == len(self._live) or self._live[at] != node_id:
             self._live.insert(at, node_id)
-        self._search.miss_no_more(node_id)
 
     def _lose(self, node_id: str) -> None:
         at = bisect_left(self._live, node_id)
@@ -583,10 +582,15 @@ class GossipEngine:
             self._search.miss(node_id, address)
 
     def _verify(self, node_id: str) -> None:
-        """Ask a node of which there is only hearsay, as soon as it is known where it is (GOSSIP-53)."""
-        if self.table.verified(node_id) or not self.lives(node_id) or self.address_of(node_id) is None:
+        """Ask a node of which there is only hearsay, as soon as it is known where it is (GOSSIP-53).
+
+        Until then it is looked for where it was when it died (GOSSIP-69).
+        """
+        if not self.lives(node_id) or self.address_of(node_id) is None:
             return
-        self.detector.probe_soon(node_id, now=self._now)
+        self._search.miss_no_more(node_id)
+        if not self.table.verified(node_id):
+            self.detector.probe_soon(node_id, now=self._now)
 
     def _obey_detector(self, command: probing.Command) -> None:
         node_id = command.node_id
