@@ -284,11 +284,23 @@ class _Said(NamedTuple):
 class _Node:
     """What is followed of another node."""
 
-    __slots__ = ("absent", "applied", "card", "condition", "draining", "endpoints", "life", "standing", "upstreams")
+    __slots__ = (
+        "absent",
+        "applied",
+        "card",
+        "condition",
+        "draining",
+        "endpoints",
+        "entries",
+        "life",
+        "standing",
+        "upstreams",
+    )
 
     def __init__(self) -> None:
         self.life = 0
         self.applied = 0
+        self.entries: dict[bytes, Entry] = {}  # of the copy, which is another one when it was replaced
         self.condition = Condition()
         self.standing = Standing.NOT
         self.card: Card | None = None
@@ -380,7 +392,7 @@ class ClusterView:
     # Following a copy.
 
     def _catch_up(self, node_id: str, node: _Node, state: NodeState) -> None:
-        if state.life != node.life or not state.floor <= node.applied <= state.applied:
+        if state.entries is not node.entries or not state.floor <= node.applied <= state.applied:
             self._start_over(node_id, node, state)
         else:
             for entry in state.after(node.applied):  # CLUSTER-15
@@ -392,6 +404,7 @@ class ClusterView:
         if state.life != node.life:  # CLUSTER-12
             node.life = state.life
             node.absent = {}
+        node.entries = state.entries
         before, node.endpoints = node.endpoints, {}
         node.upstreams = 0
         node.card, node.draining = None, False

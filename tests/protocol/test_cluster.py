@@ -31,8 +31,8 @@ from pico.protocol.cluster import (
     endpoint_of_key,
     status_of,
 )
-from pico.protocol.gossip import Rank, Record
-from pico.protocol.gossip.state import OwnState, Replica
+from pico.protocol.gossip import Delta, Rank, Record, Snapshot
+from pico.protocol.gossip.state import Applied, OwnState, Replica
 from tests.rules import covers
 
 VECTORS = json.loads((Path(__file__).parents[2] / "spec/vectors/cluster.json").read_text())
@@ -270,6 +270,19 @@ def test_a_copy_that_was_dropped_or_replaced_is_followed_from_its_beginning():
     view.forget("x")
     assert not view.places
     assert not view.nodes()
+
+
+@covers("CLUSTER-11", "CLUSTER-12")
+def test_a_copy_that_was_replaced_in_the_middle_has_no_place_that_is_not_there_any_more():
+    """The snapshot is of one that lacks an entry because its owner has written the key again since."""
+    view, owner, replica = ClusterView("me"), owner_of("a", "b", "c"), Replica(1)
+    replica.apply_delta(Delta("x", 1, 0, 0, tuple(owner.after(0))))
+    view.follow("x", replica, FINE)
+    owner.put(endpoint_key("d"), b"1")
+    kept = [entry for entry in owner.after(0) if entry.key != endpoint_key("c")]
+    assert replica.apply_snapshot(Snapshot("x", 1, 2, tuple(kept))) is Applied.NEWS
+    view.follow("x", replica, FINE)
+    assert sorted(view.places) == ["a", "b", "d"]
 
 
 @covers("CLUSTER-11")
