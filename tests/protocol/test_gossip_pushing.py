@@ -151,6 +151,15 @@ class TestFew:
         assert desk.answer(second, 2) == [third]
         assert desk.answer(third, 3) == [] and desk.pass_time(9) == []
 
+    def test_who_says_again_that_it_came_too_early_is_not_told_again_for_that(self) -> None:
+        desk = Desk("b")
+        desk.change(5)
+        desk.pusher.has_applied("b", 5)
+        desk.change()
+        [push] = desk.pushes(0.01)
+        assert [desk.answer(push, applied) for applied in (0, 0, 3, 4)] == [[]] * 4
+        assert desk.pass_time(9)[-1][1] == GiveUp("b"), "it is repeated and given up as one that was not answered"
+
     def test_who_goes_is_told_nothing_more(self) -> None:
         desk = Desk("b", "c")
         desk.change()

@@ -140,7 +140,9 @@ class Pusher:
     def has_applied(self, node_id: str, applied: int) -> None:
         """A node that lives has said, in whatever message, how much it has of ours."""
         told = self._told.setdefault(node_id, _Told())
-        told.applied = max(told.applied, applied)
+        if applied <= told.applied:
+            return
+        told.applied = applied
         told.upto = max(told.upto, applied)
         waiting, told.early = told.early, []
         for sequence in waiting:
