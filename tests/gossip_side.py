@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 from pico.config import GossipLimits, GossipTimers
@@ -157,6 +158,14 @@ class Member:
         else:
             raise AssertionError("timers without end")
         self.now = until
+
+
+def turn_after(engine: GossipEngine, bodies: Iterable[bytes], *, now: float) -> list[bytes]:
+    """What is answered to one turn of an exchange."""
+    answer = engine.answer_builder()
+    for body in bodies:
+        engine.receive_body(body, answer, now=now)
+    return answer.packets()
 
 
 def talk(*members: Member) -> int:

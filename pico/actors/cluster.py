@@ -35,6 +35,7 @@ from pico.actors.messages import (
     LinkChanged,
     PacketReceived,
     SeedsResolved,
+    TakeBody,
     TakeTurn,
 )
 from pico.actors.peers import PeerUpstream
@@ -215,8 +216,10 @@ class Cluster(GeventActor):
         elif isinstance(message, BeginExchange):
             exchange = Exchange(engine)
             return exchange, exchange.open() if message.opens else []
+        elif isinstance(message, TakeBody):
+            message.exchange.receive_body(message.body, now=now)
         elif isinstance(message, TakeTurn):
-            return self._take_turn(message)
+            return message.exchange.end_turn()
         elif isinstance(message, ExchangeDone):
             engine.exchange_ended(message.wanted, message.node_id, now=now)
         elif isinstance(message, DrainCluster):
@@ -229,11 +232,6 @@ class Cluster(GeventActor):
 
     def _say_card(self) -> None:
         self.engine.put(CARD, encode_card(self._parts.card()), now=self._clock.now())
-
-    def _take_turn(self, message: TakeTurn) -> list[bytes]:
-        for body in message.bodies:
-            message.exchange.receive_body(body)
-        return message.exchange.end_turn(now=self._clock.now())
 
     def _leave(self) -> GeventFuture[None]:
         left: GeventFuture[None] = GeventFuture()

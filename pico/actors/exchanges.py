@@ -3,7 +3,7 @@
 Responsible for: dialling, the turns of either side, the deadline of the whole, how many are under way at one time, and
 who waits. Refuses to know: what a turn says (``pico.protocol.gossip.exchange``), and when an exchange is wanted.
 
-A greenlet asks the cluster's actor for each turn: only that actor touches its engine.
+A greenlet asks the cluster's actor about each body and for each turn: only that actor touches its engine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import gevent
 import pykka
 
-from pico.actors.messages import BeginExchange, ExchangeDone, TakeTurn
+from pico.actors.messages import BeginExchange, ExchangeDone, TakeBody, TakeTurn
 from pico.actors.runtime import tell
 from pico.config import GossipTimers, PeerLimits
 from pico.errors import PicoError, RemoteProtocolError, TransportTimeout
@@ -200,8 +200,10 @@ class _Conversation:
         if opens:
             self._say(turn)
         while not exchange.over:
-            bodies = tuple(self._hear())
-            turn = cast("list[bytes]", self._ask(TakeTurn(exchange, bodies)))
+            bodies = self._hear()
+            for body in bodies:
+                self._ask(TakeBody(exchange, body))
+            turn = cast("list[bytes]", self._ask(TakeTurn(exchange)))
             if bodies:
                 self._say(turn)
 
@@ -227,7 +229,7 @@ class _Conversation:
         self._held_bytes += size
         self._exchanges.hold(size)
 
-    def _ask(self, message: BeginExchange | TakeTurn) -> object:
+    def _ask(self, message: BeginExchange | TakeBody | TakeTurn) -> object:
         return self._cluster.ask(message, timeout=self._left_s())
 
     def _left_s(self) -> float:

@@ -53,6 +53,7 @@ __all__ = [
     "PoolFailed",
     "SeedsResolved",
     "StopAccepting",
+    "TakeBody",
     "TakeTurn",
     "TunnelEnded",
     "UpstreamJoined",
@@ -255,11 +256,18 @@ class BeginExchange:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeTurn:
-    """Asked; the other side's turn of an exchange has come, the answer is ours."""
+class TakeBody:
+    """Asked; one body of the other side's turn of an exchange, so that everybody else has a turn between two."""
 
     exchange: Exchange
-    bodies: tuple[bytes, ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """Asked; the other side's turn of an exchange is over, the answer is ours."""
+
+    exchange: Exchange
 
 
 @dataclass(frozen=True, slots=True)

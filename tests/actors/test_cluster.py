@@ -270,7 +270,6 @@ def break_once(actor: Cluster, step: str) -> None:
 
 STEPS = [
     "_handle",
-    "_take_turn",
     "_say_card",
     "_link_changed",
     "_leave",

@@ -9,7 +9,7 @@ import pytest
 from gevent.event import AsyncResult
 
 from pico.actors.exchanges import WAITING_MAX, Exchanges
-from pico.actors.messages import BeginExchange, ExchangeDone, TakeTurn
+from pico.actors.messages import BeginExchange, ExchangeDone, TakeBody, TakeTurn
 from pico.actors.runtime import GeventActor
 from pico.config import ChannelLimits, GossipLimits, GossipTimers, PeerLimits
 from pico.errors import ConnectFailed
@@ -42,7 +42,7 @@ class Member(GeventActor):
         self.engine.put(b"card", name.encode(), now=clock.now())
         self.clock = clock
         self.done: list[ExchangeDone] = []
-        self.turns = 0
+        self.bodies = 0
         self.fails = ""
 
     def on_receive(self, message):
@@ -51,11 +51,12 @@ class Member(GeventActor):
         if isinstance(message, BeginExchange):
             exchange = Exchange(self.engine)
             return exchange, exchange.open() if message.opens else []
+        if isinstance(message, TakeBody):
+            self.bodies += 1
+            message.exchange.receive_body(message.body, now=self.clock.now())
+            return None
         if isinstance(message, TakeTurn):
-            self.turns += 1
-            for body in message.bodies:
-                message.exchange.receive_body(body)
-            return message.exchange.end_turn(now=self.clock.now())
+            return message.exchange.end_turn()
         assert isinstance(message, ExchangeDone)
         self.done.append(message)
         return None
@@ -320,16 +321,32 @@ def test_a_turn_of_too_many_bodies_is_not_read_to_its_end(stage):
             break
     stage.run()
     assert stage.two.count("failed") == 1
-    assert stage.two.member.turns == 0
+    assert stage.two.member.bodies == 0
     near.close()
 
 
 def test_as_many_bodies_as_a_turn_may_have_are_taken(stage):
     """Also when each node's whole state comes in a body of its own: the actor judges them, and not their number."""
     near, frames = stage.serve_raw()
-    near.writev(frames.encode(*[b"x"] * (STREAM_BODIES_MAX + NODES_MAX), b""))
-    stage.run()
-    assert stage.two.member.turns == 1
+    body = PacketCodec("test", "one", GossipLimits()).encode_body(1, [])
+    near.writev(frames.encode(*[body] * (STREAM_BODIES_MAX + NODES_MAX), b""))
+    until(stage, lambda: stage.two.member.bodies == STREAM_BODIES_MAX + NODES_MAX)
+    assert not stage.two.count("failed")
+    near.close()
+
+
+def test_everybody_else_has_a_turn_between_two_bodies(stage):
+    near, frames = stage.serve_raw()
+    body = PacketCodec("test", "one", GossipLimits()).encode_body(1, [])
+    near.writev(frames.encode(*[body] * 100, b""))
+    seen = set()
+    for _ in range(10_000):
+        stage.clock.advance(0.0)
+        gevent.sleep(0)
+        seen.add(stage.two.member.bodies)
+        if 100 in seen:
+            break
+    assert len(seen) > 50
     near.close()
 
 

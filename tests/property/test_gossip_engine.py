@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pico.protocol.gossip import Delta, Digest, DigestEntry, Entry, Rank, Record, Records
 from pico.protocol.gossip.table import EVERYBODY, NOBODY
 from pico.protocol.gossip.values import Ack, Message, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
-from tests.gossip_side import LIFE, Member, at, introduce, talk
+from tests.gossip_side import LIFE, Member, at, introduce, talk, turn_after
 from tests.rules import covers
 
 few = st.sampled_from("abcdef")
@@ -87,7 +87,7 @@ def test_whatever_is_heard_a_member_stands_and_sends_only_what_it_may(script, se
         elif one == "seeds":
             member.engine.set_seeds([at("s"), at("b")], now=member.now)
         elif one == "exchange":
-            for body in member.engine.answer_exchange(member.engine.open_exchange(), now=member.now):
+            for body in turn_after(member.engine, member.engine.open_exchange(), now=member.now):
                 assert len(body) <= 64 * 1024
         elif one == "stall":
             member.now += 5.0

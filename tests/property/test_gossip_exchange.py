@@ -60,8 +60,8 @@ def test_an_exchange_ends_in_time_and_both_agree_however_its_bodies_are_cut(one,
             side = sides[0] if turns % 2 else sides[1]
             for body in turn:
                 assert len(body) <= bytes_max or MessageType.SNAPSHOT in kinds(a, body)
-                side.receive_body(body)
-            turn, turns = side.end_turn(now=0.0), turns + 1
+                side.receive_body(body, now=0.0)
+            turn, turns = side.end_turn(), turns + 1
     assert turns <= TURNS_MAX
     assert contents(a) == contents(b)
 

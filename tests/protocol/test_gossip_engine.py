@@ -16,7 +16,7 @@ from pico.protocol.gossip.pushing import SendPush
 from pico.protocol.gossip.table import EVERYBODY, NOBODY
 from pico.protocol.gossip.values import Ack, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
 from pico.protocol.gossip.wire import encode_message
-from tests.gossip_side import LIFE, Member, at, card, introduce, talk
+from tests.gossip_side import LIFE, Member, at, card, introduce, talk, turn_after
 from tests.rules import covers
 
 ALIVE = Record(LIFE)
@@ -69,7 +69,7 @@ class TestFirstHand:
         member.hear("c", source=("10.9.9.9", 2))
         assert member.engine.address_of("c") == ("10.9.9.9", 2)
         assert member.engine.address_of("d") is None
-        member.engine.answer_exchange([PacketCodec("prod", "c", GossipLimits()).encode_body(LIFE, [])], now=0.0)
+        turn_after(member.engine, [PacketCodec("prod", "c", GossipLimits()).encode_body(LIFE, [])], now=0.0)
         assert member.engine.address_of("c") == ("10.9.9.9", 2), "a stream does not say where datagrams go"
 
     def test_a_card_that_says_nothing_is_no_address(self) -> None:
@@ -229,6 +229,12 @@ class TestSummaries:
         ranges = [range_ for range_, _ in summary.parts]
         assert [ranges[0].above, *(range_.upto for range_ in ranges)] == [*(range_.above for range_ in ranges), ""]
         assert all(hash_ == member.engine.table.summary(range_) for range_, hash_ in summary.parts)
+
+    def test_of_one_packet_so_many_ranges_are_looked_at(self) -> None:
+        member = Member("a").meet("b")
+        member.hear("b", Summary(((EVERYBODY, 1),) * 100), Summary(((EVERYBODY, 1),) * 100))
+        digests = [said for _, said in member.said() if isinstance(said, Digest) and not said.above]
+        assert len(digests) == 128, "but for those that packets have cut"
 
     def test_the_gone_and_hearsay_do_not_count(self) -> None:
         one, other = Member("a").meet("b", "c"), Member("a").meet("b")

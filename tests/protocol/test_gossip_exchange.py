@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
 from pico.config import GossipLimits
 from pico.errors import RemoteProtocolError
 from pico.protocol.gossip import Delta, Digest, Entry, ForeignCluster, PacketCodec, Record, Records, Snapshot
-from pico.protocol.gossip.engine import CARD, STREAM_BODIES_MAX, GossipEngine
+from pico.protocol.gossip.engine import CARD, STREAM_BODIES_MAX, STREAM_BODY_BYTES_MAX, GossipEngine
 from pico.protocol.gossip.exchange import TURNS_MAX, Exchange
-from pico.protocol.gossip.values import Ping
-from pico.protocol.gossip.wire import encode_message
-from tests.gossip_side import LIFE, Member, card, introduce
+from pico.protocol.gossip.table import EVERYBODY
+from pico.protocol.gossip.values import Ping, Summary
+from pico.protocol.gossip.wire import MessageType, PacketBuilder, encode_message
+from tests.gossip_side import LIFE, Member, card, introduce, turn_after
 from tests.rules import covers
 
 FOREIGN = PacketCodec("test", "b", GossipLimits()).encode_body(1, [])
@@ -24,13 +25,13 @@ def converse(opener: Member, answerer: Member) -> list[list[bytes]]:
     sides = [Exchange(answerer.engine), Exchange(opener.engine)]
     turns = [sides[1].open()]
     while turns[-1]:
-        side, member = (sides[0], answerer) if len(turns) % 2 else (sides[1], opener)
+        side = sides[0] if len(turns) % 2 else sides[1]
         for body in turns[-1]:
-            side.receive_body(body)
-        turns.append(side.end_turn(now=member.now))
+            side.receive_body(body, now=0.0)
+        turns.append(side.end_turn())
         assert side.over == (not turns[-1])
     last = sides[len(turns) % 2 == 0]
-    assert last.end_turn(now=0.0) == [] and last.over
+    assert last.end_turn() == [] and last.over
     assert len(turns) <= TURNS_MAX
     return turns
 
@@ -45,9 +46,12 @@ class Talkative(GossipEngine):
     def open_exchange(self) -> list[bytes]:
         return [b"hello"]
 
-    def answer_exchange(self, bodies: Sequence[bytes], *, now: float) -> list[bytes]:
+    def answer_builder(self) -> PacketBuilder:
         self.asked += 1
-        return [b"and"]
+        return SimpleNamespace(packets=lambda: [b"and"])  # type: ignore[return-value]
+
+    def receive_body(self, body: bytes, answer: PacketBuilder, *, now: float) -> None:
+        pass
 
 
 def live(member: Member, node_id: str) -> dict[bytes, bytes] | None:
@@ -83,8 +87,8 @@ class TestTurns:
         while turn:
             side = sides[0] if turns % 2 else sides[1]
             for body in turn:
-                side.receive_body(body)
-            turn = side.end_turn(now=0.0)
+                side.receive_body(body, now=0.0)
+            turn = side.end_turn()
             turns += 1
         assert turns == TURNS_MAX and one.asked + other.asked == TURNS_MAX - 1
 
@@ -92,21 +96,38 @@ class TestTurns:
         side = Exchange(Talkative())
         side.open()
         assert not side.heard
-        side.end_turn(now=0.0)
+        side.end_turn()
         assert side.heard and side.over
 
     def test_nothing_follows_the_last(self) -> None:
         side = Exchange(Talkative())
-        side.end_turn(now=0.0)
+        side.end_turn()
         with pytest.raises(RemoteProtocolError):
-            side.receive_body(b"and")
+            side.receive_body(b"and", now=0.0)
+
+    @pytest.mark.parametrize("beside", [(), (MessageType.SNAPSHOT, MessageType.SUMMARY), (MessageType.SUMMARY,)])
+    def test_only_a_snapshot_is_larger_than_other_bodies(self, beside: tuple[MessageType, ...]) -> None:
+        a, b = Member("a"), Member("b")
+        snapshot = encode_message(Snapshot("b", LIFE, 0, tuple(Entry(n, b"%d" % n, b"v" * 400) for n in range(1, 200))))
+        summary = encode_message(Summary(((EVERYBODY, 7),) * 10_000))
+        said = {MessageType.SNAPSHOT: snapshot, MessageType.SUMMARY: summary}
+        body = b.codec.encode_body(LIFE, [said[type_] for type_ in beside] or [snapshot])
+        assert len(body) > STREAM_BODY_BYTES_MAX
+        side = Exchange(a.engine)
+        if beside:
+            with pytest.raises(RemoteProtocolError, match="no snapshot"):
+                side.receive_body(body, now=0.0)
+            assert a.record_of("b") is None and a.engine.snapshot().violations == {"malformed": 1}
+        else:
+            side.receive_body(body, now=0.0)
+            assert len(live(a, "b") or ()) == 199
 
     def test_one_turn_has_so_many_bodies(self) -> None:
         side = Exchange(Talkative())
         for _ in range(STREAM_BODIES_MAX + 3 + 1):
-            side.receive_body(b"x")
+            side.receive_body(b"x", now=0.0)
         with pytest.raises(RemoteProtocolError):
-            side.receive_body(b"x")
+            side.receive_body(b"x", now=0.0)
 
 
 @covers("GOSSIP-71", "GOSSIP-23")
@@ -159,10 +180,10 @@ def test_what_cannot_be_read_ends_it_and_what_was_read_before_counts(
         map(encode_message, (Records((("y", Record(LIFE)),)), Delta("y", LIFE, 0, 0, (Entry(1, CARD, card("y")),))))
     )
     side = Exchange(a.engine)
-    for one in (*b.engine.open_exchange(), b.codec.encode_body(LIFE, said), body):
-        side.receive_body(one)
+    for one in (*b.engine.open_exchange(), b.codec.encode_body(LIFE, said)):
+        side.receive_body(one, now=0.0)
     with pytest.raises(RemoteProtocolError) as caught:
-        side.end_turn(now=0.0)
+        side.receive_body(body, now=0.0)
     assert type(caught.value) is kind
     assert a.engine.snapshot().violations == {counted: 1}
     assert a.engine.table.verified("b") and "b" in a.engine._live
@@ -175,10 +196,11 @@ def test_what_changed_meanwhile_is_told_at_the_next() -> None:
     a, b = Member("a"), Member("b")
     introduce(a, b)
     side = Exchange(b.engine)
-    for body in Exchange(a.engine).open():
-        side.receive_body(body)
+    opened = Exchange(a.engine).open()
     b.engine.put(b"late", b"1", now=0.0)
-    for body in side.end_turn(now=0.0):
-        a.engine.answer_exchange([body], now=0.0)
+    for body in opened:
+        side.receive_body(body, now=0.0)
+    for body in side.end_turn():
+        turn_after(a.engine, [body], now=0.0)
     assert live(a, "b") == b.engine.table.own.live()
     assert b.engine.table.own.life == LIFE

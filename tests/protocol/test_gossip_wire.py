@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pico.config import GossipLimits, GossipTimers
-from pico.errors import ConfigError
-from pico.protocol.gossip import Delta, Entry, GossipTable, MessageType, PacketBuilder, PacketCodec
+from pico.errors import ConfigError, RemoteProtocolError
+from pico.protocol.gossip import Delta, Entry, GossipTable, MessageType, PacketBuilder, PacketCodec, Snapshot
 from pico.protocol.gossip.values import ENTRY_BYTES_MAX, LIFE_MAX, Nack
-from pico.protocol.gossip.wire import PACKET_BYTES_MAX, PACKET_BYTES_MIN, encode_delta
+from pico.protocol.gossip.wire import PACKET_BYTES_MAX, PACKET_BYTES_MIN, encode_delta, encode_message
 from tests.rules import covers
 
 SPEC = (Path(__file__).parents[2] / "spec" / "gossip.md").read_text()
@@ -132,6 +132,18 @@ def test_bodies_that_stand_alone_count_too() -> None:
 
 
 @covers("GOSSIP-34")
+@covers("GOSSIP-71")
+def test_a_body_with_a_snapshot_and_nothing_else_is_known_by_its_first_message() -> None:
+    one = codec()
+    said = encode_message(Snapshot("a", 1, 0, (Entry(1, b"x", b"1"),)))
+    assert one.is_snapshot(one.encode_body(1, [said]))
+    for other in ([said, said], [encode_message(Nack(1)), said], [(MessageType.DELTA, said[1])]):
+        assert not one.is_snapshot(one.encode_body(1, other))
+    for body in (b"", b"nonsense", one.encode_body(1, []), one.encode_body(1, [said])[:12]):
+        with pytest.raises(RemoteProtocolError):
+            one.is_snapshot(body)
+
+
 def test_a_packet_is_accepted_whatever_the_own_limit() -> None:
     payload = encode_delta(Delta("b", 7, 0, 0, tuple(Entry(n, b"%d" % n, b"v" * 400) for n in range(1, 150))))
     packet = codec(PACKET_BYTES_MAX).encode(7, [(MessageType.DELTA, payload)])

@@ -475,8 +475,8 @@ class _Conversation:
         before = checks.fingerprint(to) if checks is not None and source.cluster != to.cluster else None
         try:
             for body in bodies:
-                exchange.receive_body(body)
-            answer = exchange.end_turn(now=self.world.clock(to))
+                exchange.receive_body(body, now=self.world.clock(to))
+            answer = exchange.end_turn()
         except RemoteProtocolError:
             self.world.counts["broken exchanges"] += 1
             if checks is not None and before is not None:

@@ -4,7 +4,7 @@ Responsible for: joining the table, the failure detector, the pusher and the sea
 turning all of it into datagrams and wishes for exchanges. Refuses to know: sockets, clocks, what the
 entries of a node mean beyond where its gossip port is, and how an exchange travels.
 
-The driver hands in what arrives (``receive_datagram``, ``answer_exchange``), calls ``handle_timer`` when
+The driver hands in what arrives (``receive_datagram``, ``receive_body``), calls ``handle_timer`` when
 ``next_timer`` says so, and after each call takes what there is to do: ``outgoing`` datagrams and ``events``.
 
 Three ways lead from one node to another, each covering for the one before: a push within milliseconds, a round several
@@ -62,7 +62,7 @@ from pico.protocol.gossip.wire import (
 )
 from pico.protocol.seal import Forged, NoKey, Replayed, UnknownKey, Unsealed
 
-__all__ = ["CARD", "STREAM_BODIES_MAX", "GossipEngine", "kind_of_violation"]
+__all__ = ["CARD", "STREAM_BODIES_MAX", "STREAM_BODY_BYTES_MAX", "GossipEngine", "kind_of_violation"]
 
 CARD: Final = b"card"
 """The entry in which a node says, among other things, where its gossip port is."""
@@ -300,26 +300,31 @@ class GossipEngine:
         """The bodies with which this node begins an exchange."""
         return self.table.digest_bodies(STREAM_BODY_BYTES_MAX)
 
-    def answer_exchange(self, bodies: Sequence[bytes], *, now: float) -> list[bytes]:
-        """The next turn, after one of the other side; none when there is nothing more to say.
+    def answer_builder(self) -> PacketBuilder:
+        """For what there is to be answered to one turn of the other side."""
+        return self.table.builder(packets_max=STREAM_BODIES_MAX, stream_bytes_max=STREAM_BODY_BYTES_MAX)
 
-        Raises ``RemoteProtocolError`` for a body that cannot be read.
+    def receive_body(self, body: bytes, answer: PacketBuilder, *, now: float) -> None:
+        """Take one body of an exchange, and add what is to be answered to it.
+
+        Raises ``RemoteProtocolError`` for one that cannot be read.
         """
         self._advance(now)
-        builder = self.table.builder(packets_max=STREAM_BODIES_MAX, stream_bytes_max=STREAM_BODY_BYTES_MAX)
         try:
-            for body in bodies:
-                packet = self._codec.decode_body(body)
-                reply = self.table.learn(packet, now=now)
-                self._follow_changes()
-                self._note_news(packet, reply)
-                self.table.answer(reply, builder)
+            packet = self._decode_body(body)
         except RemoteProtocolError as violation:
             self._violations[kind_of_violation(violation)] += 1
             raise
-        finally:
-            self._settle()
-        return builder.packets()
+        reply = self.table.learn(packet, now=now)
+        self._follow_changes()
+        self._note_news(packet, reply)
+        self.table.answer(reply, answer)
+        self._settle()
+
+    def _decode_body(self, body: bytes) -> Packet:
+        if len(body) > STREAM_BODY_BYTES_MAX and not self._codec.is_snapshot(body):  # GOSSIP-71
+            raise RemoteProtocolError(f"exchange: a body of {len(body)} bytes that is no snapshot")
+        return self._codec.decode_body(body)
 
     def exchange_ended(self, wanted: ExchangeWanted, node_id: str | None, *, now: float) -> None:
         """What became of an exchange: who was there, or None when there was none."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from pico.errors import RemoteProtocolError
 from pico.protocol.gossip.engine import STREAM_BODIES_MAX, GossipEngine
+from pico.protocol.gossip.wire import PacketBuilder
 
 __all__ = ["TURNS_MAX", "Exchange"]
 
@@ -27,7 +28,8 @@ class Exchange:
         self.heard = False
         """Whether the other side has taken a turn: it is there."""
         self._engine = engine
-        self._bodies: list[bytes] = []
+        self._answer: PacketBuilder | None = None
+        self._bodies = 0  # of the other side's turn
         self._turns = 0
 
     def open(self) -> list[bytes]:
@@ -35,27 +37,28 @@ class Exchange:
         self._turns = 1
         return self._engine.open_exchange()
 
-    def receive_body(self, body: bytes) -> None:
-        """One body of the other side's turn."""
-        if self.over or len(self._bodies) > STREAM_BODIES_MAX + self._engine.nodes_max:  # GOSSIP-71
-            raise RemoteProtocolError(f"exchange: a body after {len(self._bodies)} of a turn")
-        self._bodies.append(body)
+    def receive_body(self, body: bytes, *, now: float) -> None:
+        """One body of the other side's turn; one after the other, so that what is long can be done in pieces."""
+        if self.over or self._bodies > STREAM_BODIES_MAX + self._engine.nodes_max:  # GOSSIP-71
+            raise RemoteProtocolError(f"exchange: a body after {self._bodies} of a turn")
+        self._bodies += 1
+        if self._answer is None:
+            self._answer = self._engine.answer_builder()
+        self._engine.receive_body(body, self._answer, now=now)
 
-    def end_turn(self, *, now: float) -> list[bytes]:
+    def end_turn(self) -> list[bytes]:
         """The other side's turn is over; the bodies of ours, which is over with them.
 
         A turn that had bodies is answered even with none, which is said and ends the exchange. A turn that had none
         was the last, and nothing is to be said. ``over`` is set either way.
         """
-        bodies, self._bodies = self._bodies, []
+        builder, self._answer, self._bodies = self._answer, None, 0
         self._turns += 1
         self.heard = True
-        if not bodies:
+        if builder is None:
             self.over = True
             return []
-        answer = self._engine.answer_exchange(bodies, now=now)
         self._turns += 1
-        if self._turns >= TURNS_MAX:  # GOSSIP-71
-            answer = []
+        answer = builder.packets() if self._turns < TURNS_MAX else []  # GOSSIP-71
         self.over = not answer
         return answer

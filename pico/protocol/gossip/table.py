@@ -71,6 +71,9 @@ NOBODY: Final = Range("0", "0")
 DIGEST_NODES_MAX: Final = 24
 """Nodes in a range of which a digest is told at once; of more, the hashes of smaller ranges."""
 
+SUMMARY_RANGES_MAX: Final = 128
+"""Of one packet that are compared; of the default size it has no more."""
+
 SUMMARY_PARTS: Final = 16
 """Into which a range is divided that differs; with the longest names they fill three packets, usually half of one."""
 
@@ -348,7 +351,7 @@ class GossipTable:
             reply.claims[node_id] = record.life, applied
         named = {entry.node_id for entry in digest.entries}
         for node_id in self._names_in(Range(digest.above, digest.upto)):
-            if node_id not in named and self.may_tell(node_id):
+            if node_id not in named and node_id not in reply.claims and self.may_tell(node_id):
                 known = self.record_of(node_id)
                 assert known is not None
                 if not known.gone:  # GOSSIP-45
@@ -357,7 +360,8 @@ class GossipTable:
 
     def _receive_summary(self, summary: Summary, reply: Reply) -> None:
         """Answer what differs with what is known of it (GOSSIP-54)."""
-        for range_, hash_ in summary.parts:
+        compared = len(reply.agreed) + len(reply.digests) + len(reply.summaries)
+        for range_, hash_ in summary.parts[: SUMMARY_RANGES_MAX - compared]:
             if self.summary(range_) == hash_:
                 reply.agreed.append(range_)
             elif len(self._names_in(range_)) <= DIGEST_NODES_MAX:

@@ -472,6 +472,15 @@ class PacketCodec:
         """What a packet says. Raises ``RemoteProtocolError`` or one of its named kinds, here and in ``seal``."""
         return self.decode_body(self._seal.open(data))
 
+    def is_snapshot(self, body: bytes) -> bool:
+        """Whether a body says a snapshot and nothing else, by its first message; nothing behind that is looked at."""
+        reader = _Reader("packet", body)
+        reader.at += len(self._cluster)
+        reader.name()
+        reader.fields(U64)
+        type_, size = reader.fields(SECTION)
+        return bool(type_ == MessageType.SNAPSHOT and reader.at + size == len(body))
+
     def decode_body(self, body: bytes) -> Packet:
         """What a packet without its envelope says. Raises ``RemoteProtocolError``; ``ForeignCluster`` has its name."""
         reader = _Reader("packet", body)
