@@ -902,6 +902,14 @@ class TestSeedsAndAbsent:
         assert {type(one) for one in said} == {Ping, Records, Summary} and len(said) > 5_000
         assert records("b", DEAD) in said[-3:]
 
+    def test_now_and_then_by_an_exchange_for_datagrams_may_not_pass(self) -> None:
+        member = Member("a", exchange_s=30.0).meet("b")
+        member.hear("c", records("b", DEAD))
+        member.events.clear()
+        member.pass_time(300)
+        tried = [event for event in wanted(member) if event.node_id == "b"]
+        assert tried[0] == ExchangeWanted(at("b"), "b", None) and 9 <= len(tried) <= 11
+
     def test_one_after_the_other(self) -> None:
         member = Member("a").meet("b", "c", "d")
         member.hear("d", records("b", DEAD), records("c", DEAD))

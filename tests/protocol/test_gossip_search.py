@@ -137,6 +137,15 @@ class TestAbsent:
         desk.near.living["b"] = A
         assert desk.tried(60) == [] and desk.search.absent == []
 
+    def test_one_is_chosen_by_chance_for_what_is_seldom(self) -> None:
+        desk = Desk()
+        assert desk.search.any_absent() is None
+        desk.search.miss("a", A)
+        desk.search.miss("b", B)
+        assert {desk.search.any_absent() for _ in range(50)} == {TryAbsent("a", A), TryAbsent("b", B)}
+        desk.near.living["c"] = A
+        assert {desk.search.any_absent() for _ in range(50)} == {None, TryAbsent("b", B)}
+
     def test_are_not_more_than_the_limit(self) -> None:
         desk = Desk(memory_nodes_max=2)
         for name in "abc":

@@ -233,6 +233,18 @@ class TestWithoutDatagrams:
         took = here.run_until(lambda: all(member.places("ep") for member in here.up()), 5.0, 0.01)
         assert took < sum(here.config.gossip_timers.push_repeats_s) + 0.1
 
+    def test_a_partition_heals_when_nobody_names_the_other_side(self, world) -> None:
+        here = world(8)
+        here.network.carry = lambda *_: None
+        names = cluster(here, 4, upstreams=4, endpoints=4)
+        for member in here.up():
+            member.node.gossip_door.reconfigure(replace(member.node.config, join=()), None)
+        here.network.partition(names[:2])
+        here.run(60.0)
+        assert [member.knows() for member in here.up()] == [{"n1"}, {"n0"}, {"n3"}, {"n2"}]
+        here.network.heal()
+        here.run_until(here.whole, 2.2 * here.config.gossip_timers.exchange_s)
+
 
 class TestTrouble:
     @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))

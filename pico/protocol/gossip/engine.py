@@ -386,6 +386,9 @@ class GossipEngine:
             if self._live:
                 self._want_exchange(self._rng.sample(self._live, 1)[0])
                 self.table.own.collect(self._pusher.acknowledged(self._live))  # GOSSIP-75
+            absent = self._search.any_absent()
+            if absent is not None:
+                self._events.append(ExchangeWanted(absent.address, absent.node_id, None))
 
     def _get_busy(self, now: float | None = None) -> None:
         """Something differs, somewhere: compare often, and begin now if that was seldom (GOSSIP-65)."""

@@ -78,6 +78,13 @@ class Search:
         """Those who died and are still being looked for, the next one first."""
         return list(self._absent)
 
+    def any_absent(self) -> TryAbsent | None:
+        """One of them by chance, unless another node is there now; None when there is nobody to be looked for."""
+        node_id = self._rng.sample(list(self._absent), 1)[0] if self._absent else ""
+        if not node_id or self._near.is_taken(self._absent[node_id]):
+            return None
+        return TryAbsent(node_id, self._absent[node_id])
+
     @property
     def seeds_tried(self) -> bool:
         """Whether each seed was tried at least once, or need not be: this node or one that is known is there."""
