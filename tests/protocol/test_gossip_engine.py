@@ -266,6 +266,16 @@ def test_whoever_speaks_is_told_what_is_wrong_with_it(record: Record, life: int)
     assert records("b", record) in [said for to, said in member.said() if to == "b"]
 
 
+@covers("GOSSIP-55")
+def test_two_that_leave_at_once_do_not_tell_each_other_for_ever() -> None:
+    a, b = Member("a"), Member("b")
+    introduce(a, b)
+    for member in (a, b):
+        member.engine.leave(now=0.0)
+    assert talk(a, b) < 10
+    assert a.record_of("b") == b.record_of("a") == LEFT
+
+
 @covers("GOSSIP-55", "GOSSIP-46")
 def test_so_is_who_was_forgotten() -> None:
     member = Member("a").meet("b", "c")

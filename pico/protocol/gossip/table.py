@@ -317,7 +317,9 @@ class GossipTable:
             elif isinstance(message, (Delta, Snapshot)):
                 self._receive_state(message, reply, now=now)
         known = self.record_of(packet.sender)
-        if known is not None and (known.life > packet.life or known.rank or known.left):  # GOSSIP-55
+        if known is None or (known.left and self._left):  # two that have left would tell each other without end
+            return reply
+        if known.life > packet.life or known.rank or known.left:  # GOSSIP-55
             reply.records[packet.sender] = known
         return reply
 
