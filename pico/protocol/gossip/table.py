@@ -363,7 +363,7 @@ class GossipTable:
     def _receive_summary(self, summary: Summary, reply: Reply) -> None:
         """Answer what differs with what is known of it (GOSSIP-54)."""
         compared = len(reply.agreed) + len(reply.digests) + len(reply.summaries)
-        for range_, hash_ in summary.parts[: SUMMARY_RANGES_MAX - compared]:
+        for range_, hash_ in summary.parts[: max(0, SUMMARY_RANGES_MAX - compared)]:
             if self.summary(range_) == hash_:
                 reply.agreed.append(range_)
             elif len(self._names_in(range_)) <= DIGEST_NODES_MAX:
