@@ -104,7 +104,7 @@ def _register(
     stream: Stream, server: Server, endpoint_id: str, until: float, limits: HttpLimits, elsewhere: Sequence[str]
 ) -> Connected | Refusal:
     key = b64encode(os.urandom(KEY_BYTES))
-    reader, answer = BlockingReader(stream), ResponseReader(limits)
+    reader, answer = BlockingReader(stream), ResponseReader(limits, of_node=True)
     answer.begin(b"GET", b"websocket")
     agent = f"pico-agent/{__version__}"
     stream.write(registration_request(endpoint_id, host=str(server), key=key, agent=agent, elsewhere=elsewhere))

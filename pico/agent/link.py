@@ -37,6 +37,7 @@ from pico.protocol.tunnel import (
     Link,
     LinkState,
     Refusal,
+    Serve,
     Spread,
 )
 from pico.transport.clock import Clock
@@ -274,6 +275,9 @@ class LinkActor(GeventActor):
             if not told and isinstance(outcome, Connected):
                 outcome.stream.abort()
 
+    def _serve(self, command: Serve) -> None:
+        self._tunnels[command.tunnel].start()
+
     def _goaway(self, command: Goaway) -> None:
         tunnel = self._tunnels.get(command.tunnel)
         if tunnel is not None:
@@ -297,7 +301,6 @@ class LinkActor(GeventActor):
         change, server, reason = command.change, self._servers[command.server], command.reason
         endpoint = self.endpoint_id
         if change is Change.REGISTERED:
-            self._start_current()
             _log.info("endpoint %s is registered at %s", endpoint, server)
         elif change is Change.GOING_AWAY:
             self._metrics.tunnel_ended("goaway")
@@ -315,11 +318,6 @@ class LinkActor(GeventActor):
         else:
             _log.info("endpoint %s: %s", endpoint, "finishes its requests" if change is Change.STOPPING else "closed")
 
-    def _start_current(self) -> None:
-        number = self._link.snapshot().current
-        assert number is not None, "a registered link has a current tunnel"
-        self._tunnels[number].start()
-
 
 def _kind_of_end(reason: str) -> str:
     """The metric's word for the multiplexer's sentence."""
@@ -335,6 +333,7 @@ def _kind_of_end(reason: str) -> str:
 
 _DO: Final[dict[type[Command], Any]] = {
     Dial: LinkActor._dial,
+    Serve: LinkActor._serve,
     Goaway: LinkActor._goaway,
     Close: LinkActor._close,
     Abort: LinkActor._abort,

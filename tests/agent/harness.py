@@ -319,10 +319,12 @@ class Door(News):
     """A node's door that follows a script: each dial gets the next word of it, the last again and again.
 
     ``stream`` and ``base`` accept; a text with a blank is written as it is; ``hang`` never answers; ``close`` closes.
+    Who accepts says that it is ``node``, where that is given.
     """
 
-    def __init__(self, *script: str) -> None:
+    def __init__(self, *script: str, node: str = "") -> None:
         super().__init__()
+        self.node = node
         self.script = list(script)
         self.heads: list[bytes] = []
         self.tunnels: list[NodeSide] = []
@@ -368,6 +370,8 @@ class Door(News):
         ]
         if word != "base":
             lines.append("Sec-WebSocket-Protocol: pico.stream.v1")
+        if self.node:
+            lines.append(f"x-pico-node: {self.node}")
         answer = "\r\n".join([*lines, "", ""]).encode()
         if word == "stream+goaway":  # in one segment with the answer
             answer += b"\x82\x0f" + (8).to_bytes(2, "big") + bytes(10) + b"bye"

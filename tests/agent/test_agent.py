@@ -18,7 +18,7 @@ from gevent import socket, subprocess
 from pico.agent.agent import Agent
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
 from pico.errors import ConfigError
-from tests.agent.harness import Door, answering, eventually, read_head, serving
+from tests.agent.harness import Door, answering, eventually, fields_of, read_head, serving
 from tests.rules import covers
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -51,8 +51,8 @@ def running(
 
 
 @contextmanager
-def door(*script: str) -> Iterator[Door]:
-    made = Door(*script)
+def door(*script: str, node: str = "") -> Iterator[Door]:
+    made = Door(*script, node=node)
     try:
         yield made
     finally:
@@ -106,6 +106,22 @@ def test_the_last_lines_of_its_access_log_are_written_before_it_ends_and_lost_on
             refuses = False
             node.tunnels[0].get()
         assert "".join(lines).count("\n") == 1
+
+
+@covers("TUN-37", "TUN-39")
+def test_a_tunnel_that_came_to_the_node_of_another_one_serves_until_it_has_found_a_second_node() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door("stream", "stream", "hang", node="node-1") as node,
+        running([node], server.server_port, connections=2) as made,
+    ):
+        assert bytes(node.tunnel(0).get().body) == b"hello"
+        assert bytes(node.tunnel(1).get().body) == b"hello"
+        node.wait(lambda: node.dials == 3, "a dial for another node")
+        assert fields_of(node.heads[2])["x-pico-elsewhere"] == "node-1"
+        assert bytes(node.tunnel(1).get().body) == b"hello"
+        assert made.metrics.actor_restarts.count("link") == 0
+        assert not made.failed.is_set()
 
 
 def test_it_is_ready_when_every_endpoint_is_registered() -> None:

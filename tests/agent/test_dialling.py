@@ -13,6 +13,7 @@ from pico.config import HttpLimits
 from pico.errors import ConfigError
 from pico.protocol.tunnel import Refusal
 from tests.agent.harness import accept_of, fields_of, read_head, serving
+from tests.node.harness import running_node
 from tests.rules import covers
 
 GOOD = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Protocol": "pico.stream.v1"}
@@ -75,6 +76,34 @@ def test_an_acceptance_is_with_or_without_the_streaming_extension(fields: dict[s
     assert outcome.streaming is streaming
     assert outcome.leftover == b""
     outcome.stream.abort()
+
+
+@covers("TUN-34")
+@pytest.mark.parametrize(
+    "named, node",
+    [
+        ({"x-pico-node": "node-7"}, "node-7"),
+        ({"X-Pico-Node": "node-7"}, "node-7"),
+        ({"x-pico-node": "no node"}, ""),
+        ({"x-pico-node": "a", "X-Pico-Node": "b"}, ""),
+        ({}, ""),
+    ],
+)
+def test_an_acceptance_says_at_which_node_the_tunnel_is(named: dict[str, str], node: str) -> None:
+    outcome = dialled(answering("101 Switching Protocols", accepting() | named))
+    assert isinstance(outcome, Connected)
+    assert outcome.node == node
+    outcome.stream.abort()
+
+
+@covers("TUN-34")
+def test_a_real_door_is_understood_when_it_says_which_node_it_is() -> None:
+    with running_node("node-7") as node:
+        address = Server("127.0.0.1", node.address("upstream-door")[1], False)
+        outcome = connect(address, "web", timeout_s=5.0, tls=None, limits=HttpLimits())
+        assert isinstance(outcome, Connected)
+        assert outcome.node == "node-7"
+        outcome.stream.abort()
 
 
 @covers("TUN-10")

@@ -25,6 +25,7 @@ from pico.protocol.tunnel import (
     LinkState,
     Refusal,
     RegistrationRefused,
+    Serve,
     Spread,
     check_acceptance,
     check_registration,
@@ -64,6 +65,7 @@ class LinkMachine(RuleBasedStateMachine):
         self.dialled = 0
         self.pending: int | None = None
         self.alive: set[int] = set()  # accepted and neither aborted nor ended
+        self.served: set[int] = set()
         self.closing: set[int] = set()
         self.said_goaway: set[int] = set()
         self.at_once: list[float] = []
@@ -95,6 +97,10 @@ class LinkMachine(RuleBasedStateMachine):
             elif isinstance(command, Goaway):
                 assert command.tunnel in self.alive
                 assert command.tunnel not in self.closing
+            elif isinstance(command, Serve):
+                assert command.tunnel in self.alive
+                assert command.tunnel not in self.served, "served twice"
+                self.served.add(command.tunnel)
             elif isinstance(command, GiveUp):
                 assert command.status in HOPELESS_STATUSES
                 assert set(self.statuses) == set(range(self.servers))
@@ -227,6 +233,7 @@ class LinkMachine(RuleBasedStateMachine):
         snapshot = self.link.snapshot()
         current = () if snapshot.current is None else (snapshot.current,)
         assert {*current, *snapshot.leaving, *snapshot.closing} == self.alive
+        assert self.alive <= self.served
 
     @invariant()
     def waits_are_bounded(self) -> None:

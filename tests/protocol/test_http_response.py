@@ -49,6 +49,17 @@ def test_one_connection_carries_one_response_after_the_other():
         assert reader.reusable
 
 
+@covers("HTTP-44")
+def test_what_is_said_of_pico_counts_only_where_a_node_says_it():
+    answer = b"HTTP/1.1 200 OK\r\nX-Pico-Node: a\r\nKeep-Alive: 5\r\nA: b\r\nContent-Length: 0\r\n\r\n"
+    for of_node, block in ((False, b"A: b\r\n"), (True, b"X-Pico-Node: a\r\nA: b\r\n")):
+        reader = ResponseReader(HttpLimits(), of_node=of_node)
+        reader.begin(b"GET")
+        reader.receive_data(answer)
+        head = reader.next_head()
+        assert head is not None and head.field_block == block
+
+
 @covers("HTTP-31", "HTTP-55")
 def test_bytes_that_nobody_asked_for_end_the_use_of_a_connection():
     reader = reader_with(OK + b"x")

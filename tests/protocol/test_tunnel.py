@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pico.config import LinkTimers, NodeConfig, WebSocketLimits
-from pico.protocol.tunnel import LINK, Announce, Change, GiveUp, Link, LinkInput, LinkState, Refusal, Spread
+from pico.protocol.tunnel import LINK, Announce, Change, GiveUp, Link, LinkInput, LinkState, Refusal, Serve, Spread
 from pico.protocol.tunnel.backoff import Backoff
 from tests.protocol.tunnel_playbook import Longest, Playbook
 from tests.rules import covers
@@ -124,7 +124,7 @@ def test_a_tunnel_that_comes_too_late_is_dropped() -> None:
     assert book.link.state is LinkState.DIALLING
     assert book.step("refused 1 404") == []
     assert book.step("failed 1 late") == []
-    assert book.step("accepted 2") == ["log registered server 0"]
+    assert book.step("accepted 2") == ["serve 2", "log registered server 0"]
     assert book.link.next_timer() is None
 
 
@@ -287,7 +287,7 @@ def test_the_old_tunnel_stays_until_the_new_one_is_accepted() -> None:
     book.step("goaway 1")
     assert book.step("idle 1") == []
     assert book.run("timer", "failed 2 x", "timer") == ["dial 3 server 0"]
-    assert book.asked("accepted 3") == ["close 1 1000"]
+    assert book.asked("accepted 3") == ["serve 3", "close 1 1000"]
     assert book.step("idle 1") == []
     assert book.step("ended 1") == []
 
@@ -295,7 +295,7 @@ def test_the_old_tunnel_stays_until_the_new_one_is_accepted() -> None:
 @covers("TUN-28")
 def test_the_old_tunnel_stays_until_it_is_idle() -> None:
     book = opened()
-    assert book.run("goaway 1", "timer", "accepted 2") == []
+    assert book.run("goaway 1", "timer", "accepted 2") == ["serve 2"]
     assert book.link.snapshot().leaving == (1,)
     assert book.run("after 3600") == []
     assert book.step("idle 1") == ["close 1 1000"]
@@ -305,8 +305,8 @@ def test_the_old_tunnel_stays_until_it_is_idle() -> None:
 @covers("TUN-28")
 def test_a_tunnel_that_is_closing_is_not_closed_again_by_the_next_one() -> None:
     book = opened(stable_s=0)
-    assert book.run("goaway 1", "idle 1", "timer", "accepted 2") == ["close 1 1000"]
-    assert book.run("goaway 2", "timer", "accepted 3") == []
+    assert book.run("goaway 1", "idle 1", "timer", "accepted 2") == ["serve 2", "close 1 1000"]
+    assert book.run("goaway 2", "timer", "accepted 3") == ["serve 3"]
 
 
 def test_a_goaway_and_an_idleness_that_concern_no_tunnel_of_that_kind_are_ignored() -> None:
@@ -321,7 +321,7 @@ def test_a_goaway_and_an_idleness_that_concern_no_tunnel_of_that_kind_are_ignore
 @covers("TUN-29")
 def test_leaving_tunnels_are_bounded_and_the_oldest_goes_first() -> None:
     book = opened(draining_max=1, stable_s=0)
-    assert book.run("goaway 1", "timer", "accepted 2") == []
+    assert book.run("goaway 1", "timer", "accepted 2") == ["serve 2"]
     assert book.asked("goaway 2") == ["close 1 1001"]
     assert book.run("timer", "accepted 3", "goaway 3") == ["close 2 1001"]
     assert book.run("timer", "accepted 4", "goaway 4") == ["abort 1", "close 3 1001"]
@@ -440,7 +440,7 @@ def test_a_change_is_announced_with_its_reason_and_the_wait_that_follows() -> No
     assert book.link.outgoing() == [Announce(Change.RETRYING, 0, "refused", pytest.approx(0.1))]
     book.step("timer")
     book.link.accepted(2, now=book.now)
-    assert book.link.outgoing() == [Announce(Change.REGISTERED, 0)]
+    assert book.link.outgoing() == [Serve(2), Announce(Change.REGISTERED, 0)]
     book.link.ended(2, "silent\n", now=book.now)
     assert book.link.outgoing() == [Announce(Change.LOST, 0, "silent?", pytest.approx(0.2))]
 
@@ -528,10 +528,10 @@ def test_a_link_that_is_always_sent_elsewhere_takes_what_it_gets_at_last() -> No
 def test_a_link_that_came_to_the_node_of_another_one_looks_further_while_it_serves() -> None:
     _, second = pair()
     second.step("timer")
-    assert second.asked("accepted 1 a") == []
+    assert second.asked("accepted 1 a") == ["serve 1"]
     assert second.link.serving
     assert second.asked("timer") == ["dial 2 server 0 not a"]
-    assert second.asked("accepted 2 b") == ["goaway 1"]
+    assert second.asked("accepted 2 b") == ["serve 2", "goaway 1"]
     assert second.link.snapshot().current == 2
 
 
@@ -551,7 +551,7 @@ def test_a_tunnel_that_is_asked_to_move_serves_until_there_is_another_and_a_good
     assert book.step("goaway 1 move") == ["log moving server 0: the node has more than its share"]
     assert book.link.serving
     assert book.run("idle 1", "timer") == ["dial 2 server 0 not a"]
-    assert book.asked("accepted 2 b") == ["goaway 1"]
+    assert book.asked("accepted 2 b") == ["serve 2", "goaway 1"]
     assert book.asked("idle 1") == []
     assert book.asked("after 0.4") == []
     assert book.asked("after 0.1") == ["close 1 1000"]

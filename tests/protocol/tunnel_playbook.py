@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pico.config import LinkTimers
-from pico.protocol.tunnel import ELSEWHERE, Abort, Announce, Close, Command, Dial, GiveUp, Goaway, Link, Refusal, Spread
+from pico.protocol.tunnel import (
+    ELSEWHERE,
+    Abort,
+    Announce,
+    Close,
+    Command,
+    Dial,
+    GiveUp,
+    Goaway,
+    Link,
+    Refusal,
+    Serve,
+    Spread,
+)
 
 
 class Longest:
@@ -77,6 +90,8 @@ def said(command: Command) -> str:
     if isinstance(command, Dial):
         text = f"dial {command.tunnel} server {command.server}"
         return f"{text} not {' '.join(command.elsewhere)}" if command.elsewhere else text
+    if isinstance(command, Serve):
+        return f"serve {command.tunnel}"
     if isinstance(command, Goaway):
         return f"goaway {command.tunnel}"
     if isinstance(command, Close):

@@ -6,14 +6,17 @@ What takes longer than a test of every commit should is there with ``PICO_SYSTEM
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -27,6 +30,46 @@ CONNECTIONS = 8
 METHODS = "GET,GET,GET,POST"
 
 pytestmark = pytest.mark.timeout(240)
+
+
+class Ways:
+    """One address that leads to several doors: the first ``crowd`` connections to the same one, then in turn."""
+
+    def __init__(self, ports: Sequence[int], crowd: int) -> None:
+        self._ports = itertools.chain(itertools.repeat(ports[0], crowd), itertools.cycle(ports))
+        self._listener = socket.create_server((HOST, 0))
+        self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
+        self._sockets = [self._listener]
+        self._threads: list[threading.Thread] = []
+        self._run(self._accept)
+
+    def _run(self, function: Callable[..., None], *arguments: socket.socket) -> None:
+        self._threads.append(threading.Thread(target=function, args=arguments))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                node = socket.create_connection((HOST, next(self._ports)))
+                self._sockets += (client, node)
+                self._run(self._carry, client, node)
+                self._run(self._carry, node, client)
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for sock in self._sockets:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for sock in self._sockets:
+            sock.close()
 
 
 @pytest.fixture
@@ -112,6 +155,11 @@ class Outcome:
         return {what: len(which) for what, which in self.failed.items() if what.split()[0] in methods}
 
 
+def tunnels(nodes: Sequence[Node]) -> list[int]:
+    """How many upstreams each has."""
+    return [int(node.metric("pico_upstreams")) for node in nodes]
+
+
 @contextmanager
 def loading(
     nodes: Sequence[Node], what: str, *words: str, methods: str = METHODS, within: Sequence[str] = ()
@@ -163,6 +211,16 @@ def test_five_nodes_that_start_at_once_are_one_cluster(programs: Programs, token
     agent_of(programs, nodes[2:3], tokens)
     for node in nodes:
         until(lambda node=node: serves(node), "an answer")
+
+
+def test_the_tunnels_of_an_agent_behind_one_address_find_a_node_each(programs: Programs, tokens: TokenService) -> None:
+    nodes = cluster(programs, 3)
+    with closing(Ways([node.upstream_port for node in nodes], crowd=3)) as ways:
+        target = f"--endpoint=tokens={HOST}:{tokens.port}"
+        agent = programs.agent_of(f"--server={ways.url}", target, "--connections=3").registered()
+        until(lambda: tunnels(nodes) == [1, 1, 1], "a tunnel at each node")
+        assert all(serves(node) for node in nodes)
+        assert "another tunnel is at this node already" in agent.errors
 
 
 def test_a_node_is_restarted_under_its_name_within_a_second(programs: Programs, tokens: TokenService) -> None:

@@ -55,6 +55,7 @@ class Kind:
     VIA: Final = 12
     MAX_FORWARDS: Final = 13
     TRACEPARENT: Final = 14
+    PICO: Final = 15  # x-pico-... of a response
 
 
 _HOP_NAMES = (
@@ -147,7 +148,7 @@ def kind_in_response(name: bytes) -> int:
     kind = _RESPONSE_NAMES.get(lower)
     if kind is not None:
         return kind
-    return Kind.HOP if lower.startswith(_PICO_PREFIX) else Kind.ORDINARY
+    return Kind.PICO if lower.startswith(_PICO_PREFIX) else Kind.ORDINARY
 
 
 def connection_options(value: bytes) -> tuple[bytes, ...]:

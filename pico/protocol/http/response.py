@@ -51,7 +51,10 @@ class ResponseRejected(Rejected):
 
 
 class ResponseReader(MessageReader):
-    """The responses on one connection to a service; ``begin`` comes before each request."""
+    """The responses on one connection to a service, or to a node; ``begin`` comes before each request.
+
+    What a node says of itself in ``x-pico-...`` is kept; what a service says there is not (HTTP-44).
+    """
 
     _rejected = ResponseRejected
     _translated: ClassVar[dict[Failure, Failure]] = {
@@ -60,8 +63,9 @@ class ResponseReader(MessageReader):
     }
     _cut_short = Failure.SERVICE_CLOSED
 
-    def __init__(self, limits: HttpLimits) -> None:
+    def __init__(self, limits: HttpLimits, *, of_node: bool = False) -> None:
         super().__init__(limits)
+        self._of_node = of_node
         self._method = b""
         self._upgrade = b""
         self._awaits_head = False
@@ -140,7 +144,7 @@ class ResponseReader(MessageReader):
             kind = kinds.get(name)
             if kind is None:
                 kind = kind_in_response(name)
-            if kind == Kind.ORDINARY:
+            if kind == Kind.ORDINARY or (kind == Kind.PICO and self._of_node):
                 continue
             dropped.append(index)
             value = line[colon + 1 :].strip(OWS)

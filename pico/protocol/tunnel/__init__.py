@@ -3,7 +3,7 @@
 Responsible for: what is exported from this package. Refuses to know: everything else.
 """
 
-from pico.protocol.tunnel.commands import Abort, Announce, Change, Close, Command, Dial, GiveUp, Goaway
+from pico.protocol.tunnel.commands import Abort, Announce, Change, Close, Command, Dial, GiveUp, Goaway, Serve
 from pico.protocol.tunnel.link import Link, LinkSnapshot
 from pico.protocol.tunnel.registration import (
     ELSEWHERE,
@@ -51,6 +51,7 @@ __all__ = [
     "Refusal",
     "Registration",
     "RegistrationRefused",
+    "Serve",
     "Spread",
     "check_acceptance",
     "check_registration",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-__all__ = ["Abort", "Announce", "Change", "Close", "Command", "Dial", "GiveUp", "Goaway"]
+__all__ = ["Abort", "Announce", "Change", "Close", "Command", "Dial", "GiveUp", "Goaway", "Serve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,13 @@ class Dial:
     server: int
     elsewhere: tuple[str, ...] = ()
     """Nodes at which the link would rather not be (TUN-35)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Begin to read this tunnel, and to serve what comes on it."""
+
+    tunnel: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +85,4 @@ class GiveUp:
     reason: str
 
 
-Command: TypeAlias = Dial | Goaway | Close | Abort | Announce | GiveUp
+Command: TypeAlias = Dial | Serve | Goaway | Close | Abort | Announce | GiveUp

@@ -15,7 +15,7 @@ from typing import Final
 
 from pico.config import LinkTimers
 from pico.protocol.tunnel.backoff import Backoff, Chance
-from pico.protocol.tunnel.commands import Abort, Announce, Change, Close, Command, Dial, GiveUp, Goaway
+from pico.protocol.tunnel.commands import Abort, Announce, Change, Close, Command, Dial, GiveUp, Goaway, Serve
 from pico.protocol.tunnel.registration import ELSEWHERE, HOPELESS_STATUSES, Refusal, printable, told
 from pico.protocol.tunnel.spread import MOVE, Spread
 from pico.protocol.tunnel.states import LINK, LinkInput, LinkState
@@ -139,6 +139,7 @@ class Link:
         self._registered_once = True
         self._announced.clear()
         self._hopeless.discard(self._server)
+        self._commands.append(Serve(tunnel))
         self._announce(Change.REGISTERED)
         if node and self._choosy_left and node in self._spread.others(self._place):
             self._choosy_left -= 1
