@@ -74,7 +74,7 @@ class Agent:
         self.ended = Event()
         """Set when no link is left."""
         self.failed = Event()
-        """Set when an endpoint will not be served any more; ``failure`` says why."""
+        """Set when none of the endpoints will be served any more; ``failure`` says why the last one is not."""
         self.failure = ""
         self._left = 0  # endpoints whose link has not ended
         self.metrics = AgentMetrics(
@@ -140,9 +140,15 @@ class Agent:
         missing = sorted(name for name, one in self._served.items() if not one.registered)
         return not missing, f"not registered: {', '.join(missing)}" if missing else ""
 
+    @property
+    def settled(self) -> bool:
+        """Whether every endpoint has a tunnel, or none to hope for."""
+        return all(one.registered or one.given_up for one in self._served.values())
+
     def reconfigure(self, config: AgentConfig) -> None:
         """Live by other settings from now on: endpoints come, go and move to other services; tunnels that stay stay.
 
+        An endpoint that was refused for good is asked for again: whoever has settings read again may have mended that.
         Of ``config`` only that counts which can change while an agent runs; the rest must be as it was. Raises
         ``ConfigError``, and has changed nothing then.
         """
@@ -154,15 +160,23 @@ class Agent:
         wanted = {target.endpoint_id: target for target in config.endpoints}
         for name, target in wanted.items():
             served = self._served.get(name)
-            if served is not None:
+            if served is not None and not served.given_up:
                 served.reconfigure(target, config, materials)
             else:
+                self._take_out(name)
                 self._served[name] = served = self._serve(target)
                 served.launch()
         for name in self._served.keys() - wanted.keys():
-            served = self._served.pop(name)
+            self._take_out(name)
+
+    def _take_out(self, name: str) -> None:
+        """Have what serves this endpoint, if anything does, finish and end."""
+        served = self._served.pop(name, None)
+        if served is not None:
             self._leaving.add(served)
             served.stop()
+            if served.over:
+                gevent.spawn_raw(self._forget, served)
 
     def stop(self) -> None:
         """Have every link finish what is in flight and end; the second time, at once."""
@@ -187,9 +201,14 @@ class Agent:
         self._left += 1
         return Served(target, self.config, self._materials, self._common)
 
-    def _gave_up(self, reason: str) -> None:
-        self.failure = self.failure or reason
-        self.failed.set()
+    def _gave_up(self, served: Served, reason: str) -> None:
+        if served in self._leaving:
+            return
+        if all(one.given_up for one in self._served.values()):
+            self.failure = reason
+            self.failed.set()
+        else:
+            _log.error("the agent goes on with its other endpoints: %s", reason)
 
     def _ended(self, served: Served) -> None:
         self._left -= 1
@@ -208,17 +227,22 @@ class Agent:
 
 
 def _announce(agent: Agent, notifier: Notifier) -> None:
-    """Say that the agent is ready once each of its endpoints is registered, and until then which is not."""
+    """Say that the agent is ready once each of its endpoints is registered, and until then which is not.
+
+    One that was refused for good keeps no service manager waiting, because it would end the others.
+    """
     said = ""
-    while not (answer := agent.ready())[0]:
-        if answer[1] != said:
-            notifier.status(said := answer[1])
+    while not agent.settled:
+        missing = agent.ready()[1]
+        if missing != said:
+            notifier.status(said := missing)
         sleep(agent.clock, POLL_S)
-    notifier.ready(f"serving {', '.join(target.endpoint_id for target in agent.config.endpoints)}")
+    names = ", ".join(target.endpoint_id for target in agent.config.endpoints)
+    notifier.ready(agent.ready()[1] or f"serving {names}")
 
 
 def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentConfig]] | None = None) -> int:
-    """Run one agent until it is told to stop; 0 after an orderly stop, 1 when an endpoint cannot be served any more.
+    """Run one agent until it is told to stop; 0 after an orderly stop, 1 when no endpoint is left that can be served.
 
     SIGTERM and SIGINT drain; a second one stops at once. SIGHUP has the settings read again. A service manager is told
     of each step.

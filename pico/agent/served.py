@@ -51,8 +51,8 @@ class Common:
     deadlines: Deadlines
     metrics: AgentMetrics
     access_log: AccessLog
-    gave_up: Callable[[str], None]
-    """Told the reason when an endpoint will not be served any more."""
+    gave_up: Callable[[Served, str], None]
+    """Told when an endpoint will not be served any more, and why the last of its links gave up."""
     ended: Callable[[Served], None]
     """Told when the last of an endpoint's links is no more, whether it was stopped or gave up."""
     tracing: Tracing | None = None
@@ -77,6 +77,7 @@ class Served:
         # What befalls one link is not the trouble of the others.
         self._supervisors = [self._supervised(place) for place in range(config.connections)]
         self._left = len(self._supervisors)
+        self._given_up: set[int] = set()  # places of links that will not dial again
 
     @property
     def registered(self) -> bool:
@@ -87,6 +88,16 @@ class Served:
     def begun(self) -> bool:
         """Whether each link has been built."""
         return len(self.links) == len(self._supervisors)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether none of its links will dial again, though nobody has stopped them."""
+        return len(self._given_up) == len(self._supervisors)
+
+    @property
+    def over(self) -> bool:
+        """Whether ``Common.ended`` was told."""
+        return not self._left
 
     @property
     def streams(self) -> int:
@@ -142,7 +153,7 @@ class Served:
         return Supervisor(
             [Child(name=LINK, build=partial(self._build_link, place), restart=Restart.TRANSIENT)],
             now=common.clock.now,
-            escalate=self._failed,
+            escalate=partial(self._failed, place),
             restarted=common.metrics.actor_restarts.add,
         )
 
@@ -156,7 +167,7 @@ class Served:
             common.rng,
             common.metrics,
             self._materials.server_tls,
-            gave_up=common.gave_up,
+            gave_up=partial(self._link_gave_up, place),
             ended=self._link_ended,
             spread=self._spread,
             place=place,
@@ -165,13 +176,18 @@ class Served:
             tell(link.actor_ref, StopLink())
         return link
 
+    def _link_gave_up(self, place: int, reason: str) -> None:
+        self._given_up.add(place)
+        if self.given_up:
+            self._common.gave_up(self, reason)
+
     def _link_ended(self) -> None:
         self._left -= 1
         if not self._left:
             self._common.ended(self)
 
-    def _failed(self, reason: BaseException) -> None:
-        self._common.gave_up(f"endpoint {self.target.endpoint_id}: {reason}")
+    def _failed(self, place: int, reason: BaseException) -> None:
+        self._link_gave_up(place, f"endpoint {self.target.endpoint_id}: {reason}")
         self._link_ended()
 
 

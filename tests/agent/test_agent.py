@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,15 +16,19 @@ import gevent
 import pytest
 from gevent import socket, subprocess
 
-from pico.agent.agent import Agent
+from pico.agent.agent import Agent, _announce
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
 from pico.errors import ConfigError
+from pico.protocol.tunnel import LinkState
+from pico.transport.notify import Notifier
 from tests.agent.harness import Door, answering, eventually, fields_of, read_head, serving
 from tests.rules import covers
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 TIMERS = LinkTimers(backoff_first_s=0.01, backoff_max_s=0.05, linger_s=0.02, grace_period_s=5.0)
-REFUSAL = '{"error": {"code": "invalid_endpoint", "message": "a label does not end with a hyphen"}}'
+REFUSAL_BODY = '{"error": {"code": "invalid_endpoint", "message": "a label does not end with a hyphen"}}'
+
+REFUSED = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(REFUSAL_BODY)}\r\n\r\n{REFUSAL_BODY}"
 
 
 @contextmanager
@@ -148,16 +153,61 @@ def test_it_is_ready_no_longer_when_it_stops() -> None:
         assert not made.failed.is_set()
 
 
-def test_one_endpoint_that_is_refused_for_good_fails_the_agent_and_says_which() -> None:
-    refusal = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(REFUSAL)}\r\n\r\n{REFUSAL}"
+def test_one_endpoint_that_is_refused_for_good_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
     with (
         serving(answering(OK)) as server,
-        door(refusal, "stream") as node,
+        door(REFUSED, "stream") as node,
         running([node], server.server_port, "web api") as made,
     ):
+        assert bytes(node.tunnel(0).get().body) == b"hello"
+        eventually(lambda: made.settled, "the refusal")
+        assert not made.failed.is_set()
+        assert not made.ended.is_set()
+        assert re.fullmatch("not registered: (web|api)", made.ready()[1])
+        assert b"} 0.0" in made.metrics.render()
+        assert bytes(node.tunnel(0).get().body) == b"hello"
+    said = [record.getMessage() for record in caplog.records if "other endpoints" in record.getMessage()]
+    assert len(said) == 1
+    assert re.search("endpoint (web|api) was refused for good by 127.0.0.1:.*hyphen", said[0])
+
+
+def test_an_agent_fails_when_no_endpoint_is_left_and_says_why() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door(REFUSED) as node,
+        running([node], server.server_port, "web api", connections=2) as made,
+    ):
         assert made.failed.wait(5)
+        assert node.dials == 4
         assert re.search("endpoint (web|api) was refused for good by 127.0.0.1:.*hyphen", made.failure)
-        assert not made.ended.is_set(), "the other endpoint is still served"
+
+
+def test_a_service_manager_does_not_wait_for_an_endpoint_that_was_refused_for_good(tmp_path: Path) -> None:
+    with (
+        serving(answering(OK)) as server,
+        door(REFUSED, "stream") as node,
+        running([node], server.server_port, "web api") as made,
+        closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        notifier = Notifier.from_environment({"NOTIFY_SOCKET": str(tmp_path / "notify")}, 0)
+        with gevent.Timeout(5):
+            _announce(made, notifier)
+            while b"READY=1" not in (said := manager.recv(4096)):
+                pass
+        assert b"not registered: " in said
+
+
+def test_an_endpoint_of_which_one_link_is_refused_for_good_is_served_by_the_other() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door(REFUSED, "stream") as node,
+        running([node], server.server_port, connections=2) as made,
+    ):
+        assert bytes(node.tunnel(0).get().body) == b"hello"
+        eventually(lambda: any(link.state is LinkState.GIVEN_UP for link in made._served["web"].links.values()))
+        assert made.ready()[0]
+        assert not made.failed.is_set()
 
 
 def test_a_link_that_fails_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +371,41 @@ def test_an_endpoint_that_goes_and_comes_back_at_once_is_served() -> None:
         made.reconfigure(both)
         eventually(lambda: made.ready()[0] and not made._leaving, "both")
         assert 'pico_tunnel_up{endpoint="b"} 1.0' in made.metrics.render().decode()
+
+
+def test_a_new_endpoint_that_is_refused_for_good_takes_no_other_with_it_and_is_asked_for_by_the_next_reload() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door("stream", REFUSED, "stream") as node,
+        running([node], server.server_port) as made,
+    ):
+        eventually(lambda: made.ready()[0], "readiness")
+        both = (target("web", server.server_port), target("new", server.server_port))
+        made.reconfigure(replace(made.config, endpoints=both))
+        eventually(lambda: made._served["new"].given_up, "the refusal")
+        assert made.ready() == (False, "not registered: new")
+        assert bytes(node.tunnel(0).get().body) == b"hello"
+        made.reconfigure(made.config)
+        eventually(lambda: made.ready()[0] and not made._leaving, "both")
+        assert not made.failed.is_set()
+        assert 'pico_tunnel_up{endpoint="new"} 1.0' in made.metrics.render().decode()
+
+
+def test_an_endpoint_that_was_refused_for_good_leaves_nothing_when_it_is_taken_out() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door("stream", REFUSED) as node,
+        running([node], server.server_port) as made,
+    ):
+        eventually(lambda: made.ready()[0], "readiness")
+        before = made.config
+        both = (*before.endpoints, target("new", server.server_port))
+        made.reconfigure(replace(before, endpoints=both))
+        eventually(lambda: made._served["new"].over, "the refusal")
+        made.reconfigure(before)
+        eventually(lambda: made.ready()[0] and not made._leaving, "the end of the other")
+        assert b'endpoint="new"' not in made.metrics.render()
+        assert not made.ended.is_set()
 
 
 def test_settings_that_are_wrong_change_nothing() -> None:
