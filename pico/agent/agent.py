@@ -180,8 +180,8 @@ class Agent:
 
     def stop(self) -> None:
         """Have every link finish what is in flight and end; the second time, at once."""
-        self._stopping = True
-        for served in self._each():
+        again, self._stopping = self._stopping, True
+        for served in self._each() if again else self._served.values():  # those that leave were stopped once
             served.stop()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket, subprocess
+from gevent.event import Event as Signal
 
 from pico.agent.agent import Agent, _announce
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
@@ -62,6 +63,21 @@ def door(*script: str, node: str = "") -> Iterator[Door]:
         yield made
     finally:
         made.stop()
+
+
+@contextmanager
+def holding() -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A service that answers when it is let; ``requests`` are the heads that it has."""
+    released = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        server.requests.append(read_head(sock)[0])
+        released.wait()
+        sock.sendall(OK)
+
+    with serving(handle) as server:
+        server.requests = []
+        yield server, released.set
 
 
 def free_port() -> int:
@@ -357,6 +373,37 @@ def test_endpoints_come_and_go_and_the_others_keep_their_tunnels() -> None:
         assert 'pico_tunnel_up{endpoint="comes"} 1.0' in text
         assert 'endpoint="goes"' not in text
         assert not made.ended.is_set()
+
+
+@covers("TUN-30", "TUN-32")
+def test_a_stop_is_the_first_one_for_what_has_just_been_taken_out_of_the_settings() -> None:
+    with holding() as (server, release), door("stream") as node, running([node], server.server_port, "a b") as made:
+        eventually(lambda: made.ready()[0], "readiness")
+        calls = [tunnel.open() for tunnel in node.tunnels]
+        eventually(lambda: made.metrics.requests_in_flight == 2, "the requests at the agent")
+        made.reconfigure(replace(made.config, endpoints=made.config.endpoints[:1]))
+        made.stop()
+        for tunnel in node.tunnels:
+            tunnel.wait(lambda tunnel=tunnel: tunnel.goaway_reason, "the goaway")
+        release()
+        assert [bytes(call.done().body) for call in calls] == [b"hello", b"hello"]
+        assert made.ended.wait(5)
+
+
+@covers("TUN-30", "TUN-31")
+def test_an_agent_that_ends_because_it_was_refused_lets_requests_in_flight_finish() -> None:
+    with holding() as (server, release), door("stream", REFUSED) as node:
+        with process("--server", node.url, "--endpoint", f"web={server.server_port}") as agent:
+            tunnel = node.tunnel(0)
+            call = tunnel.open()
+            eventually(lambda: server.requests, "the request at the service")
+            tunnel.multiplexer.goaway("leaving")
+            tunnel.wait(lambda: tunnel.goaway_reason, "the goaway of the agent")
+            release()
+            assert bytes(call.done().body) == b"hello"
+            code, log = ends(agent)
+        assert code == 1
+        assert "the agent ends: endpoint web was refused for good" in log
 
 
 def test_an_endpoint_that_goes_and_comes_back_at_once_is_served() -> None:

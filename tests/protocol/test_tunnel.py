@@ -405,6 +405,7 @@ def test_a_link_that_gives_up_finishes_its_old_tunnel() -> None:
     book.run("goaway 1", "timer")
     assert book.asked("refused 2 401 node") == ["give up 401", "goaway 1"]
     assert not book.link.finished
+    assert book.asked("stop") == []
     assert book.asked("stop") == ["abort 1"]
     assert book.link.finished
     other = opened()

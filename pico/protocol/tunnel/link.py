@@ -244,10 +244,12 @@ class Link:
     def stop(self, *, now: float) -> None:
         """Finish what is in flight, then end; a second call ends at once."""
         self._spread.release(self._place)
-        if self._stopped or self.state is LinkState.GIVEN_UP:
+        if self._stopped:
             self._stop_at_once()
             return
         self._stopped = True
+        if self.state is LinkState.GIVEN_UP:  # what is in flight has its grace period already
+            return
         self._step(LinkInput.STOP)
         self._announce(Change.STOPPING)
         self._end_dial()
