@@ -113,6 +113,7 @@ class Exchange:
     bytes_in = 0
     bytes_out = 0
     _traced: Traced | None = None
+    _sent_at = 0.0  # when the service was last given it, or the first of it
     _answered_at = 0.0  # when the final head came
     _connection: ServiceConnection | None = None
     _framing = NO_BODY
@@ -156,16 +157,17 @@ class Exchange:
 
     # What the service's connections say.
 
-    def connected(self, connection: ServiceConnection) -> None:
+    def connected(self, connection: ServiceConnection, now: float) -> None:
         """Send what has come of the request."""
         self._connection = connection
         self._touched = True
+        self._sent_at = now
         head = self._head
         connection.reader.begin(head.method, head.upgrade)
         if self._request_ended and not head.body_length and not connection.fresh:  # nearly all there are
             written, _ = service_request(head, host_header=self._forwarder.host_header)
             connection.stream.write(written)
-            connection.deadline = self.asked_at + self._forwarder.response_head_s
+            connection.deadline = now + self._forwarder.response_head_s
             return
         written, self._framing = service_request(head, host_header=self._forwarder.host_header)
         body, self._body = self._body, b""
@@ -495,7 +497,7 @@ class Exchange:
         self._multiplexer.release(self._stream)  # else it and this would keep each other until garbage is collected
         forwarder = self._forwarder
         seconds = (now or self._now()) - self.asked_at
-        service_s = self._answered_at - self.asked_at if self._final else 0.0
+        service_s = self._answered_at - self._sent_at if self._final else 0.0
         forwarder.metrics.request_finished(self.status, seconds, service_s, self.bytes_in, self.bytes_out)
         if self._traced is not None and forwarder.tracing is not None:
             forwarder.tracing.ended(self._traced, self.status, outcome, {})

@@ -49,8 +49,8 @@ class Tenant(Protocol):
     def over(self) -> bool:
         """It wants none any more."""
 
-    def connected(self, connection: ServiceConnection) -> None:
-        """This connection is its own now."""
+    def connected(self, connection: ServiceConnection, now: float) -> None:
+        """This connection is its own from ``now`` on."""
 
     def unreachable(self, reason: str) -> None:
         """There is none to be had."""
@@ -184,16 +184,20 @@ class Service:
         return len(self._idle)
 
     def want(self, exchange: Tenant) -> None:
-        """Give ``exchange`` a connection: at once when one is idle, else when one is free or made."""
+        """Give ``exchange``, which begins now, a connection: at once when one is idle, else when one is free or made.
+
+        On a connection whose service has gone, or has said something that nobody asked for, a request would be lost or
+        get that for an answer (HTTP-55).
+        """
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if not connection.stream.closed:
+            if connection.stream.quiet:
                 self._metrics.service_connections_reused += 1
                 connection.exchange = exchange
-                exchange.connected(connection)
+                exchange.connected(connection, exchange.asked_at)
                 return
-            self.forget(connection)
+            connection.discard()
         self.want_new(exchange)
 
     def want_new(self, exchange: Tenant) -> None:
@@ -205,10 +209,10 @@ class Service:
         """The exchange on this connection is complete, and the service keeps it open."""
         connection.exchange = None
         connection.fresh = False
-        if self._waiting and (waiting := self._next_waiting()) is not None:
+        if self._waiting and connection.stream.quiet and (waiting := self._next_waiting()) is not None:
             self._metrics.service_connections_reused += 1
             connection.exchange = waiting
-            waiting.connected(connection)
+            waiting.connected(connection, now)
         elif self._closed:
             connection.discard()
         else:
@@ -267,12 +271,12 @@ class Service:
         self._deadlines.add(connection)
         self._metrics.service_connections_opened += 1
         stream.set_receiver(connection)
-        waiting = self._next_waiting()
+        waiting, now = self._next_waiting(), self._clock.now()
         if waiting is not None:
             connection.exchange = waiting
-            waiting.connected(connection)
+            waiting.connected(connection, now)
         else:
-            self.release(connection, self._clock.now())
+            self.release(connection, now)
 
     def _not_connected(self, reason: str) -> None:
         """The oldest bears the failure, and with it whoever has waited for as long as a dial may take."""

@@ -92,6 +92,11 @@ class MemoryStream:
         """See ``Stream``: the capacity is what memory keeps."""
 
     @property
+    def quiet(self) -> bool:
+        """See ``Stream``."""
+        return not (self.closed or self._inbox or self._peer_ended)
+
+    @property
     def untaken_bytes(self) -> int:
         """See ``Stream``."""
         return self.unsent_bytes + self._peer._inbox_bytes

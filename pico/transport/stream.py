@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fcntl import ioctl
 from itertools import islice
+from select import POLLIN
 from socket import (
     AF_INET,
     AF_INET6,
@@ -41,6 +42,7 @@ from weakref import WeakKeyDictionary
 
 import gevent
 from gevent.hub import Waiter, get_hub
+from gevent.monkey import get_original
 
 from pico.errors import ConnectionLost, LocalProtocolError, TransportTimeout
 from pico.transport.clock import Clock, HubClock
@@ -68,6 +70,7 @@ _INT_BYTES: Final = 4
 _DELIVERY_RATE: Final = Struct("=160xQ")  # in struct tcp_info of linux/tcp.h, since Linux 4.9
 _READ: Final = 1  # events of the loop
 _WRITE: Final = 2
+_poll: Final[Any] = get_original("select", "poll")  # gevent's would let other greenlets run
 _RESET_ON_CLOSE: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # struct linger: on, no time
 
 _log = logging.getLogger("pico.transport")
@@ -123,6 +126,13 @@ class Stream(Protocol):
     @property
     def delivery_rate(self) -> int | None:
         """Bytes per second that the peer's system has confirmed of late, as ours saw it; None when it does not say."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing of the peer's waits to be told, neither bytes nor an end, as far as the system knows now.
+
+        The hub may not have come to what has arrived: who uses a connection again that was idle asks here. In doubt no.
+        """
 
     def limit_backlog(self, size: int) -> None:
         """Let the system keep about ``size`` bytes that it has not sent, where it can be told; the rest stays here."""
@@ -291,6 +301,15 @@ class SocketStream:
         """See ``Stream``."""
         with suppress(OSError):  # closed, or no TCP
             self._sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, size)
+
+    @property
+    def quiet(self) -> bool:
+        """See ``Stream``. To poll costs half of what a read that raises costs."""
+        if self.closed or self._peer_ended or self._error is not None:
+            return False
+        question = _poll()
+        question.register(self._sock.fileno(), POLLIN)  # an end is readable, too
+        return not question.poll(0)
 
     def _ask_system(self, what: int) -> int:
         answer = bytearray(_INT_BYTES)

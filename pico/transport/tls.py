@@ -329,6 +329,13 @@ class TlsStream:
         self._raw.limit_backlog(size)
 
     @property
+    def quiet(self) -> bool:
+        """See ``Stream``; a record of the protocol's own is no quiet either."""
+        if self.closed or self._peer_ended or self._error is not None or self._fault is not None:
+            return False
+        return not self._plain and not self._incoming.pending and self._raw.quiet
+
+    @property
     def version(self) -> str:
         """Of TLS, for logs."""
         return self._session.version() or ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from socket import SHUT_WR
 from typing import Any
 
 import gevent
@@ -12,7 +14,8 @@ from pico.agent.service import DIALS_MAX, ServiceConnection
 from pico.errors import ConnectFailed
 from pico.protocol.rpc import ResetCode
 from pico.transport.stream import Stream
-from tests.agent.harness import Bench, answering, bench, eventually, read_head, serving
+from tests.agent.harness import CLOCK, Bench, answering, bench, eventually, read_head, serving
+from tests.rules import covers
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -20,6 +23,20 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 def in_parallel(made: Bench, count: int) -> list[Any]:
     calls = [made.node.open() for _ in range(count)]
     return [call.done() for call in calls]
+
+
+def hold_dials(monkeypatch: pytest.MonkeyPatch) -> Signal:
+    """No dial ends from now on, until the signal is set."""
+    from pico.agent import service
+
+    real, held = service.dial, Signal()
+
+    def slow(*args: Any, **more: Any) -> Stream:
+        held.wait()
+        return real(*args, **more)
+
+    monkeypatch.setattr(service, "dial", slow)
+    return held
 
 
 def test_idle_connections_are_closed_after_a_while() -> None:
@@ -80,6 +97,84 @@ def test_bytes_that_nobody_asked_for_end_an_idle_connection() -> None:
         eventually(lambda: len(made.service) == 0, "the end of the connection")
 
 
+@covers("HTTP-31", "HTTP-55")
+@pytest.mark.parametrize("method, upgrade", [(b"POST", b""), (b"GET", b"websocket")])
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"])
+def test_what_has_arrived_on_an_idle_connection_ends_it_before_the_hub_has_come_to_it(
+    said: bytes, method: bytes, upgrade: bytes
+) -> None:
+    idle: list[Any] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(OK)
+        idle.append(sock)
+        Signal().wait()
+
+    with bench(handle) as made:
+        assert made.node.get().ended
+        (connection,) = made.service._connections
+        connection.stream.pause_reading()
+        idle[0].sendall(said) if said else idle[0].shutdown(SHUT_WR)
+        call = made.node.open(method, upgrade=upgrade).done()
+        assert bytes(call.body) == b"hello"
+        assert made.metrics.service_connections_opened == 2
+        assert made.metrics.service_connections_reused == 0
+
+
+@covers("HTTP-55")
+def test_a_connection_that_has_ended_by_the_time_it_is_free_is_not_for_who_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        go_on.wait()
+        sock.sendall(OK)
+        sock.shutdown(SHUT_WR)
+
+    with bench(handle) as made:
+        first = made.node.open()
+        eventually(lambda: len(made.service) == 1, "the connection")
+        dials = hold_dials(monkeypatch)
+        second = made.node.open(b"POST")
+        eventually(lambda: made.metrics.requests_in_flight == 2, "the second request")
+        go_on.set()
+        assert first.done().ended
+        dials.set()
+        assert bytes(second.done().body) == b"hello"
+
+
+def test_who_has_waited_for_a_connection_has_the_whole_time_for_its_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(OK[:-1])
+        go_on.wait()
+        sock.sendall(OK[-1:])
+        read_head(sock)
+        gevent.sleep(0.1)  # longer than a sweep over the deadlines
+        sock.sendall(OK)
+
+    with bench(handle, response_head_s=0.2, access_log="json") as made:
+        first = made.node.open()
+        first.wait(lambda: first.head, "the head")
+        hold_dials(monkeypatch)
+        second = made.node.open(b"POST")
+        eventually(lambda: made.metrics.requests_in_flight == 2, "the second request")
+        began = CLOCK.now()
+        eventually(lambda: CLOCK.now() - began > 0.3, "more time than a response has")
+        go_on.set()
+        assert first.done().ended
+        assert bytes(second.done().body) == b"hello"
+        eventually(lambda: "POST" in "".join(made.lines), "the line")
+        (line,) = (line for line in map(json.loads, "".join(made.lines).splitlines()) if line["method"] == "POST")
+        assert line["total_ms"] > 300
+        assert 100 <= line["upstream_ms"] < 300, "from when it was sent"
+
+
 def test_bytes_behind_a_response_end_its_connection() -> None:
     with bench(answering(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")) as made:
         for _ in range(3):
@@ -133,15 +228,7 @@ def test_who_has_waited_for_as_long_as_a_dial_may_take_fails_with_it(monkeypatch
 
 
 def test_a_connection_that_nobody_waits_for_any_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pico.agent import service
-
-    real, held = service.dial, Signal()
-
-    def slow(*args: Any, **more: Any) -> Stream:
-        held.wait()
-        return real(*args, **more)
-
-    monkeypatch.setattr(service, "dial", slow)
+    held = hold_dials(monkeypatch)
     with bench(answering(OK)) as made:
         call = made.node.open()
         eventually(lambda: made.metrics.requests_in_flight, "the request at the agent")

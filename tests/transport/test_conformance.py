@@ -118,6 +118,35 @@ def test_a_half_close_leaves_the_other_direction_open(pair: Pair) -> None:
     assert "lost" not in one.events + other.events
 
 
+@pytest.mark.parametrize("paused", [False, True])
+def test_it_says_whether_something_of_the_peer_waits_that_was_not_told(pair: Pair, paused: bool) -> None:
+    near, far = pair
+    one, other = Recorder(near), Recorder(far)
+    near.write(b"a")
+    far.write(b"b")
+    one.wait_for_bytes(1)
+    other.wait_for_bytes(1)
+    assert near.quiet and far.quiet
+    if paused:
+        near.pause_reading()
+    far.write(b"c")
+    assert not near.quiet, "the hub has had no turn"
+    assert far.quiet
+    if paused:
+        settle()
+        assert not near.quiet
+        near.resume_reading()
+    one.wait_for_bytes(2)
+    assert near.quiet
+    far.half_close()
+    assert not near.quiet
+    one.wait_for("ended")
+    assert not near.quiet
+    assert far.quiet
+    near.abort()
+    assert not near.quiet
+
+
 def test_half_closing_waits_for_what_is_unsent(pair: Pair) -> None:
     near, far = pair
     Recorder(near)
