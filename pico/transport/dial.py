@@ -30,14 +30,13 @@ import gevent
 from gevent.hub import Waiter, get_hub
 
 from pico.errors import ConnectFailed, TransportTimeout
+from pico.transport.names import Address, names
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import connect_tls
 
 __all__ = ["dial"]
 
 _WRITE: Final = 2  # event of the loop
-
-_Address = tuple[int, int, int, str, Any]
 
 
 def dial(
@@ -76,28 +75,26 @@ def _connect(host: str, port: int, deadline: float) -> _socket.socket:
     raise (TransportTimeout if late else ConnectFailed)(sentence)
 
 
-def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
+def _resolve(host: str, port: int, deadline: float) -> list[Address]:
     try:
         # An address needs no resolver, and so no thread.
         return _socket.getaddrinfo(host, port, AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, AI_NUMERICHOST)
     except (gaierror, UnicodeError):
         pass
     try:
-        name = host.encode("idna")  # here, because the resolver's thread would print the fault
-        with gevent.Timeout(max(0.0, deadline - time.monotonic())):
-            found = get_hub().resolver.getaddrinfo(name, port, AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP)
-            return list(found)
+        found = names().look_up(host.encode("idna"), max(0.0, deadline - time.monotonic()))
     except gevent.Timeout as late:  # a BaseException, which would stop every actor there is
         raise TransportTimeout(f"the name {host} was not resolved in time") from late
-    except OSError as error:  # a gaierror, or what the system says when no open file is left for the question
-        unknown = error.errno in (EAI_NONAME, EAI_NODATA)
-        why = "the name is not known" if unknown else str(error.strerror).lower()
-        raise ConnectFailed(f"cannot resolve {host}: {why}") from error
     except UnicodeError as error:
         raise ConnectFailed(f"cannot resolve {host[:80]!r}: not a valid name") from error
+    if isinstance(found, OSError):  # a gaierror, or what the system says when no open file is left for the question
+        unknown = found.errno in (EAI_NONAME, EAI_NODATA)
+        why = "the name is not known" if unknown else str(found.strerror).lower()
+        raise ConnectFailed(f"cannot resolve {host}: {why}") from found
+    return [(family, kind, protocol, "", (where[0], port, *where[2:])) for family, kind, protocol, _, where in found]
 
 
-def _connect_one(address: _Address, timeout_s: float) -> _socket.socket | int:
+def _connect_one(address: Address, timeout_s: float) -> _socket.socket | int:
     """The connected socket, or the number of the error."""
     family, kind, protocol, _, where = address
     try:

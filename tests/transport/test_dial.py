@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
@@ -14,6 +16,7 @@ from gevent.hub import get_hub
 from pico.errors import ConnectFailed, TransportTimeout
 from pico.transport import dial as dial_module
 from pico.transport.dial import dial
+from pico.transport.names import LOOK_UPS_MAX
 from tests.transport.recorder import DEADLINE_S, Recorder, listen, open_files
 
 Address = tuple[int, int, int, str, tuple[str, int]]
@@ -25,26 +28,51 @@ def listener() -> Iterator[socket.socket]:
         yield listener
 
 
-def addresses(*where: tuple[str, int]) -> list[Address]:
-    return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in where]
+def addresses(*hosts: str) -> list[Address]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, 0)) for host in hosts]
 
 
-class Resolver:
-    """Answers what it was given, or raises it, and remembers what it was asked."""
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    """It knows every name as this machine, and nothing is held back when the test is over."""
+    made = System(monkeypatch, addresses("127.0.0.1"))
+    yield made
+    made.let_go()
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: list[Address] | BaseException | None) -> None:
+
+class System:
+    """Answers for names what it was given, or raises it, and remembers what it was asked; holds back what it is to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: list[Address] | BaseException) -> None:
         self.asked: list[object] = []
+        self.held: dict[object, threading.Event] = {}
         self._answer = answer
-        monkeypatch.setattr(type(get_hub()), "resolver", self, raising=False)
+        self._real = _socket.getaddrinfo
+        monkeypatch.setattr(_socket, "getaddrinfo", self._getaddrinfo)
 
-    def getaddrinfo(self, host: object, *arguments: object) -> list[Address]:
+    def hold(self, *names: bytes) -> None:
+        self.held |= {name: threading.Event() for name in names}
+
+    def let_go(self) -> None:
+        for event in self.held.values():
+            event.set()
+
+    def _getaddrinfo(self, host: object, *arguments: object) -> list[Address]:
+        """In a thread of the look-up, but for addresses."""
+        if socket.AI_NUMERICHOST in arguments:
+            return self._real(host, *arguments)  # type: ignore[arg-type, return-value]
         self.asked.append(host)
-        if self._answer is None:
-            gevent.sleep(DEADLINE_S)
+        if host in self.held:
+            self.held[host].wait(DEADLINE_S)
         if isinstance(self._answer, BaseException):
             raise self._answer
-        assert self._answer is not None
         return self._answer
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    with gevent.Timeout(DEADLINE_S, AssertionError("it did not happen")):
+        while not condition():
+            gevent.sleep(0.002)
 
 
 def free_port() -> int:
@@ -80,16 +108,17 @@ def test_an_ipv6_address_is_dialled() -> None:
 
 
 def test_an_address_asks_no_resolver(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolver = Resolver(monkeypatch, OSError("not to be asked"))
+    system = System(monkeypatch, OSError("not to be asked"))
     dial("127.0.0.1", listener.getsockname()[1], timeout_s=DEADLINE_S).abort()
-    assert resolver.asked == []
+    assert system.asked == []
 
 
 def test_the_next_address_is_tried_when_one_refuses(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     files = open_files()
-    Resolver(monkeypatch, addresses(("127.0.0.1", free_port()), listener.getsockname()))
-    stream = dial("two.example", 1, timeout_s=DEADLINE_S)
-    assert stream.peer_port == listener.getsockname()[1]
+    port = listener.getsockname()[1]
+    System(monkeypatch, addresses("127.0.0.2", "127.0.0.1"))
+    stream = dial("two.example", port, timeout_s=DEADLINE_S)
+    assert (stream.peer_host, stream.peer_port) == ("127.0.0.1", port)
     stream.abort()
     assert open_files() == files
 
@@ -104,8 +133,8 @@ def test_a_silent_address_leaves_time_for_the_next(listener: socket.socket, monk
         return errno.ETIMEDOUT if len(waits) == 1 else wait_connected(sock, timeout_s)  # type: ignore[arg-type]
 
     monkeypatch.setattr(dial_module, "_wait_connected", first_is_silent)
-    Resolver(monkeypatch, addresses(listener.getsockname(), listener.getsockname()))
-    dial("two.example", 1, timeout_s=4.0).abort()
+    System(monkeypatch, addresses("127.0.0.1", "127.0.0.1"))
+    dial("two.example", listener.getsockname()[1], timeout_s=4.0).abort()
     assert 1.5 < waits[0] <= 2.0 < waits[1] <= 4.0
 
 
@@ -131,7 +160,7 @@ def test_a_refusal_says_so_for_each_address(monkeypatch: pytest.MonkeyPatch) -> 
     port = free_port()
     with pytest.raises(ConnectFailed, match=f"cannot connect to 127.0.0.1 port {port}: 127.0.0.1 connection refused"):
         dial("127.0.0.1", port, timeout_s=DEADLINE_S)
-    Resolver(monkeypatch, addresses(("127.0.0.1", port), ("127.0.0.2", port)))
+    System(monkeypatch, addresses("127.0.0.1", "127.0.0.2"))
     with pytest.raises(ConnectFailed, match="two.example.*127.0.0.1 connection refused, 127.0.0.2 connection refused"):
         dial("two.example", port, timeout_s=DEADLINE_S)
     assert open_files() == files
@@ -151,11 +180,12 @@ def test_an_unreachable_network_says_so() -> None:
     ],
 )
 def test_a_name_that_cannot_be_resolved_says_so(
-    monkeypatch: pytest.MonkeyPatch, fault: BaseException, sentence: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fault: BaseException, sentence: str
 ) -> None:
-    Resolver(monkeypatch, fault)
+    System(monkeypatch, fault)
     with pytest.raises(ConnectFailed, match=sentence):
         dial("some.example", 80, timeout_s=DEADLINE_S)
+    assert capfd.readouterr().err == "", "the thread says nothing"
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "", "-\ud800-"])
@@ -164,10 +194,45 @@ def test_what_is_no_name_says_so(host: str) -> None:
         dial(host, 80, timeout_s=DEADLINE_S)
 
 
-def test_a_slow_resolver_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    Resolver(monkeypatch, None)
+def test_a_slow_resolver_is_given_up(system: System) -> None:
+    system.hold(b"some.example")
     with pytest.raises(TransportTimeout, match="some.example was not resolved in time"):
         dial("some.example", 80, timeout_s=0.01)
+
+
+def refused(name: str, port: int, timeout_s: float = DEADLINE_S) -> bool:
+    """Whether a dial comes as far as to a port where nothing listens."""
+    with pytest.raises(ConnectFailed, match="127.0.0.1 connection refused"):
+        dial(name, port, timeout_s=timeout_s)
+    return True
+
+
+def test_a_name_that_hangs_is_asked_for_once_and_holds_up_nothing_else(system: System) -> None:
+    system.hold(b"hangs.example")
+    port = free_port()
+    dials = [gevent.spawn(refused, "hangs.example", port) for _ in range(40)]
+    wait_until(lambda: system.asked == [b"hangs.example"])
+    assert get_hub().threadpool.apply(len, ("abc",)) == 3
+    assert refused("other.example", port)
+    assert system.asked == [b"hangs.example", b"other.example"]
+    system.let_go()
+    assert all(one.get(timeout=DEADLINE_S) for one in dials)
+    assert len(system.asked) == 2
+    assert refused("hangs.example", port)
+    assert len(system.asked) == 3, "nothing is kept: what a name means may change"
+
+
+def test_look_ups_at_one_time_are_bounded(system: System) -> None:
+    hanging = [f"name-{number}.example" for number in range(LOOK_UPS_MAX)]
+    system.hold(*(name.encode() for name in hanging))
+    port = free_port()
+    dials = [gevent.spawn(refused, name, port) for name in hanging]
+    wait_until(lambda: len(system.asked) == LOOK_UPS_MAX)
+    with pytest.raises(TransportTimeout, match="one.more was not resolved in time"):
+        dial("one.more", port, timeout_s=0.05)
+    system.let_go()
+    assert all(one.get(timeout=DEADLINE_S) for one in dials)
+    assert refused("one.more", port)
 
 
 def test_a_name_is_resolved_without_blocking_the_hub(listener: socket.socket) -> None:
@@ -178,9 +243,9 @@ def test_a_name_is_resolved_without_blocking_the_hub(listener: socket.socket) ->
     assert len(ticks) == 3
 
 
-def test_a_foreign_timeout_does_not_escape(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_timeout_does_not_escape(system: System) -> None:
     files = open_files()
-    Resolver(monkeypatch, None)
+    system.hold(b"some.example")
     with pytest.raises(TransportTimeout), gevent.Timeout(0.01):
         dial("some.example", 80, timeout_s=DEADLINE_S)
     assert open_files() == files
