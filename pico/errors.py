@@ -16,6 +16,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "LocalProtocolError",
+    "NoFileLeft",
     "PicoError",
     "ProtocolError",
     "RemoteProtocolError",
@@ -51,6 +52,10 @@ class TransportError(PicoError):
 
 class ConnectFailed(TransportError):
     """No connection could be made: the name, the network, the peer or its TLS said no."""
+
+
+class NoFileLeft(ConnectFailed):
+    """... because this process, or its machine, may open no further file: closing one helps."""
 
 
 class ConnectionLost(TransportError):

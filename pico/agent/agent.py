@@ -103,6 +103,7 @@ class Agent:
             metrics=self.metrics,
             access_log=self.access_log,
             gave_up=self._gave_up,
+            make_room=self._make_room,
             ended=self._ended,
             tracing=tracing,
         )
@@ -200,6 +201,10 @@ class Agent:
         self.metrics.add_endpoint(target.endpoint_id)
         self._left += 1
         return Served(target, self.config, self._materials, self._common)
+
+    def _make_room(self) -> None:
+        for served in self._each():
+            served.close_idle()
 
     def _gave_up(self, served: Served, reason: str) -> None:
         if served in self._leaving:

@@ -53,6 +53,8 @@ class Common:
     access_log: AccessLog
     gave_up: Callable[[Served, str], None]
     """Told when an endpoint will not be served any more, and why the last of its links gave up."""
+    make_room: Callable[[], None]
+    """Closes what idle connections there are to services."""
     ended: Callable[[Served], None]
     """Told when the last of an endpoint's links is no more, whether it was stopped or gave up."""
     tracing: Tracing | None = None
@@ -127,6 +129,11 @@ class Served:
         for service in self._services:
             service.close()
 
+    def close_idle(self) -> None:
+        """Close the connections to the service that nobody uses."""
+        for service in self._services:
+            service.close_idle()
+
     def reconfigure(self, target: EndpointTarget, config: AgentConfig, materials: AgentMaterials) -> None:
         """For what comes from now on. Tunnels stay, also when another service is behind it."""
         moved = target != self.target
@@ -146,7 +153,15 @@ class Served:
 
     def _build_service(self) -> Service:
         common = self._common
-        return Service(self.target, self._config, common.clock, common.deadlines, common.metrics, self._service_tls())
+        return Service(
+            self.target,
+            self._config,
+            common.clock,
+            common.deadlines,
+            common.metrics,
+            self._service_tls(),
+            common.make_room,
+        )
 
     def _supervised(self, place: int) -> Supervisor:
         common = self._common

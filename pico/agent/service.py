@@ -10,6 +10,7 @@ last is used first: the others grow old and are closed.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from ssl import SSLContext
 from typing import Final, Protocol
@@ -17,7 +18,7 @@ from typing import Final, Protocol
 import gevent
 
 from pico.config import AgentConfig, EndpointTarget
-from pico.errors import ConnectionLost, TransportError
+from pico.errors import ConnectionLost, NoFileLeft, TransportError
 from pico.observability.metrics import AgentMetrics
 from pico.protocol.http import ResponseReader
 from pico.protocol.rpc import PIECE_BYTES
@@ -155,8 +156,11 @@ class Service:
         deadlines: Deadlines,
         metrics: AgentMetrics,
         tls: SSLContext | None = None,
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """``make_room`` closes what idle connections there are, of all services, where no open file is left."""
         self.target = target
+        self._make_room = make_room
         self._clock = clock
         self._deadlines = deadlines
         self._metrics = metrics
@@ -233,6 +237,10 @@ class Service:
     def close(self) -> None:
         """Close what is idle, and what becomes idle from now on."""
         self._closed = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close what nobody uses."""
         for connection in list(self._idle):
             connection.discard()
 
@@ -252,9 +260,8 @@ class Service:
 
     def _dial(self) -> None:
         """Runs in a greenlet of its own."""
-        target = self.target
         try:
-            stream = dial(target.host, target.port, timeout_s=self._config.connect_s, tls=self._tls)
+            stream = self._connect()
         except TransportError as error:
             self._not_connected(str(error))
         else:
@@ -262,6 +269,14 @@ class Service:
         finally:
             self._dials -= 1
             self._dial_for_waiting()
+
+    def _connect(self) -> Stream:
+        target, config = self.target, self._config
+        try:
+            return dial(target.host, target.port, timeout_s=config.connect_s, tls=self._tls)
+        except NoFileLeft:
+            self._make_room()
+            return dial(target.host, target.port, timeout_s=config.connect_s, tls=self._tls)
 
     def _connected(self, stream: Stream) -> None:
         stream.read_bytes_max = READ_BYTES  # fewer and larger pieces of a large response

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _socket
 import ssl
 import time
-from errno import EINPROGRESS, ETIMEDOUT
+from errno import ECONNREFUSED, EINPROGRESS, EMFILE, ENFILE, ETIMEDOUT
 from os import strerror
 from socket import (
     AF_UNSPEC,
@@ -29,7 +29,7 @@ from typing import Any, Final
 import gevent
 from gevent.hub import Waiter, get_hub
 
-from pico.errors import ConnectFailed, TransportTimeout
+from pico.errors import ConnectFailed, NoFileLeft, TransportError, TransportTimeout
 from pico.transport.names import Address, names
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import connect_tls
@@ -37,6 +37,12 @@ from pico.transport.tls import connect_tls
 __all__ = ["dial"]
 
 _WRITE: Final = 2  # event of the loop
+_ERRORS: Final[dict[int, type[TransportError]]] = {
+    ETIMEDOUT: TransportTimeout,
+    EMFILE: NoFileLeft,
+    ENFILE: NoFileLeft,
+}
+"""What is raised for an error of the system, if not ``ConnectFailed``."""
 
 
 def dial(
@@ -49,30 +55,31 @@ def dial(
 ) -> Stream:
     """A stream to ``host``, which is a name or an address; ``server_name`` is what TLS verifies, by default ``host``.
 
-    Raises ``ConnectFailed``, whose text names the step that failed, or ``TransportTimeout``. Blocks the calling
-    greenlet only.
+    Raises ``ConnectFailed``, whose text names the step that failed (``NoFileLeft`` where that is why), or
+    ``TransportTimeout``. Blocks the calling greenlet only.
     """
     deadline = time.monotonic() + timeout_s
     stream = SocketStream(_connect(host, port, deadline))
     if tls is None:
         return stream
-    return connect_tls(stream, tls, server_name or host, timeout_s=deadline - time.monotonic())
+    name = (server_name or host).removesuffix(".")  # the root of DNS is no part of it (RFC 6066 §3)
+    return connect_tls(stream, tls, name, timeout_s=deadline - time.monotonic())
 
 
 def _connect(host: str, port: int, deadline: float) -> _socket.socket:
     """A connected socket to the first address that answers; each gets its share of the time that is left."""
     addresses = _resolve(host, port, deadline)
     failures = []
-    late = False
+    error_number = 0
     for position, address in enumerate(addresses):
         left_s = deadline - time.monotonic()
         outcome = _connect_one(address, left_s / (len(addresses) - position))
         if not isinstance(outcome, int):
             return outcome
-        late = outcome == ETIMEDOUT
-        failures.append(f"{address[4][0]} {strerror(outcome).lower()}")
+        error_number = outcome
+        failures.append(f"{address[4][0]} {strerror(error_number).lower()}")
     sentence = f"cannot connect to {host} port {port}: {', '.join(failures)}"
-    raise (TransportTimeout if late else ConnectFailed)(sentence)
+    raise _ERRORS.get(error_number, ConnectFailed)(sentence)
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[Address]:
@@ -90,7 +97,7 @@ def _resolve(host: str, port: int, deadline: float) -> list[Address]:
     if isinstance(found, OSError):  # a gaierror, or what the system says when no open file is left for the question
         unknown = found.errno in (EAI_NONAME, EAI_NODATA)
         why = "the name is not known" if unknown else str(found.strerror).lower()
-        raise ConnectFailed(f"cannot resolve {host}: {why}") from found
+        raise _ERRORS.get(found.errno or 0, ConnectFailed)(f"cannot resolve {host}: {why}") from found
     return [(family, kind, protocol, "", (where[0], port, *where[2:])) for family, kind, protocol, _, where in found]
 
 
@@ -106,11 +113,21 @@ def _connect_one(address: Address, timeout_s: float) -> _socket.socket | int:
         error_number = sock.connect_ex(where)
         if error_number == EINPROGRESS:
             error_number = _wait_connected(sock, timeout_s)
+        if not error_number and _leads_to_itself(sock):
+            error_number = ECONNREFUSED
         failed = error_number != 0
         return error_number if failed else sock
     finally:
         if failed:
             sock.close()
+
+
+def _leads_to_itself(sock: _socket.socket) -> bool:
+    """Nobody listened, and the system gave this side the very port that it dialled: that is a connection in TCP."""
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:  # reset by now, which the first read says
+        return False
 
 
 def _wait_connected(sock: _socket.socket, timeout_s: float) -> int:

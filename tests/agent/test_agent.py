@@ -19,7 +19,7 @@ from gevent.event import Event as Signal
 
 from pico.agent.agent import Agent, _announce
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
-from pico.errors import ConfigError
+from pico.errors import ConfigError, NoFileLeft
 from pico.protocol.tunnel import LinkState
 from pico.transport.notify import Notifier
 from tests.agent.harness import Door, answering, eventually, fields_of, read_head, serving
@@ -70,10 +70,11 @@ def holding() -> Iterator[tuple[Any, Callable[[], None]]]:
     """A service that answers when it is let; ``requests`` are the heads that it has."""
     released = Signal()
 
-    def handle(sock: Any, _: Any) -> None:
+    def handle(sock: Any, address: Any) -> None:
         server.requests.append(read_head(sock)[0])
         released.wait()
         sock.sendall(OK)
+        answering(OK)(sock, address)
 
     with serving(handle) as server:
         server.requests = []
@@ -143,6 +144,33 @@ def test_a_tunnel_that_came_to_the_node_of_another_one_serves_until_it_has_found
         assert bytes(node.tunnel(1).get().body) == b"hello"
         assert made.metrics.actor_restarts.count("link") == 0
         assert not made.failed.is_set()
+
+
+def test_where_no_open_file_is_left_idle_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pico.agent import service
+
+    real = service.dial
+
+    def dial(*where: Any, **more: Any) -> Any:
+        if made.metrics.service_connections() >= 3:
+            raise NoFileLeft("too many open files")
+        return real(*where, **more)
+
+    with (
+        holding() as (server, release),
+        door("stream") as node,
+        running([node], server.server_port, "web api") as made,
+    ):
+        eventually(lambda: made.ready()[0], "readiness")
+        calls = [node.tunnel(0).open() for _ in range(3)]
+        eventually(lambda: len(server.requests) == 3, "the requests at the service")
+        monkeypatch.setattr(service, "dial", dial)
+        crowded = node.tunnel(1).open().done()
+        assert crowded.reset is not None, "nothing was idle"
+        release()
+        assert all(call.done().ended for call in calls)
+        assert bytes(node.tunnel(1).get().body) == b"hello"
+        eventually(lambda: made.metrics.service_connections() == 1, "the end of those that were idle")
 
 
 def test_it_is_ready_when_every_endpoint_is_registered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,22 @@ def test_a_service_that_cannot_prove_its_name_is_unreachable(tmp_path: Path, nam
         assert call.reset is not None
         assert (call.reset.code, call.reset.untouched) == (ResetCode.SERVICE_UNREACHABLE, True)
         made.close()
+
+
+def test_the_dot_at_the_end_of_a_name_is_no_part_of_what_is_proved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _socket.getaddrinfo
+    monkeypatch.setattr(_socket, "getaddrinfo", lambda _, *rest: real("127.0.0.1", *rest))
+    authority = Authority(tmp_path)
+    asked: list[str | None] = []
+    context = server_context(authority, "localhost")
+    context.sni_callback = lambda sock, name, _: asked.append(name)
+    with serving(answering(OK), ssl_context=context) as server:
+        made = Bench(server.server_port, tls=client_context(authority.ca_file), host="localhost.")
+        assert bytes(made.node.get().body) == b"hello"
+        made.close()
+    assert asked == ["localhost"]
 
 
 def test_a_server_is_reached_by_tls(tmp_path: Path) -> None:

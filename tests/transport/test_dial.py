@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _socket
 import errno
+import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ import pytest
 from gevent import socket
 from gevent.hub import get_hub
 
-from pico.errors import ConnectFailed, TransportTimeout
+from pico.errors import ConnectFailed, NoFileLeft, TransportTimeout
 from pico.transport import dial as dial_module
 from pico.transport.dial import dial
 from pico.transport.names import LOOK_UPS_MAX
@@ -183,8 +185,9 @@ def test_a_name_that_cannot_be_resolved_says_so(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fault: BaseException, sentence: str
 ) -> None:
     System(monkeypatch, fault)
-    with pytest.raises(ConnectFailed, match=sentence):
+    with pytest.raises(ConnectFailed, match=sentence) as raised:
         dial("some.example", 80, timeout_s=DEADLINE_S)
+    assert (type(raised.value) is NoFileLeft) == (fault.args[0] == errno.EMFILE)
     assert capfd.readouterr().err == "", "the thread says nothing"
 
 
@@ -192,6 +195,33 @@ def test_a_name_that_cannot_be_resolved_says_so(
 def test_what_is_no_name_says_so(host: str) -> None:
     with pytest.raises(ConnectFailed, match="cannot resolve"):
         dial(host, 80, timeout_s=DEADLINE_S)
+
+
+def test_where_no_open_file_is_left_the_error_says_so(system: System) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        with pytest.raises(NoFileLeft, match="too many open files"):
+            dial("127.0.0.1", 80, timeout_s=DEADLINE_S)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_connection_of_a_port_with_itself_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played by asking for the port: the system gives it by chance."""
+
+    class Socket(_socket.socket):
+        def connect_ex(self, where: tuple[str, int]) -> int:  # type: ignore[override]
+            self.bind(where)
+            return super().connect_ex(where)
+
+    files, port = open_files(), free_port()
+    monkeypatch.setattr(_socket, "socket", Socket)
+    with pytest.raises(ConnectFailed, match="127.0.0.1 connection refused"):
+        dial("127.0.0.1", port, timeout_s=DEADLINE_S)
+    assert open_files() == files
 
 
 def test_a_slow_resolver_is_given_up(system: System) -> None:
