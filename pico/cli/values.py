@@ -49,6 +49,7 @@ T_co = TypeVar("T_co", covariant=True)
 Reader = Callable[[str, str], T_co]
 
 _NUMBER = re.compile(r"[0-9]{1,12}")
+_CREDENTIALS = re.compile(r"^([a-z][a-z0-9+.-]*://)?.*@", re.IGNORECASE | re.DOTALL)
 _QUANTITY = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([A-Za-z]*)")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*)(?:\.[A-Za-z0-9_-]+)*\.?")
 _VISIBLE = re.compile(r"[!-~]{1,255}")
@@ -141,7 +142,7 @@ def admin_url(field: str, text: str) -> str:
     try:
         _split_url(field, url, "a URL such as http://node.example:8001")
     except ConfigError as error:
-        raise ConfigError(field, text, error.expected) from error
+        raise ConfigError(field, _without_credentials(text), error.expected) from error
     return url.rstrip("/")
 
 
@@ -242,17 +243,23 @@ def _host(field: str, text: str) -> str:
 
 
 def _split_url(field: str, text: str, expected: str) -> SplitResult:
+    shown = _without_credentials(text)
     try:
         parts = urlsplit(text)
         number = parts.port
     except ValueError as error:
-        raise ConfigError(field, text, expected) from error
+        raise ConfigError(field, shown, expected) from error
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or number == 0 or parts.netloc.endswith(":"):
-        raise ConfigError(field, text, expected)
+        raise ConfigError(field, shown, expected)
     if "@" in parts.netloc or parts.query or parts.fragment or text.endswith(("?", "#")):
-        raise ConfigError(field, text, f"{expected}, and nothing else in it")
+        raise ConfigError(field, shown, f"{expected}, and nothing else in it")
     _host(field, parts.hostname)
     return parts
+
+
+def _without_credentials(url: str) -> str:
+    """As it may be shown: a message goes to a terminal or to a log, and a password to neither."""
+    return _CREDENTIALS.sub(r"\1...@", url)
 
 
 def size_text(number: int) -> str:

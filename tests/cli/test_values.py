@@ -82,13 +82,11 @@ BAD: list[tuple[Reader[object], str, str]] = [
     (values.server_url, "http://node.example:99999", "a URL such as http://"),
     (values.server_url, "http://[::1", "a URL such as http://"),
     (values.server_url, "http://node.example/path", "without a path"),
-    (values.server_url, "http://me:secret@node.example", "nothing else in it"),
     (values.server_url, "http://node.example?x", "nothing else in it"),
     (values.server_url, "http://node.example#x", "nothing else in it"),
     (values.server_url, "http://no de.example", "a host name or an address"),
     (values.admin_url, "localhost:99999", "a URL such as http://"),
     (values.admin_url, "foo://x", "a URL such as http://"),
-    (values.admin_url, "http://me:secret@node.example", "nothing else in it"),
     (values.host_port_of_url, "http://localhost/path", "without a path"),
     (values.duration, "10", "a duration such as"),
     (values.duration, "0s", "a duration such as"),
@@ -116,6 +114,23 @@ BAD: list[tuple[Reader[object], str, str]] = [
     (values.readable_file, "/", "Is a directory"),
     (values.readable_file, "a\0b", "no usable name"),
 ]
+
+
+@pytest.mark.parametrize("read", [values.server_url, values.admin_url, values.host_port_of_url])
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("http://me:secret@node.example", "http://...@node.example"),
+        ("HTTPS://secret@node.example/secret@", "HTTPS://...@"),
+        ("http://me:sec/ret@node.example:99999", "http://...@node.example:99999"),
+        ("ftp://me:secret@node.example", "ftp://...@node.example"),
+    ],
+)
+def test_no_message_about_a_url_shows_the_password_in_it(read: Reader[object], text: str, shown: str) -> None:
+    with pytest.raises(ConfigError, match="a URL such as") as caught:
+        read("--option", text)
+    assert f"'{shown}'" in str(caught.value)
+    assert "sec" not in str(caught.value)
 
 
 @pytest.mark.parametrize("read,text,value", GOOD)
