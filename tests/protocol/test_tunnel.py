@@ -434,6 +434,24 @@ def test_the_same_failure_of_the_same_server_is_logged_once() -> None:
 
 
 @covers("TUN-33")
+def test_failures_of_one_server_that_take_turns_are_logged_once_each() -> None:
+    book = Playbook()
+    said: list[str] = []
+    for number in range(1, 31):
+        book.step("timer")
+        said += book.step(f"failed {number} reason {number % 3}")
+    assert len(said) == 3
+    for number in range(31, 41):
+        book.step("timer")
+        said += book.step(f"failed {number} other {number}")
+    assert len(said) == 13
+    book.step("timer")
+    assert book.step("failed 41 other 40") == []
+    book.step("timer")
+    assert book.step("failed 42 reason 1") == ["log retrying server 0: reason 1"], "what is remembered is bounded"
+
+
+@covers("TUN-33")
 def test_a_change_is_announced_with_its_reason_and_the_wait_that_follows() -> None:
     book = Playbook()
     book.run("timer")
@@ -534,6 +552,16 @@ def test_a_link_that_came_to_the_node_of_another_one_looks_further_while_it_serv
     assert second.asked("timer") == ["dial 2 server 0 not a"]
     assert second.asked("accepted 2 b") == ["serve 2", "goaway 1"]
     assert second.link.snapshot().current == 2
+
+
+@covers("TUN-28", "TUN-39")
+def test_a_tunnel_that_the_link_wants_to_leave_serves_no_longer_once_its_node_goes_away() -> None:
+    _, second = pair()
+    second.run("timer", "accepted 1 a", "idle 1")
+    assert second.asked("goaway 1 leaving") == []
+    assert not second.link.serving
+    assert second.asked("timer") == ["dial 2 server 0 not a"], "where the other link is"
+    assert second.asked("accepted 2 b") == ["serve 2", "close 1 1000"]
 
 
 @covers("TUN-39", "TUN-37")

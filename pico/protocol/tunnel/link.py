@@ -25,6 +25,9 @@ __all__ = ["Link", "LinkSnapshot"]
 CLOSE_NORMAL: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
 
+REASONS_MAX: Final = 8
+"""Failures of one server that are remembered, so that each is told once."""
+
 _NEVER: Final = float("inf")
 _FINAL: Final = frozenset((LinkState.CLOSED, LinkState.GIVEN_UP))
 _ENDING: Final = frozenset((LinkState.DRAINING, LinkState.CLOSED, LinkState.GIVEN_UP))
@@ -93,7 +96,7 @@ class Link:
         self._registered_once = False
         self._held_until: dict[int, float] = {}
         self._hopeless: set[int] = set()  # servers whose last answer will not change
-        self._announced: dict[int, str] = {}
+        self._announced: dict[int, dict[str, None]] = {}  # by server, the oldest reason first
 
     # Drained by the owner.
 
@@ -181,6 +184,9 @@ class Link:
 
     def goaway(self, tunnel: int, reason: str, *, now: float) -> None:
         """The node takes no new streams on this tunnel, or would like to be rid of it."""
+        old = self._leaving.get(tunnel)
+        if old is not None and reason != MOVE:
+            old.moving = False  # it was the link that wanted to move; the node gives it nothing more
         current = self._current
         if current is None or current.number != tunnel:
             return
@@ -335,8 +341,11 @@ class Link:
         self._dial_deadline = _NEVER
         server = self._server
         self._wait(self._backoff.failed(), now)
-        if self._announced.get(server) != reason:  # TUN-33
-            self._announced[server] = reason
+        known = self._announced.setdefault(server, {})
+        if reason not in known:  # TUN-33
+            if len(known) == REASONS_MAX:
+                del known[next(iter(known))]
+            known[reason] = None
             self._commands.append(Announce(Change.RETRYING, server, reason, self._due - now))
 
     def _wait(self, delay_s: float, now: float) -> None:
