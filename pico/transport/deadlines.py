@@ -7,6 +7,7 @@ moving a deadline is one assignment by its owner, and a sweep looks at all of th
 
 from __future__ import annotations
 
+import logging
 from typing import Final, Protocol
 
 from pico.transport.clock import Clock
@@ -14,6 +15,8 @@ from pico.transport.clock import Clock
 __all__ = ["Deadlines", "HasDeadline"]
 
 INTERVAL_S: Final = 0.25
+
+_log = logging.getLogger("pico.transport")
 
 
 class HasDeadline(Protocol):
@@ -24,7 +27,10 @@ class HasDeadline(Protocol):
         """A time on the clock; infinity for none."""
 
     def deadline_passed(self, now: float) -> None:
-        """Called in the hub at each sweep while ``deadline`` is in the past; must not block."""
+        """Called in the hub at each sweep while ``deadline`` is in the past; must not block.
+
+        One that raises is watched no longer: that is a bug of ours.
+        """
 
 
 class Deadlines:
@@ -54,7 +60,11 @@ class Deadlines:
     def _sweep(self) -> None:
         now = self._clock.now()
         for thing in [thing for thing in self._things if thing.deadline <= now]:
-            thing.deadline_passed(now)
+            try:
+                thing.deadline_passed(now)
+            except Exception:  # the others are late all the same
+                _log.exception("what is late could not be told so")
+                self.discard(thing)
         self._armed = bool(self._things)
         if self._armed:
             self._timer.start(self._interval_s)

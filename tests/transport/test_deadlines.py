@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
+
 from pico.transport.clock import ManualClock
 from pico.transport.deadlines import INTERVAL_S, Deadlines
 
@@ -27,6 +29,24 @@ def test_who_is_late_is_told_in_the_order_of_coming() -> None:
     assert told == []
     clock.advance(2 * INTERVAL_S)
     assert told == list(range(1, 200, 2))
+
+
+def test_one_that_fails_keeps_no_other_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Thing):
+        def deadline_passed(self, now: float) -> None:
+            super().deadline_passed(now)
+            self.deadline = 0.0
+            raise ValueError("a fault of ours")
+
+    clock, told = ManualClock(), []
+    deadlines = Deadlines(clock)
+    for thing in (Failing(1, 1.0, told), Thing(2, 1.0, told), Thing(3, 2.0, told)):
+        deadlines.add(thing)
+    clock.advance(1.0 + INTERVAL_S)
+    assert told == [1, 2]
+    clock.advance(1.0 + INTERVAL_S)
+    assert told == [1, 2, 3]
+    assert [record.getMessage() for record in caplog.records] == ["what is late could not be told so"]
 
 
 def test_the_timer_rests_when_nothing_is_watched() -> None:
