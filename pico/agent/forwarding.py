@@ -116,6 +116,7 @@ class Exchange:
     _sent_at = 0.0  # when the service was last given it, or the first of it
     _answered_at = 0.0  # when the final head came
     _connection: ServiceConnection | None = None
+    _early: bytearray | None = None  # more of the body, that came before there was a connection
     _framing = NO_BODY
     _request_trailers = b""
     _response_trailers = b""
@@ -171,6 +172,8 @@ class Exchange:
             return
         written, self._framing = service_request(head, host_header=self._forwarder.host_header)
         body, self._body = self._body, b""
+        if self._early is not None:
+            body, self._early = b"".join((body, self._early)), None
         if not self._may_be_sent_again:
             self._first = b""
         self._write(written, body, self._request_ended)
@@ -203,8 +206,10 @@ class Exchange:
             self._write(b"", event.data, event.end)
         elif self._service_gone:
             self._drop(len(event.data), event.end)
-        else:  # bounded by the window: no credit is given back
-            self._body += event.data
+        elif event.data:  # bounded by the window: no credit is given back
+            if self._early is None:
+                self._early = bytearray()
+            self._early += event.data
 
     def _on_trailers(self, event: TrailersReceived) -> None:
         self._request_trailers = event.block
@@ -454,7 +459,7 @@ class Exchange:
         """The response is complete and the service gone: the rest of the request goes nowhere."""
         self._service_gone = True
         self._abort()
-        self._drop(self._uncredited, False)
+        self._drop(self._uncredited, self._request_ended)
 
     def _drop(self, size: int, end: bool) -> None:
         if size:

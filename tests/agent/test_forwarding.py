@@ -742,6 +742,39 @@ def test_what_an_upgrade_has_not_brought_to_the_service_outlives_both_ends(first
         assert b"".join(got) == sent
 
 
+def test_an_upgrade_that_both_have_ended_is_over_when_the_service_takes_no_more_and_the_node_nothing() -> None:
+    go_on, over = Signal(), Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 65536)
+        read_head(sock)
+        sock.sendall(SWITCH)
+        go_on.wait()
+        sock.sendall(bytes(PIECE_BYTES))
+        sock.shutdown(1)
+        over.wait()
+
+    with bench(handle, response_idle_s=0.2) as made:
+        window = made.config.rpc_limits.window_bytes
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: call.head, "the 101")
+        (connection,) = made.service._connections
+        while not connection.stream.unsent_bytes:
+            call.send(bytes(65536))
+            eventually(lambda: connection.stream.unsent_bytes or call.stream.credit > window // 2, "room")
+        call.send(b"", end=True)
+        exchange = connection.exchange
+        eventually(lambda: exchange._request_ended, "the client's end")  # type: ignore[union-attr]
+        made.node.stream.pause_reading()
+        filler = made.agent.multiplexer._stream
+        eventually(lambda: filler.write(bytes(65536)) or filler.unsent_bytes, "a tunnel that is full")
+        go_on.set()
+        eventually(lambda: exchange._response_ended, "the service's end")  # type: ignore[union-attr]
+        eventually(lambda: not made.metrics.requests_in_flight, "the end of the request")
+        assert exchange._stream.queued  # type: ignore[union-attr]
+        over.set()
+
+
 def test_an_upgrade_outlives_the_idle_limit_and_is_reset_with_the_connection() -> None:
     def handle(sock: Any, _: Any) -> None:
         read_head(sock)

@@ -49,6 +49,16 @@ def test_one_connection_carries_one_response_after_the_other():
         assert reader.reusable
 
 
+@covers("HTTP-55")
+@pytest.mark.parametrize(
+    "length, reusable", [(b"", True), (b"Content-Length: 0\r\n", True), (b"Content-Length: 6\r\n", False)]
+)
+def test_a_response_without_content_that_announces_some_ends_the_use_of_its_connection(length, reusable):
+    reader = reader_with(b"HTTP/1.1 204 No Content\r\n" + length + b"\r\n")
+    assert body_of(reader) == b""
+    assert reader.reusable is reusable
+
+
 @covers("HTTP-44")
 def test_what_is_said_of_pico_counts_only_where_a_node_says_it():
     answer = b"HTTP/1.1 200 OK\r\nX-Pico-Node: a\r\nKeep-Alive: 5\r\nA: b\r\nContent-Length: 0\r\n\r\n"

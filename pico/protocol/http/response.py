@@ -210,7 +210,10 @@ class ResponseReader(MessageReader):
             self._fail(Failure.SERVICE_MALFORMED, "the framing of the response is not valid")
         if self._method == b"HEAD" or status in (_NO_CONTENT, _NOT_MODIFIED):
             self._begin_body(NO_BODY)
-            return 0 if status == _NO_CONTENT else size
+            if status != _NO_CONTENT:
+                return size
+            self._keep_alive = self._keep_alive and size <= 0  # it may think that it has sent a body, or will
+            return 0
         self._must_be_empty = status == _RESET_CONTENT  # HTTP-51
         if self._must_be_empty and size > 0:
             self._fail(Failure.SERVICE_MALFORMED, "a response that must be empty has a body")
