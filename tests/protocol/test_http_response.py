@@ -51,7 +51,13 @@ def test_one_connection_carries_one_response_after_the_other():
 
 @covers("HTTP-55")
 @pytest.mark.parametrize(
-    "length, reusable", [(b"", True), (b"Content-Length: 0\r\n", True), (b"Content-Length: 6\r\n", False)]
+    "length, reusable",
+    [
+        (b"", True),
+        (b"Content-Length: 0\r\n", True),
+        (b"Content-Length: 6\r\n", False),
+        (b"Transfer-Encoding: chunked\r\n", False),
+    ],
 )
 def test_a_response_without_content_that_announces_some_ends_the_use_of_its_connection(length, reusable):
     reader = reader_with(b"HTTP/1.1 204 No Content\r\n" + length + b"\r\n")

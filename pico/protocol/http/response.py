@@ -212,7 +212,8 @@ class ResponseReader(MessageReader):
             self._begin_body(NO_BODY)
             if status != _NO_CONTENT:
                 return size
-            self._keep_alive = self._keep_alive and size <= 0  # it may think that it has sent a body, or will
+            if size > 0 or coding is not None:  # the service may think that it has sent a body, or will
+                self._keep_alive = False
             return 0
         self._must_be_empty = status == _RESET_CONTENT  # HTTP-51
         if self._must_be_empty and size > 0:
