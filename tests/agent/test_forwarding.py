@@ -431,6 +431,7 @@ def test_a_slow_service_gives_credit_as_it_takes_and_not_only_when_it_has_taken_
     grown = 3 * 1024 * 1024
 
     def handle(sock: Any, _: Any) -> None:
+        sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 65536)
         read_head(sock)
         go_on.wait()
         while not over.is_set() and sock.recv(65536):
@@ -440,6 +441,7 @@ def test_a_slow_service_gives_credit_as_it_takes_and_not_only_when_it_has_taken_
         call = made.node.open(b"PUT", length=-1, end=False)
         eventually(lambda: made.service._connections, "the connection to the service")
         (connection,) = made.service._connections
+        connection.stream.limit_backlog(65536)  # what is not taken stays here
         exchange = connection.exchange
         exchange._multiplexer.engine._grow(exchange._stream, grown)  # type: ignore[union-attr] # as over a long path
         sent_at = monotonic()
