@@ -32,6 +32,7 @@ from pico.protocol.http import (
     trace_id_of,
 )
 from pico.protocol.http.values import ResponseHead
+from pico.protocol.routing import IDEMPOTENT_METHODS
 from pico.protocol.rpc import (
     BodyBytes,
     CreditReceived,
@@ -53,9 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "Forwarder"]
 
 SWITCHING_PROTOCOLS: Final = 101
-
-_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"))
-"""RFC 9110 §9.2.2: twice has the effect of once."""
 
 _CODES: Final = {
     Failure.SERVICE_CLOSED: ResetCode.SERVICE_CLOSED,
@@ -275,7 +273,7 @@ class Exchange:
             connection.deadline = inf
         elif self._final:
             connection.deadline = self._now() + self._forwarder.response_idle_s
-        elif unsent_bytes or self._request_ended:
+        elif unsent_bytes or self._request_ended or self._head.upgrade:  # whose opaque bytes wait for its answer
             connection.deadline = self._now() + self._forwarder.response_head_s
         else:
             connection.deadline = inf  # it is the client that is waited for
@@ -444,7 +442,8 @@ class Exchange:
 
     @property
     def _may_be_sent_again(self) -> bool:
-        return self._came_whole and self._head.method in _IDEMPOTENT
+        whole = self._came_whole or (self._head.upgrade != b"" and not self.bytes_in)
+        return whole and self._head.method in IDEMPOTENT_METHODS
 
     def _try_again(self, connection: ServiceConnection) -> None:
         """A connection that was kept alive was closed as the request reached it; a fresh one cannot be."""

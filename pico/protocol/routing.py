@@ -20,6 +20,7 @@ __all__ = [
     "BALANCERS",
     "DETOURS_MAX",
     "HELD_BYTES_MAX",
+    "IDEMPOTENT_METHODS",
     "QUESTION_BYTES_MAX",
     "Balancer",
     "LeastInFlight",

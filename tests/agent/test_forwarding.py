@@ -394,6 +394,15 @@ def test_a_service_that_does_not_answer_is_late_and_was_touched() -> None:
         assert len(made.service) == 0
 
 
+def test_a_service_that_does_not_answer_an_upgrade_is_late() -> None:
+    with bench(lambda sock, _: sock.recv(65536) and gevent.sleep(5), response_head_s=0.1) as made:
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.done()
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.SERVICE_TIMEOUT
+        assert len(made.service) == 0
+
+
 def test_a_service_that_takes_a_long_request_slowly_is_not_late() -> None:
     size = 16 * 1024 * 1024
 
@@ -529,6 +538,25 @@ def test_a_response_that_is_cut_short_never_looks_complete(answer: bytes) -> Non
         assert not call.ended
         assert call.reset is not None
         assert call.reset.code is ResetCode.SERVICE_CLOSED
+
+
+def test_an_upgrade_that_meets_a_connection_about_to_be_closed_goes_to_a_fresh_one() -> None:
+    connections: list[int] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        connections.append(1)
+        read_head(sock)
+        if len(connections) > 1:
+            sock.sendall(SWITCH + b"hello")
+            return
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        read_head(sock)  # and closes
+
+    with bench(handle) as made:
+        assert made.node.get().head.status == 200
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: call.body, "opaque bytes")
+        assert (call.head.status, bytes(call.body), len(connections)) == (101, b"hello", 2)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Le"])
