@@ -122,10 +122,11 @@ class ClientConnection:
     def _client_takes(self) -> bool:
         """Wait until our answers are out; False when the client is lost or takes nothing in time (HTTP-62)."""
         stream = self._stream
-        untaken_bytes, self._late = inf, True
+        untaken_bytes: int | None = None
+        self._late = True
         while stream.unsent_bytes and not self._lost:
             if self._late:
-                if stream.untaken_bytes >= untaken_bytes:
+                if untaken_bytes is not None and stream.untaken_bytes >= untaken_bytes:
                     self.abort()
                     break
                 untaken_bytes, self._late = stream.untaken_bytes, False
