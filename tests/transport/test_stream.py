@@ -449,8 +449,10 @@ def test_many_small_pieces_that_wait_take_little_more_than_their_bytes() -> None
     assert unsent is not None
     assert len(unsent) < 10
     assert sum(map(len, unsent)) == stream.unsent_bytes
-    assert Recorder(SocketStream(far)).wait_for_bytes(len(written)) == written
+    other = SocketStream(far)
+    assert Recorder(other).wait_for_bytes(len(written)) == written
     stream.close()
+    other.close()
 
 
 def test_the_system_keeps_little_of_what_it_has_not_sent() -> None:
