@@ -640,17 +640,16 @@ class Exchange:
             self._services.routes.absent(self.gone_to[1], self.endpoint_id, self._entry)
         if again and denied and event.untouched:
             self._attempts -= 1  # it was none
-        if again and self._attempts < self._services.attempts_max:
-            self._go_elsewhere(denied=denied)
-        else:
+        if not again or self._attempts >= self._services.attempts_max:
             self._give_up(self._refusal)
-
-    def _go_elsewhere(self, *, denied: bool) -> None:
+            return
         self._take_back()
         if denied:
             self._tried = self._tried[:-1]  # it may have the endpoint again soon
             self._detour()
         else:
+            if event.code is ResetCode.LOST and isinstance(self._upstream, PeerUpstream):
+                self._tried = self._tried[:-1]  # it may have a link again soon (ROUTING-10)
             self._attempt()
 
     def _take_back(self) -> None:

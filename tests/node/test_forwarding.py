@@ -483,6 +483,19 @@ def test_a_request_is_woken_when_the_peer_can_be_reached_again():
         assert client.response().body == b"hello"
 
 
+@covers("ROUTING-5", "ROUTING-6", "ROUTING-10")
+@pytest.mark.parametrize("method, body", [(b"GET", b"again"), (b"POST", b"")])
+def test_a_request_lost_with_the_link_to_the_only_owner_is_sent_over_the_next_link(method, body):
+    with running_nodes(endpoint_wait_s=3.0) as (entry, owner):
+        agent = Agent(owner.machine, "ep", lambda call: len(agent.calls) > 1 and call.respond(200, b"again"))
+        client = Client(entry.machine).send(post(b"hello", method))
+        until(lambda: agent.calls)
+        entry.peers["node-2"].multiplexer.abort("the cable is cut")
+        response = client.response()
+        assert response.status == (200 if body else 502)
+        assert response.body == body or response.error() == "tunnel_lost"
+
+
 @covers("ROUTING-17")
 def test_a_peer_that_does_not_answer_is_given_up_at_its_deadline():
     with running_nodes() as (entry, owner):
