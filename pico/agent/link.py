@@ -42,6 +42,7 @@ from pico.protocol.tunnel import (
 )
 from pico.transport.clock import Clock
 from pico.transport.multiplexer import Multiplexer
+from pico.transport.stream import Stream
 from pico.transport.websocket import WebSocketCodec
 
 __all__ = ["LinkActor", "Tunnel"]
@@ -139,6 +140,7 @@ class LinkActor(GeventActor):
         self._gave_up = gave_up
         self._ended = ended
         self._tunnels: dict[int, Tunnel] = {}
+        self._arrived: dict[int, Stream] = {}  # dialled, by tunnel, and not taken yet
         self._timer = clock.timer(self._wake)
         self._link = Link(len(servers), config.link_timers, rng, now=clock.now(), spread=spread, place=place)
         self._counted = False  # in the metric of tunnels
@@ -188,6 +190,8 @@ class LinkActor(GeventActor):
         self._timer.stop()
         for tunnel in list(self._tunnels.values()):
             tunnel.multiplexer.abort("the link ended")
+        while self._arrived:
+            self._arrived.popitem()[1].abort()
         if self._counted:
             self._metrics.tunnel_down(self.endpoint_id)
         if reason is None:
@@ -196,6 +200,7 @@ class LinkActor(GeventActor):
     def _dial_ended(self, message: DialEnded, now: float) -> None:
         number, outcome = message.tunnel, message.outcome
         if isinstance(outcome, Connected):
+            del self._arrived[number]
             self._tunnels[number] = Tunnel(number, outcome, self._config, self._clock, self._forwarder, self.actor_ref)
             self._link.accepted(number, node=outcome.node, now=now)
         elif isinstance(outcome, Refusal):
@@ -272,8 +277,11 @@ class LinkActor(GeventActor):
             outcome = str(error)
         finally:
             told = tell(self.actor_ref, DialEnded(number, outcome))
-            if not told and isinstance(outcome, Connected):
-                outcome.stream.abort()
+            if isinstance(outcome, Connected):
+                if told:
+                    self._arrived[number] = outcome.stream
+                else:
+                    outcome.stream.abort()
 
     def _serve(self, command: Serve) -> None:
         self._tunnels[command.tunnel].start()

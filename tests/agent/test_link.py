@@ -301,6 +301,26 @@ def test_a_dial_that_outlives_its_link_leaves_nothing_behind(monkeypatch: pytest
         tunnel.wait(lambda: tunnel.end_reason, "the end of the late tunnel")
 
 
+def test_a_tunnel_that_arrives_behind_the_stop_of_its_link_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pico.agent import link
+
+    real = link.connect
+
+    def connect(*args: Any, **more: Any) -> Any:
+        outcome = real(*args, **more)
+        made.stop()
+        made.stop()  # the link ends before it comes to what was dialled
+        return outcome
+
+    monkeypatch.setattr(link, "connect", connect)
+    with linked(("stream",)) as made:
+        tunnel = made.door.tunnel(0)
+        assert made.ended.wait(5)
+        tunnel.wait(lambda: tunnel.end_reason, "the end of the tunnel")
+
+
 def test_a_fault_in_the_link_leaves_no_tunnel_open(caplog: pytest.LogCaptureFixture) -> None:
     with linked(("stream",)) as made:
         tunnel = made.door.tunnel(0)
