@@ -246,7 +246,7 @@ RARE_REQUESTS: Final = Section(
         ),
         Setting(
             "last_call_timeout", "http_timers.last_call_s", DURATION_OR_ZERO,
-            "while a node drains: for one more request, after a response that did not say so", RELOAD,
+            "while a node drains: for a first request, or one after a response that did not say so", RELOAD,
         ),
     ),
     rare=True,

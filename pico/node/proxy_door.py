@@ -46,6 +46,7 @@ class ClientConnection:
             self._reader.receive_data(preface.rest)
         self._parking = Parking()
         self._request: ProxyRequest | None = None
+        self._fresh = True  # no request has come yet
         self._wants_body = False
         self._paused = False
         self._switched = False
@@ -82,8 +83,15 @@ class ClientConnection:
         return self._request is None and not busy and not self._closing
 
     def close_when_idle(self) -> None:
-        """Draining: end the connection now if no request is in progress; called in the hub."""
-        if self.idle:
+        """Draining: end the connection if no request is in progress; called in the hub.
+
+        One that was just opened is given time: its first request may be on its way (HTTP-67).
+        """
+        if not self.idle:
+            return
+        if self._fresh:
+            self._own_deadline = min(self._own_deadline, self._services.clock.now() + self._services.timers.last_call_s)
+        else:
             self._late = True
             self._parking.unpark()
 
@@ -144,6 +152,7 @@ class ClientConnection:
             request = self._reader.next_head()
             if request is not None:
                 self._own_deadline = inf
+                self._fresh = False
                 return request
             if self._ended or self._lost or (self._late and not self._reader.started):
                 return None

@@ -786,6 +786,7 @@ def test_while_the_node_drains_responses_say_close_and_idle_connections_end(node
 
     agent = Agent(node, "ep", handler)
     idle, busy = Client(node), Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+    assert idle.get(host=b"nobody.x").status == 502
     until(lambda: agent.calls)
     draining = gevent.spawn(node.drain)
     response = busy.response()
@@ -794,6 +795,21 @@ def test_while_the_node_drains_responses_say_close_and_idle_connections_end(node
     assert agent.goaway.get(timeout=5)
     draining.get(timeout=5)
     assert node.ready() == (False, "draining")
+
+
+@covers("HTTP-67")
+def test_a_connection_that_was_just_opened_gets_its_first_request_answered_while_the_node_drains(node):
+    agent = Agent(node, "ep", small())
+    new, silent, served = Client(node), Client(node), Client(node)
+    assert served.get().body == b"hello"
+    until(lambda: len(node.services.connections) == 3)
+    draining = gevent.spawn(node.drain)
+    assert agent.goaway.get(timeout=5)
+    assert served.at_end()
+    response = new.get(host=b"nobody.x")
+    assert (response.status, response.fields(b"connection")) == (502, [b"close"])
+    assert silent.at_end()
+    draining.get(timeout=5)
 
 
 @covers("HTTP-67")
