@@ -83,7 +83,8 @@ class Exchanges:
             return  # it wanted one while it was being stopped
         subject = wanted.node_id or wanted.address
         waits = subject in self._waiting
-        if wanted.node_id and not waits and len(self._waiting) >= WAITING_MAX:
+        nodes = sum(1 for one in self._waiting.values() if one.node_id)
+        if wanted.node_id and not waits and nodes >= WAITING_MAX:
             tell(cluster, ExchangeDone(wanted, None))
             return
         if not waits or wanted.sequence is not None:  # else the one that waits is as good, or answers a probe, too
@@ -203,6 +204,7 @@ class _Conversation:
             bodies = self._hear()
             for body in bodies:
                 self._ask(TakeBody(exchange, body))
+            self._hold(-self._held_bytes)
             turn = cast("list[bytes]", self._ask(TakeTurn(exchange)))
             if bodies:
                 self._say(turn)
@@ -220,7 +222,6 @@ class _Conversation:
                 raise RemoteProtocolError("exchange: the peer ended in the middle of a turn")
             self._hold(len(data))
             self._received += self._frames.receive_data(data)
-        self._hold(-self._held_bytes)
         end = self._received.index(_END_OF_TURN)
         bodies, self._received = self._received[:end], self._received[end + 1 :]
         return bodies

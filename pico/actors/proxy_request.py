@@ -258,7 +258,7 @@ class Exchange:
 
     @property
     def answered_here(self) -> bool:
-        """Whether the request was given to nobody."""
+        """Whether no attempt was made: the answer is the node's own."""
         return self._attempts == 0
 
     @property
@@ -530,7 +530,7 @@ class Exchange:
         """The client has been told to send the body: its time begins now."""
         self._continued = True
         self._body_from = self._now
-        if not self._body_read and not self._pending:
+        if not self._body_read and not self._pending and not self._waits_for_101:
             self._client_deadline = self._body_deadline()
             self._service_deadline = inf
 

@@ -142,6 +142,11 @@ class Agent:
         return not missing, f"not registered: {', '.join(missing)}" if missing else ""
 
     @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
+
+    @property
     def settled(self) -> bool:
         """Whether every endpoint has a tunnel, or none to hope for."""
         return all(one.registered or one.given_up for one in self._served.values())
@@ -149,9 +154,9 @@ class Agent:
     def reconfigure(self, config: AgentConfig) -> None:
         """Live by other settings from now on: endpoints come, go and move to other services; tunnels that stay stay.
 
-        An endpoint that was refused for good is asked for again: whoever has settings read again may have mended that.
-        Of ``config`` only that counts which can change while an agent runs; the rest must be as it was. Raises
-        ``ConfigError``, and has changed nothing then.
+        An endpoint that was refused for good, by all of its links, is asked for again: whoever has settings read again
+        may have mended that. Of ``config`` only that counts which can change while an agent runs; the rest must be as
+        it was. Raises ``ConfigError``, and has changed nothing then.
         """
         materials = AgentMaterials.read(config)
         if self._stopping:
@@ -267,8 +272,9 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
     asked = Event()
 
     def on_signal() -> None:
+        if asked.is_set() or not agent.failed.is_set():  # else it stops by itself, and this is the first signal
+            agent.stop()
         asked.set()
-        agent.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal_handler(number, on_signal)
@@ -283,7 +289,7 @@ def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentCon
     if announcing is not None:
         announcing.kill()
     notifier.stopping(agent.failure or "finishing requests")
-    if agent.failed.is_set() and not asked.is_set():
+    if agent.failed.is_set() and not agent.stopping:
         _log.error("the agent ends: %s", agent.failure)
         agent.stop()
     agent.ended.wait()

@@ -213,7 +213,9 @@ class Service:
         """The exchange on this connection is complete, and the service keeps it open."""
         connection.exchange = None
         connection.fresh = False
-        if self._waiting and connection.stream.quiet and (waiting := self._next_waiting()) is not None:
+        if self._waiting and not connection.stream.quiet:
+            connection.discard()
+        elif self._waiting and (waiting := self._next_waiting()) is not None:
             self._metrics.service_connections_reused += 1
             connection.exchange = waiting
             waiting.connected(connection, now)

@@ -99,8 +99,11 @@ def guarded(program: str, command: Callable[[], int]) -> int:
 
 
 def _say(program: str, text: str, code: int) -> int:
-    for handler in logging.getLogger().handlers:
+    handlers = logging.getLogger().handlers
+    for handler in handlers:
         handler.flush()  # what was logged stands above it
+    if any(getattr(handler, "waiting_bytes", 0) for handler in handlers):
+        return code  # nobody reads
     try:
         print(f"{program}: {' '.join(text.split())}", file=sys.stderr, flush=True)
     except OSError:

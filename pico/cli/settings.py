@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pico.cli.kinds import Kind
 from pico.cli.relations import Conflict
+from pico.cli.values import without_credentials
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 
@@ -73,7 +74,7 @@ class Setting(NamedTuple):
         try:
             return self.kind.read(where, text)
         except ConfigError as error:
-            raise ConfigError(where, text, error.expected) from error
+            raise ConfigError(where, without_credentials(text), error.expected) from error
 
     def written(self, value: Any) -> str:
         """A value as it would be set, a list with commas; nothing for what is not set."""

@@ -43,6 +43,7 @@ __all__ = [
     "server_url",
     "size",
     "size_text",
+    "without_credentials",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -142,7 +143,7 @@ def admin_url(field: str, text: str) -> str:
     try:
         _split_url(field, url, "a URL such as http://node.example:8001")
     except ConfigError as error:
-        raise ConfigError(field, _without_credentials(text), error.expected) from error
+        raise ConfigError(field, without_credentials(text), error.expected) from error
     return url.rstrip("/")
 
 
@@ -243,7 +244,7 @@ def _host(field: str, text: str) -> str:
 
 
 def _split_url(field: str, text: str, expected: str) -> SplitResult:
-    shown = _without_credentials(text)
+    shown = without_credentials(text)
     try:
         parts = urlsplit(text)
         number = parts.port
@@ -257,7 +258,7 @@ def _split_url(field: str, text: str, expected: str) -> SplitResult:
     return parts
 
 
-def _without_credentials(url: str) -> str:
+def without_credentials(url: str) -> str:
     """As it may be shown: a message goes to a terminal or to a log, and a password to neither."""
     return _CREDENTIALS.sub(r"\1...@", url)
 

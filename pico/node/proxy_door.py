@@ -79,8 +79,7 @@ class ClientConnection:
     @property
     def idle(self) -> bool:
         """Whether nothing is in progress, and another request may come."""
-        busy = self._reader.started or self._stream.unsent_bytes > 0
-        return self._request is None and not busy and not self._closing
+        return self._request is None and not self._reader.started and not self._closing
 
     def close_when_idle(self) -> None:
         """Draining: end the connection if no request is in progress; called in the hub.
@@ -89,6 +88,8 @@ class ClientConnection:
         """
         if not self.idle:
             return
+        if self._stream.unsent_bytes:
+            return  # it has its time for that, and then for one more request
         if self._fresh:
             self._own_deadline = min(self._own_deadline, self._services.clock.now() + self._services.timers.last_call_s)
         else:

@@ -11,12 +11,11 @@ import socket
 import time
 from collections.abc import Callable
 
-from gevent.hub import get_hub
-
 from pico.protocol.gossip.values import Address
 from pico.transport.datagrams import Datagrams, DatagramSocket
 from pico.transport.dial import dial
 from pico.transport.inherited import Inherited
+from pico.transport.names import names
 from pico.transport.stream import Stream
 
 __all__ = ["System"]
@@ -45,10 +44,10 @@ class System:
     def resolve(self, host: str, port: int) -> list[Address]:
         """Where a name leads; nothing when it leads nowhere now. Blocks the calling greenlet only."""
         try:
-            found = get_hub().resolver.getaddrinfo(host, port, 0, socket.SOCK_DGRAM)
-        except (OSError, UnicodeError):
+            found = names().look_up(host.encode("idna"), None)
+        except UnicodeError:
             return []
-        return list(dict.fromkeys((str(info[4][0]), port) for info in found))
+        return [] if isinstance(found, OSError) else list(dict.fromkeys((str(info[4][0]), port) for info in found))
 
     def own_address_towards(self, address: Address) -> str:
         """By which of its addresses this machine would speak to that one, or nothing; nothing is sent."""

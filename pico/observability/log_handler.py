@@ -62,6 +62,9 @@ class LogHandler(logging.Handler):
         except Exception:
             self.handleError(record)
             return
+        if self._ended:
+            self._refused += 1
+            return
         room = self._backlog_bytes_max // 2 if self._untold else self._backlog_bytes_max
         if self.waiting_bytes + len(line) > room:
             self._refused += 1
@@ -113,14 +116,21 @@ def lines_dropped() -> int:
 
 def _write_in_turn(handler: LogHandler, fd: int, queue: Any) -> None:
     """Until the handler is closed: lines, and in between calls for whoever waits until it is their turn."""
+    torn = False  # the last line has no end, as on a full disk
     while (item := queue.get()) is not None:
         if isinstance(item, bytes):
-            handler.done(item, _written(fd, item))
+            data = b"\n" + item if torn else item
+            rest, error = _write(fd, data)
+            written = len(data) - len(rest)
+            if written:
+                torn = data[written - 1 : written] != b"\n"
+            handler.done(item, error)
         else:
             item()
 
 
-def _written(fd: int, data: bytes) -> OSError | None:
+def _write(fd: int, data: bytes) -> tuple[bytes, OSError | None]:
+    """What is left of it, and why."""
     while data:
         try:
             data = data[os.write(fd, data) :]
@@ -129,5 +139,5 @@ def _written(fd: int, data: bytes) -> OSError | None:
             poll.register(fd, _POLLOUT)
             poll.poll()
         except OSError as error:
-            return error
-    return None
+            return data, error
+    return data, None

@@ -13,7 +13,6 @@ import _socket
 from errno import EAGAIN
 from socket import AF_UNSPEC, IPPROTO_TCP, SOCK_STREAM
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import gevent
 from gevent.hub import get_hub
@@ -44,10 +43,10 @@ class Names:
         self._threads: Any = ThreadPool(LOOK_UPS_MAX)
         self._under_way: dict[bytes, Any] = {}  # greenlets
 
-    def look_up(self, name: bytes, timeout_s: float) -> list[Address] | OSError:
+    def look_up(self, name: bytes, timeout_s: float | None) -> list[Address] | OSError:
         """The addresses of a name in the order of the system, with port 0, or why there are none.
 
-        Raises ``gevent.Timeout``; the look-up goes on, for whoever asks for that name next.
+        Raises ``gevent.Timeout``, without a time never; the look-up goes on, for whoever asks for that name next.
         """
         asked = self._under_way.get(name)
         if asked is None:
@@ -72,4 +71,4 @@ def _outcome(name: bytes) -> list[Address] | OSError:
         return error
 
 
-_names: Final[WeakKeyDictionary[Any, Names]] = WeakKeyDictionary()
+_names: Final[dict[Any, Names]] = {}  # by hub, of which a program has one for each thread that uses any

@@ -226,6 +226,17 @@ def test_not_too_many_nodes_wait_and_every_seed_does(stage):
     assert stage.one.member.done[-len(seeds) :] == [ExchangeDone(seed, None) for seed in seeds]
 
 
+def test_many_seeds_that_wait_keep_no_node_from_waiting(stage):
+    answer = busy(stage)
+    for number in range(WAITING_MAX + 1):
+        stage.one.exchanges.begin(ExchangeWanted(("10.0.2.1", number + 1), "", None))
+    stage.one.exchanges.begin(WANTED)
+    stage.run()
+    assert stage.one.member.done == []
+    answer.set(ConnectFailed("nobody is there"))
+    until(stage, lambda: len(stage.one.member.done) == PeerLimits().exchanges_max + WAITING_MAX + 2)
+
+
 def test_those_that_wait_are_given_up_with_the_actor_that_wanted_them(stage):
     answer = busy(stage)
     stage.one.exchanges.begin(WANTED)

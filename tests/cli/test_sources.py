@@ -158,3 +158,17 @@ def test_a_secret_is_not_shown() -> None:
     assert next(value for value in reading.values if value.setting is row).shown == MASK
     assert "k" * 44 not in repr(reading.config)
     assert "k" * 44 not in str(value_of(NODE, row, [], {}).shown)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--server=http://user:s3cret@h:8002", "--endpoint=web=3000"],
+        ["--server=http://h:8002", "--endpoint=web=http://user:s3cret@h:1"],
+    ],
+)
+def test_a_password_in_a_url_is_shown_by_no_complaint(words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings(AGENT, words, {})
+    assert "...@h" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

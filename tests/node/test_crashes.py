@@ -228,7 +228,6 @@ def test_a_half_that_fails_takes_both_streams_of_its_relay_with_it(step, scene, 
 @pytest.mark.parametrize(
     "owner, step",
     [
-        (Exchange, "_go_elsewhere"),
         (Exchange, "_take_back"),
         (Exchange, "_detour"),
         (Exchange, "_wait_for_endpoint"),

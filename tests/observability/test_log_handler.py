@@ -120,6 +120,31 @@ def test_after_its_end_nothing_waits(desk: Desk) -> None:
     assert time.monotonic() - began < log_handler.FLUSH_S
 
 
+def test_what_is_logged_after_its_end_is_counted(desk: Desk) -> None:
+    desk.handler.close()
+    desk.log()
+    assert desk.handler.dropped == 1
+    assert not desk.handler.waiting_bytes
+
+
+def test_behind_half_a_line_the_next_one_begins_anew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, failures = os.write, [OSError(28, "No space left on device")]
+
+    def of_a_full_disk(fd: int, data: bytes) -> int:
+        if data.startswith(b"half"):
+            return write(fd, data[:4])
+        if failures and fd == desk.handler.stream.fileno():
+            raise failures.pop()
+        return write(fd, data)
+
+    monkeypatch.setattr(log_handler.os, "write", of_a_full_disk)
+    desk.log("half a line")
+    desk.log("whole")
+    desk.handler.flush()
+    assert [line[-5:] for line in desk.reads_until(2)] == ["half", "whole"]
+    assert desk.handler.dropped == 1
+
+
 def test_a_descriptor_that_does_not_block_is_waited_for(desk: Desk) -> None:
     os.set_blocking(desk.handler.stream.fileno(), False)
     for _ in range(150):

@@ -561,7 +561,17 @@ def test_a_tunnel_that_the_link_wants_to_leave_serves_no_longer_once_its_node_go
     assert second.asked("goaway 1 leaving") == []
     assert not second.link.serving
     assert second.asked("timer") == ["dial 2 server 0 not a"], "where the other link is"
-    assert second.asked("accepted 2 b") == ["serve 2", "close 1 1000"]
+    assert second.asked("accepted 2 b") == ["serve 2"], "it may have got a request since it was idle"
+    assert second.asked("idle 1") == ["close 1 1000"]
+
+
+@covers("TUN-28", "TUN-30", "TUN-39")
+def test_a_tunnel_that_was_idle_while_it_served_on_is_closed_when_it_is_idle_again() -> None:
+    _, second = pair(linger_s=0.5)
+    second.run("timer", "accepted 1 a", "idle 1")
+    assert second.asked("stop") == ["goaway 1"]
+    assert second.asked("after 0.6") == []
+    assert second.asked("idle 1") == ["close 1 1001"]
 
 
 @covers("TUN-39", "TUN-37")

@@ -186,7 +186,8 @@ class Link:
         """The node takes no new streams on this tunnel, or would like to be rid of it."""
         old = self._leaving.get(tunnel)
         if old is not None and reason != MOVE:
-            old.moving = False  # it was the link that wanted to move; the node gives it nothing more
+            # It was the link that wanted to move: until now the node gave this tunnel requests, however idle it was.
+            old.moving = old.idle = False
         current = self._current
         if current is None or current.number != tunnel:
             return
@@ -397,7 +398,7 @@ class Link:
         for old in self._leaving.values():
             if not old.closing:
                 self._commands.append(Goaway(old.number))  # TUN-30
-                old.moving = False
+                old.moving = old.idle = False
                 old.close_from = now + self._timers.linger_s
                 old.deadline = now + self._timers.grace_period_s
 
