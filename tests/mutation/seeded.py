@@ -156,9 +156,7 @@ SEEDED: Final = (
         "memberlist #311",
         (*TABLE, *ENGINE),
         (
-            Edit(
-                "table", "if known is not None and (known.life > packet.life or known.rank or known.left):", "if False:"
-            ),
+            Edit("table", "if known.life > packet.life or known.rank or known.left:", "if False:"),
             Edit("table", "if known is not None and known > record and self.may_tell(node_id):", "if False:"),
         ),
     ),

@@ -475,7 +475,7 @@ class PacketCodec:
     def is_snapshot(self, body: bytes) -> bool:
         """Whether a body says a snapshot and nothing else, by its first message; nothing behind that is looked at."""
         reader = _Reader("packet", body)
-        reader.at += len(self._cluster)
+        reader.at = len(self._cluster)
         reader.name()
         reader.fields(U64)
         type_, size = reader.fields(SECTION)
