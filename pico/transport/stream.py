@@ -226,6 +226,7 @@ class SocketStream:
         "_much",
         "_paused",
         "_peer_ended",
+        "_question",
         "_reader",
         "_receiver",
         "_scratch",
@@ -258,6 +259,7 @@ class SocketStream:
         self._much = False  # the last read brought all that it could
         self._paused = False
         self._peer_ended = False
+        self._question: Any = None  # what polls, once somebody has asked
         self._shut = False  # half-closed by us
         self._fin_wanted = False  # ... once everything is out
         self.unsent_bytes = 0
@@ -307,8 +309,10 @@ class SocketStream:
         """See ``Stream``. To poll costs half of what a read that raises costs."""
         if self.closed or self._peer_ended or self._error is not None:
             return False
-        question = _poll()
-        question.register(self._sock.fileno(), POLLIN)  # an end is readable, too
+        question = self._question
+        if question is None:
+            question = self._question = _poll()
+            question.register(self._sock.fileno(), POLLIN)  # an end is readable, too
         return not question.poll(0)
 
     def _ask_system(self, what: int) -> int:
