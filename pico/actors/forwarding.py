@@ -37,12 +37,9 @@ from pico.protocol.rpc import (
     TrailersReceived,
 )
 from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
+from pico.transport.stream import Piece, keep_piece
 
 __all__ = ["AcceptedLink", "Forwarding", "Relay"]
-
-SHORT_BYTES_MAX: Final = 4096
-JOINED_BYTES_MAX: Final = 64 * 1024
-"""Of what waits for credit, pieces up to the one are joined up to the other."""
 
 CONTINUE: Final = ResponseHead(100, b"Continue", b"", UNKNOWN_LENGTH, b"")
 
@@ -153,7 +150,7 @@ class _Half:
         self._source_stream = source_stream
         self._sink: Multiplexer | None = None
         self._sink_stream: RpcStream | None = None
-        self._waiting: deque[BodyBytes | bytearray] = deque()
+        self._waiting: deque[Piece] = deque()
         self._waiting_bytes = 0
         self._owed_bytes = 0  # at the end of what waits: their credit has not been given back
         self._ended = False
@@ -175,22 +172,11 @@ class _Half:
     def add(self, data: BodyBytes, end: bool, trailers: bytes = b"") -> None:
         """Something has come."""
         if data:
-            self._keep(data)
+            keep_piece(self._waiting, data)
+            self._waiting_bytes += len(data)
         self._owed_bytes += len(data)
         self._ended = end
         self._trailers = trailers
-
-    def _keep(self, data: BodyBytes) -> None:
-        """Short pieces are joined: many of them would hold many times their bytes."""
-        waiting = self._waiting
-        last = waiting[-1] if waiting else None
-        if len(data) > SHORT_BYTES_MAX or last is None:
-            waiting.append(data)
-        elif isinstance(last, bytearray) and len(last) < JOINED_BYTES_MAX:
-            last += data
-        else:
-            waiting.append(bytearray(data))
-        self._waiting_bytes += len(data)
 
     def first(self, size: int) -> tuple[BodyBytes, bool]:
         """What goes with the head that opens the stream."""
@@ -250,7 +236,7 @@ class _Half:
 
     def _take_waiting(self, size: int) -> BodyBytes:
         waiting = self._waiting
-        pieces: list[BodyBytes | bytearray] = []
+        pieces: list[Piece] = []
         size = min(size, self._waiting_bytes)
         self._waiting_bytes -= size
         while size:

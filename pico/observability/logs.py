@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 
 from pico.observability.log_handler import LogHandler
 
-__all__ = ["FORMATS", "JsonFormatter", "KeyValueFormatter", "RepeatFilter", "configure"]
+__all__ = ["EACH", "FORMATS", "JsonFormatter", "KeyValueFormatter", "RepeatFilter", "configure"]
 
 FORMATS: Final = ("keyvalue", "json")
 

@@ -37,7 +37,7 @@ from socket import (
 )
 from struct import Struct
 from termios import FIONREAD, TIOCOUTQ
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
 import gevent
@@ -47,7 +47,20 @@ from gevent.monkey import get_original
 from pico.errors import ConnectionLost, LocalProtocolError, TransportTimeout
 from pico.transport.clock import Clock, HubClock
 
-__all__ = ["READ_BYTES_MAX", "RECV_BYTES", "BlockingReader", "Receiver", "SocketStream", "Stream", "report_crash"]
+__all__ = [
+    "READ_BYTES_MAX",
+    "RECV_BYTES",
+    "BlockingReader",
+    "Piece",
+    "Receiver",
+    "SocketStream",
+    "Stream",
+    "keep_piece",
+    "report_crash",
+]
+
+Piece: TypeAlias = bytes | memoryview | bytearray
+"""Of bytes that wait; a ``bytearray`` belongs to the queue that it waits in."""
 
 RECV_BYTES: Final = 64 * 1024
 """Read at a time, unless ``read_bytes_max`` says otherwise; one connection gets no more of one turn of the hub."""
@@ -58,8 +71,8 @@ READ_BYTES_MAX: Final = 256 * 1024
 JOIN_BYTES_MAX: Final = 64 * 1024
 """Up to here one copy and one ``send`` cost less than a ``sendmsg`` of many buffers."""
 
-SMALL_BYTES_MAX: Final = 4096
-"""Of what is kept, pieces up to here are joined: many small ones would hold many times their bytes."""
+SHORT_BYTES_MAX: Final = 4096
+"""Of what waits, pieces up to here are joined, up to ``JOIN_BYTES_MAX``."""
 
 BUFFERS_MAX: Final = 256  # of one sendmsg; the system's own limit is 1024
 LAST_READS_MAX: Final = 64  # what is left to read of a connection that was reset
@@ -194,6 +207,17 @@ def report_crash(receiver: Receiver | None, error: BaseException) -> None:
         _log.exception("a receiver of bytes failed again")
 
 
+def keep_piece(waiting: deque[Piece], piece: bytes | memoryview) -> None:
+    """Append ``piece``; a short one goes into what waits last, since many would hold many times their bytes."""
+    last = waiting[-1] if waiting else None
+    if last is None or len(piece) > SHORT_BYTES_MAX:
+        waiting.append(piece)
+    elif isinstance(last, bytearray) and len(last) < JOIN_BYTES_MAX:
+        last += piece
+    else:
+        waiting.append(bytearray(piece))
+
+
 _scratches: WeakKeyDictionary[Any, memoryview] = WeakKeyDictionary()
 
 
@@ -254,7 +278,7 @@ class SocketStream:
         self._reader: Any = self._loop.io(self._sock.fileno(), _READ)
         self._writer: Any = None
         self._flush_timer: Any = None
-        self._unsent: deque[memoryview | bytearray] | None = None
+        self._unsent: deque[Piece] | None = None
         self._error: ConnectionLost | None = None
         self._much = False  # the last read brought all that it could
         self._paused = False
@@ -455,17 +479,9 @@ class SocketStream:
             raise LocalProtocolError("write after half_close")
 
     def _keep(self, rest: memoryview, watch: bool = True) -> None:
-        unsent = self._unsent
-        if unsent is None:
-            unsent = self._unsent = deque()
-        if len(rest) > SMALL_BYTES_MAX:
-            unsent.append(rest)
-        else:
-            last = unsent[-1] if unsent else None
-            if isinstance(last, bytearray) and len(last) < JOIN_BYTES_MAX:
-                last += rest
-            else:
-                unsent.append(bytearray(rest))
+        if self._unsent is None:
+            self._unsent = deque()
+        keep_piece(self._unsent, rest)
         self.unsent_bytes += len(rest)
         if watch:
             self._watch_writing()

@@ -112,13 +112,12 @@ class RpcConnection:
 
     def heard(self, *, now: float) -> None:
         """The peer lives though no whole message came: a part of one did, or its system takes more (RPC-10)."""
-        self._received_at = now
+        self._received_at = now  # RPC-10
         self.asked_at = None
 
     def receive_message(self, message: bytes, *, now: float) -> None:
         """Take one whole binary message; raises ``RemoteProtocolError`` on a violation (RPC-2)."""
-        self._received_at = now  # RPC-10
-        self.asked_at = None
+        self.heard(now=now)
         if len(message) < HEADER_BYTES:  # RPC-1
             raise RemoteProtocolError(f"a message of {len(message)} bytes is shorter than the header")
         kind, id_, flags = HEADER.unpack_from(message)
