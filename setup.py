@@ -38,14 +38,14 @@ COMPILED = (
     "pico/transport/websocket.py",
     "pico/observability/access_log.py",
     "pico/observability/tally.py",
-    "pico/actors/forwarding.py",
+    "pico/actors/relay.py",
     "pico/actors/mailbox.py",
     "pico/actors/peers.py",
     "pico/actors/proxy_request.py",
     "pico/actors/request_services.py",
     "pico/actors/routes.py",
     "pico/node/proxy_door.py",
-    "pico/agent/forwarding.py",
+    "pico/agent/service_exchange.py",
     "pico/agent/service.py",
 )
 

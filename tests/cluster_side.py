@@ -10,8 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
-from pico.actors.forwarding import Forwarding
 from pico.actors.peers import PeerUpstream
+from pico.actors.relay import Forwarding
 from pico.actors.routes import Routes
 from pico.config import GossipLimits, RpcLimits, WebSocketLimits
 from pico.observability.metrics import NodeMetrics

@@ -3,7 +3,7 @@
 Responsible for: owning the gossip engine and the datagrams that go in and out, one ``GossipPeer`` for each node that
 may be asked, the view that requests read, and saying which endpoints are here. Refuses to know: what is said when and
 to whom (``pico.protocol.gossip``), what entries mean (``pico.protocol.cluster``), and how an exchange travels
-(``pico.actors.exchanges``).
+(``pico.actors.gossip_exchanges``).
 
 The failure detector, the pushes and the rounds are one engine in this one actor, and not spread over the peers' actors:
 they share the node's health, its helpers, the order of its probes and its packet rate, and the simulator runs exactly

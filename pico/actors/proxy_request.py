@@ -117,7 +117,7 @@ class ProxyRequest(InlineActor):
 
     def __init__(self, services: RequestServices, client: Client, request: Request) -> None:
         super().__init__()
-        self.exchange = Exchange(self, services, client, request)
+        self.exchange = ProxyExchange(self, services, client, request)
 
     def on_start(self) -> None:
         """Find out where the request goes, and send it there."""
@@ -136,7 +136,7 @@ class ProxyRequest(InlineActor):
         self.post(DeadlinePassed(now))
 
 
-class Exchange:
+class ProxyExchange:
     """Takes one request to its end; afterwards ``keep_alive`` says whether the connection can carry another.
 
     An object of its own beside the actor, because an actor extends a class of pykka and cannot be compiled whole.
@@ -779,18 +779,18 @@ class Exchange:
 
 
 _HANDLERS: Final[dict[type[Any], Any]] = {
-    HeadReceived: Exchange._on_head,
-    DataReceived: Exchange._on_data,
-    TrailersReceived: Exchange._on_trailers,
-    StreamReset: Exchange._on_reset,
-    CreditReceived: Exchange._on_credit,
-    ClientReadable: Exchange._on_client_readable,
-    ClientDrained: Exchange._on_client_drained,
-    ClientEnded: Exchange._on_client_ended,
-    ClientLost: Exchange._on_client_lost,
-    NodeStops: Exchange._on_node_stops,
-    EndpointAppeared: Exchange._on_endpoint_appeared,
-    PeerReady: Exchange._on_peer_ready,
-    PeerUnreachable: Exchange._on_peer_unreachable,
-    DeadlinePassed: Exchange._on_deadline,
+    HeadReceived: ProxyExchange._on_head,
+    DataReceived: ProxyExchange._on_data,
+    TrailersReceived: ProxyExchange._on_trailers,
+    StreamReset: ProxyExchange._on_reset,
+    CreditReceived: ProxyExchange._on_credit,
+    ClientReadable: ProxyExchange._on_client_readable,
+    ClientDrained: ProxyExchange._on_client_drained,
+    ClientEnded: ProxyExchange._on_client_ended,
+    ClientLost: ProxyExchange._on_client_lost,
+    NodeStops: ProxyExchange._on_node_stops,
+    EndpointAppeared: ProxyExchange._on_endpoint_appeared,
+    PeerReady: ProxyExchange._on_peer_ready,
+    PeerUnreachable: ProxyExchange._on_peer_unreachable,
+    DeadlinePassed: ProxyExchange._on_deadline,
 }

@@ -22,7 +22,7 @@ from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
 
 if TYPE_CHECKING:
-    from pico.actors.proxy_request import Client, Exchange
+    from pico.actors.proxy_request import Client, ProxyExchange
     from pico.observability.tracing import Traced, Tracing
     from pico.protocol.http import RequestRejected
 
@@ -112,7 +112,9 @@ class RequestServices:
             },
         )
 
-    def request_finished(self, request: Request, client: Client, exchange: Exchange, outcome: str, now: float) -> None:
+    def request_finished(
+        self, request: Request, client: Client, exchange: ProxyExchange, outcome: str, now: float
+    ) -> None:
         """The one place where a request is counted, kept for a while and logged."""
         total_s = now - exchange.began_at
         upstream_id, peer_id = exchange.gone_to

@@ -2,7 +2,7 @@
 
 Responsible for: doing what the link's engine asks (dial, goaway, close), telling it what happened, and logging each
 change of state. Refuses to know: when and whom to dial and when to give up (``pico.protocol.tunnel``), and what the
-streams of a tunnel carry (``pico.agent.forwarding``).
+streams of a tunnel carry (``pico.agent.service_exchange``).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pykka
 
 from pico.actors.runtime import GeventActor, tell
 from pico.agent.dialling import Connected, Server, connect
-from pico.agent.forwarding import Forwarder
 from pico.agent.messages import DialEnded, StopLink, TimerFired, TunnelEnded, TunnelGoaway
+from pico.agent.service_exchange import Forwarder
 from pico.config import AgentConfig, websocket_limits
 from pico.errors import PicoError
 from pico.observability.metrics import AgentMetrics

@@ -18,11 +18,11 @@ import pykka
 from pico.actors.runtime import tell
 from pico.actors.supervisor import Child, Restart, Supervisor
 from pico.agent.dialling import Server
-from pico.agent.forwarding import Forwarder
 from pico.agent.link import LinkActor
 from pico.agent.materials import AgentMaterials
 from pico.agent.messages import StopLink
 from pico.agent.service import Service
+from pico.agent.service_exchange import Forwarder
 from pico.config import AgentConfig, EndpointTarget
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import AgentMetrics

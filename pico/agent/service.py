@@ -1,7 +1,7 @@
 """The connections to one local service.
 
 Responsible for: dialling, keeping idle connections alive and bounded, and giving each exchange one. Refuses to know:
-what an exchange sends and reads (``pico.agent.forwarding``).
+what an exchange sends and reads (``pico.agent.service_exchange``).
 
 Nothing blocks but the dials, each in a greenlet of its own and only so many at one time. The connection that was used
 last is used first: the others grow old and are closed.

@@ -19,10 +19,10 @@ import pykka
 
 from pico import __version__
 from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
-from pico.actors.exchanges import Exchanges
-from pico.actors.forwarding import Forwarding
+from pico.actors.gossip_exchanges import GossipExchanges
 from pico.actors.listener import CannotListen, listening_socket
 from pico.actors.messages import SeedsResolved
+from pico.actors.relay import Forwarding
 from pico.actors.routes import Routes
 from pico.actors.runtime import tell
 from pico.config import NodeConfig
@@ -119,7 +119,7 @@ class GossipDoor:
         self._host_is_guess = False
         self._seeds: dict[Seed, list[Address]] = {}
         self.forwarding = Forwarding(routes, metrics, config.attempts_max, config.http_limits.informational_max)
-        self.exchanges = Exchanges(
+        self.exchanges = GossipExchanges(
             self._dial_exchange,
             cluster,
             clock,

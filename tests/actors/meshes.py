@@ -13,7 +13,7 @@ from random import Random
 import gevent
 
 from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
-from pico.actors.exchanges import Exchanges
+from pico.actors.gossip_exchanges import GossipExchanges
 from pico.actors.messages import SeedsResolved
 from pico.actors.routes import Routes
 from pico.actors.runtime import tell
@@ -74,7 +74,7 @@ class Machine:
         self.rng = Random(name)
         self.metrics = NodeMetrics(node_id=name, version="1", failure_codes=[], actors=["cluster", "gossip-peer"])
         self.routes = Routes(mesh.clock, 2.0, 100)
-        self.exchanges = Exchanges(
+        self.exchanges = GossipExchanges(
             self._dial_exchange, lambda: self.ref, mesh.clock, mesh.timers, limits, self.metrics, name, 10_000
         )
         self.accepted: list[Accepted] = []

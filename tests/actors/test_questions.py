@@ -9,9 +9,9 @@ import pytest
 from gevent.util import wrap_errors
 
 from pico.actors import questions
-from pico.actors.forwarding import Forwarding
 from pico.actors.peers import PeerUpstream
 from pico.actors.questions import ANSWER_BYTES_MAX, NoAnswer, Questions, Told, ask
+from pico.actors.relay import Forwarding
 from pico.actors.routes import Routes
 from pico.config import RpcLimits, WebSocketLimits
 from pico.observability.admin import Answer, json_answer

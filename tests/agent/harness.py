@@ -16,8 +16,8 @@ import gevent
 from gevent.event import Event as Signal
 from gevent.server import StreamServer
 
-from pico.agent.forwarding import Forwarder
 from pico.agent.service import Service
+from pico.agent.service_exchange import Forwarder
 from pico.config import AgentConfig, EndpointTarget, RpcLimits, WebSocketLimits, websocket_limits
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import AgentMetrics

@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent.pool import Pool
 
-from pico.agent.forwarding import Exchange
+from pico.agent.service_exchange import ServiceExchange
 from pico.protocol.rpc import ResetCode
 from tests.agent.harness import Bench, bench, eventually, fields_of, read_exactly, read_head
 
@@ -73,4 +73,4 @@ def test_nothing_is_left_after_trouble(seed: int) -> None:
         assert sum(outcomes.values()) == REQUESTS
         assert {"ended", "cancelled", "SERVICE_CLOSED"} <= set(outcomes)
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, Exchange)]
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, ServiceExchange)]

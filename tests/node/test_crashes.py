@@ -8,11 +8,11 @@ import os
 import gevent
 import pytest
 
-from pico.actors import forwarding, proxy_request
+from pico.actors import proxy_request, relay
 from pico.actors.endpoint_pool import EndpointPool, Endpoints
-from pico.actors.forwarding import Forwarding, Relay
 from pico.actors.messages import LinkChanged
-from pico.actors.proxy_request import Exchange
+from pico.actors.proxy_request import ProxyExchange
+from pico.actors.relay import Forwarding, Relay
 from pico.actors.runtime import tell
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.protocol.rpc import ResetCode
@@ -131,8 +131,8 @@ def test_a_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch)
     with running_node() as node:
         agent = Agent(node, "ep", serve)
         with monkeypatch.context() as patch:
-            original = getattr(Exchange, step)
-            patch.setattr(Exchange, step, boom)
+            original = getattr(ProxyExchange, step)
+            patch.setattr(ProxyExchange, step, boom)
             for kind, handler in proxy_request._HANDLERS.items():
                 if handler is original:
                     patch.setitem(proxy_request._HANDLERS, kind, boom)
@@ -181,7 +181,7 @@ def forwarded(scene, target: bytes, owner, tables, step: str, monkeypatch) -> No
 @pytest.mark.parametrize("step", [*SCENES, "_forward", "_on_peer_ready"])
 def test_a_forwarded_request_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
     scene, target = SCENES.get(step, (get, b"/"))
-    forwarded(scene, target, Exchange, [proxy_request._HANDLERS], step, monkeypatch)
+    forwarded(scene, target, ProxyExchange, [proxy_request._HANDLERS], step, monkeypatch)
 
 
 def get_whole(node, target: bytes) -> None:
@@ -214,7 +214,7 @@ RELAY_SCENES = {
 @pytest.mark.parametrize("step", RELAY_SCENES)
 def test_a_relay_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
     scene, target = RELAY_SCENES[step]
-    tables = [forwarding._FROM_LINK, forwarding._FROM_UPSTREAM]
+    tables = [relay._FROM_LINK, relay._FROM_UPSTREAM]
     forwarded(scene, target, Relay, tables, step, monkeypatch)
 
 
@@ -222,15 +222,15 @@ def test_a_relay_that_fails_at_any_step_leaves_nothing_open(step, monkeypatch):
 @pytest.mark.parametrize("step", ["first", "flow", "add", "_send", "_take"])
 @pytest.mark.parametrize("scene, target", [(upload, b""), (get, b"/stream")])
 def test_a_half_that_fails_takes_both_streams_of_its_relay_with_it(step, scene, target, monkeypatch):
-    forwarded(scene, target, forwarding._Half, [], step, monkeypatch)
+    forwarded(scene, target, relay._Half, [], step, monkeypatch)
 
 
 @pytest.mark.parametrize(
     "owner, step",
     [
-        (Exchange, "_take_back"),
-        (Exchange, "_detour"),
-        (Exchange, "_wait_for_endpoint"),
+        (ProxyExchange, "_take_back"),
+        (ProxyExchange, "_detour"),
+        (ProxyExchange, "_wait_for_endpoint"),
         (Relay, "_deny"),
         (Relay, "_refuse"),
     ],

@@ -51,7 +51,7 @@ from pico.transport.multiplexer import Multiplexer
 if TYPE_CHECKING:
     from pico.observability.tracing import Traced, Tracing
 
-__all__ = ["Exchange", "Forwarder"]
+__all__ = ["Forwarder", "ServiceExchange"]
 
 SWITCHING_PROTOCOLS: Final = 101
 
@@ -91,7 +91,7 @@ class Forwarder:
 
     def forward(self, multiplexer: Multiplexer, event: StreamOpened) -> None:
         """Serve a request that has arrived; called in the hub."""
-        exchange = Exchange(self, multiplexer, event)
+        exchange = ServiceExchange(self, multiplexer, event)
         event.stream.context = exchange.tunnel_said
         if self.tracing is not None:
             exchange.trace(self.tracing)
@@ -102,7 +102,7 @@ class Forwarder:
             self.service.want(exchange)
 
 
-class Exchange:
+class ServiceExchange:
     """One request and its response: the sink of the stream's events, and the receiver of the service's bytes."""
 
     # Defaults stand on the class: an instance sets only what differs, which is most of what making one would cost.
@@ -539,8 +539,8 @@ def _fields_of(block: bytes) -> dict[bytes, bytes]:
 
 
 _HANDLERS: Final[dict[type[Any], Any]] = {
-    DataReceived: Exchange._on_data,
-    TrailersReceived: Exchange._on_trailers,
-    CreditReceived: Exchange._on_credit,
-    StreamReset: Exchange._on_reset,
+    DataReceived: ServiceExchange._on_data,
+    TrailersReceived: ServiceExchange._on_trailers,
+    CreditReceived: ServiceExchange._on_credit,
+    StreamReset: ServiceExchange._on_reset,
 }

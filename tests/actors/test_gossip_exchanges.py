@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
-from pico.actors.exchanges import WAITING_MAX, Exchanges
+from pico.actors.gossip_exchanges import WAITING_MAX, GossipExchanges
 from pico.actors.messages import BeginExchange, ExchangeDone, TakeBody, TakeTurn
 from pico.actors.runtime import GeventActor
 from pico.config import ChannelLimits, GossipLimits, GossipTimers, PeerLimits
@@ -75,7 +75,7 @@ class Side:
         self.metrics = NodeMetrics(node_id=name, version="1", failure_codes=[], actors=[])
         self.dials = 0
         self.outcome: object = ConnectFailed("nobody is there")
-        self.exchanges = Exchanges(
+        self.exchanges = GossipExchanges(
             self.dial, lambda: self.ref, clock, GossipTimers(), limits, self.metrics, name, NODES_MAX
         )
 

@@ -28,7 +28,7 @@ from pico.protocol.gossip.values import Address
 from pico.transport.clock import Clock
 from pico.transport.stream import BlockingReader, Stream
 
-__all__ = ["DialExchange", "Exchanges"]
+__all__ = ["DialExchange", "GossipExchanges"]
 
 DialExchange = Callable[[Address, str], tuple[Stream, Channel]]
 """A channel for an exchange with the node of that name, or with whoever is there."""
@@ -44,7 +44,7 @@ TROUBLES_MAX: Final = 1_000
 _log = logging.getLogger("pico.cluster")
 
 
-class Exchanges:
+class GossipExchanges:
     """Those that this node begins, and those that others begin with it."""
 
     def __init__(
@@ -178,7 +178,9 @@ class Exchanges:
 class _Conversation:
     """One exchange on one channel."""
 
-    def __init__(self, exchanges: Exchanges, stream: Stream, channel: Channel, cluster: pykka.ActorRef[Any]) -> None:
+    def __init__(
+        self, exchanges: GossipExchanges, stream: Stream, channel: Channel, cluster: pykka.ActorRef[Any]
+    ) -> None:
         self._exchanges = exchanges
         self._clock = exchanges.clock
         self._deadline = exchanges.clock.now() + exchanges.timeout_s

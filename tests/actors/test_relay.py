@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pico.actors import forwarding
-from pico.actors.forwarding import Forwarding
+from pico.actors import relay
+from pico.actors.relay import Forwarding
 from pico.actors.routes import Routes, Upstream
 from pico.config import HttpLimits, RpcLimits, WebSocketLimits
 from pico.observability.metrics import NodeMetrics
@@ -255,8 +255,8 @@ def test_more_informational_heads_than_allowed_end_the_request():
 def test_a_fault_in_a_relay_ends_both_of_its_streams(side, monkeypatch):
     world = World()
     world.open(POST, b"x", False)
-    monkeypatch.setitem(forwarding._FROM_UPSTREAM, HeadReceived, lambda *_: 1 / 0)
-    monkeypatch.setitem(forwarding._FROM_LINK, DataReceived, lambda *_: 1 / 0)
+    monkeypatch.setitem(relay._FROM_UPSTREAM, HeadReceived, lambda *_: 1 / 0)
+    monkeypatch.setitem(relay._FROM_LINK, DataReceived, lambda *_: 1 / 0)
     if side == "link":
         world.send(world.entry, b"y")
     else:
@@ -323,7 +323,7 @@ def test_what_has_ended_is_kept_alive_by_nobody():
 
 @covers("RPC-18", "RPC-40")
 def test_many_short_pieces_that_wait_for_credit_are_kept_as_few():
-    half, body = forwarding._Half(None, None, keep=False), bytearray()
+    half, body = relay._Half(None, None, keep=False), bytearray()
     for piece in (b"a", b"b", b"c"):
         half.add(piece, False)
     assert [half.first(size)[0] for size in (1, 9)] == [b"a", b"bc"]
