@@ -41,7 +41,7 @@ from pico.protocol.tunnel import (
     Spread,
 )
 from pico.transport.clock import Clock
-from pico.transport.multiplexer import Multiplexer
+from pico.transport.multiplexer import End, Multiplexer
 from pico.transport.stream import Stream
 from pico.transport.websocket import WebSocketCodec
 
@@ -144,6 +144,7 @@ class LinkActor(GeventActor):
         self._timer = clock.timer(self._wake)
         self._link = Link(len(servers), config.link_timers, rng, now=clock.now(), spread=spread, place=place)
         self._counted = False  # in the metric of tunnels
+        self._ended_by = End.LOST  # of the last tunnel that ended
 
     @property
     def state(self) -> LinkState:
@@ -213,6 +214,7 @@ class LinkActor(GeventActor):
     def _tunnel_ended(self, message: TunnelEnded, now: float) -> None:
         tunnel = self._tunnels.pop(message.tunnel, None)
         if tunnel is not None:
+            self._ended_by = tunnel.multiplexer.end
             self._count(tunnel.multiplexer)
         self._link.ended(message.tunnel, message.reason, now=now)
 
@@ -317,7 +319,7 @@ class LinkActor(GeventActor):
             self._metrics.tunnel_ended("moved")
             _log.info("endpoint %s moves from %s: %s", endpoint, server, reason)
         elif change is Change.LOST:
-            self._metrics.tunnel_ended(_kind_of_end(reason))
+            self._metrics.tunnel_ended(self._ended_by.value)
             _log.warning("endpoint %s lost its tunnel to %s: %s", endpoint, server, reason)
         elif change is Change.RETRYING:
             _log.warning("endpoint %s is not registered, %s: %s; retrying", endpoint, server, reason)
@@ -325,18 +327,6 @@ class LinkActor(GeventActor):
             _log.error("endpoint %s gives up, %s: %s", endpoint, server, reason)
         else:
             _log.info("endpoint %s: %s", endpoint, "finishes its requests" if change is Change.STOPPING else "closed")
-
-
-def _kind_of_end(reason: str) -> str:
-    """The metric's word for the multiplexer's sentence."""
-    for beginning, kind in (
-        ("the peer was silent", "silent"),
-        ("protocol violation", "protocol_error"),
-        ("the peer closed", "closed"),
-    ):
-        if reason.startswith(beginning):
-            return kind
-    return "lost"
 
 
 _DO: Final[dict[type[Command], Any]] = {

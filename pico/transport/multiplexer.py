@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from enum import Enum
 from typing import Final, Protocol
 
 from pico.errors import ConnectionLost, RemoteProtocolError
@@ -34,7 +35,7 @@ from pico.transport.clock import Clock, Timer
 from pico.transport.stream import READ_BYTES_MAX, Stream
 from pico.transport.websocket import BINARY, Kind, WebSocketCodec, WebSocketViolation
 
-__all__ = ["GRACE_S", "Multiplexer", "MultiplexerOwner", "Sink"]
+__all__ = ["GRACE_S", "End", "Multiplexer", "MultiplexerOwner", "Sink"]
 
 Sink = Callable[[StreamEvent], None]
 
@@ -69,6 +70,15 @@ CLOSE_GOING_AWAY: Final = 1001
 CLOSE_PROTOCOL_ERROR: Final = 1002
 
 _log = logging.getLogger("pico.tunnel")
+
+
+class End(Enum):
+    """How a connection ended; the sentence of ``connection_ended`` has the rest. Values are metrics' words."""
+
+    LOST = "lost"
+    CLOSED = "closed"  # by the peer, with or without a closing handshake
+    SILENT = "silent"
+    PROTOCOL_ERROR = "protocol_error"
 
 
 class MultiplexerOwner(Protocol):
@@ -107,6 +117,7 @@ class Multiplexer:
         "_timer",
         "bytes_received",
         "bytes_sent",
+        "end",
         "violated",
     )
 
@@ -138,6 +149,7 @@ class Multiplexer:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.violated = ""  # the protocol that the peer broke, if it did
+        self.end = End.LOST  # how it ended, once it has
 
     def start(self, leftover: bytes = b"") -> None:
         """Begin to read; ``leftover`` is what arrived behind the handshake."""
@@ -270,6 +282,7 @@ class Multiplexer:
     def ended(self) -> None:
         """The peer closed its side without a closing handshake."""
         self._stream.close()
+        self.end = End.CLOSED
         self._end(self._closing or "the peer closed the connection")
 
     def lost(self, error: ConnectionLost) -> None:
@@ -295,6 +308,7 @@ class Multiplexer:
         if not self._closing:
             self._stream.write(self._codec.encode_close(CLOSE_NORMAL, ""))
         self._stream.close()
+        self.end = End.CLOSED
         self._end(self._closing or f"the peer closed the connection with code {code}")
 
     def _violation(self, violation: RemoteProtocolError) -> None:
@@ -309,6 +323,7 @@ class Multiplexer:
         _log.warning("protocol violation by %s: %s", self._stream.peer_host, sentence)
         self._stream.write(self._codec.encode_close(code, sentence[:120]))
         self._stream.close()
+        self.end = End.PROTOCOL_ERROR
         self._end(f"protocol violation: {sentence}")
 
     # Turning the engine's events into calls, its messages into bytes, its wishes into timers.
@@ -326,6 +341,7 @@ class Multiplexer:
         if isinstance(event, GoawayReceived):
             self._owner.goaway_received(event.reason)
         else:
+            self.end = End.SILENT
             self.abort(f"the peer was silent for {event.silent_s:.1f} s")
 
     def _dispatch_to_stream(self, event: StreamEvent) -> None:

@@ -13,7 +13,7 @@ from gevent.event import Event as Signal
 
 from pico.actors.runtime import tell
 from pico.agent.dialling import server_of
-from pico.agent.link import LinkActor, _kind_of_end
+from pico.agent.link import LinkActor
 from pico.agent.messages import StopLink
 from pico.config import LinkTimers, RpcLimits
 from pico.protocol.rpc import ResetCode
@@ -142,6 +142,16 @@ def test_a_lost_tunnel_is_replaced() -> None:
             tunnel = made.door.tunnel(number)
             assert tunnel.get().ended
             tunnel.multiplexer.abort("lost")
+        made.door.tunnel(3)
+        assert made.base.metrics._reconnects.count("lost") == 3
+
+
+def test_a_tunnel_that_the_node_closes_is_replaced() -> None:
+    with linked(("stream",)) as made:
+        made.door.tunnel(0).multiplexer.close(1001, "maintenance")
+        made.door.tunnel(1).stream.close()
+        made.door.tunnel(2)
+        assert made.base.metrics._reconnects.count("closed") == 2
 
 
 def test_a_node_that_falls_silent_is_left() -> None:
@@ -330,16 +340,3 @@ def test_a_fault_in_the_link_leaves_no_tunnel_open(caplog: pytest.LogCaptureFixt
         tunnel.wait(lambda: tunnel.end_reason, "the end of the tunnel")
         assert not made.ended.is_set(), "it failed: whoever started it starts it again"
         made.ended.set()
-
-
-@pytest.mark.parametrize(
-    "reason, kind",
-    [
-        ("the peer was silent for 15.0 s", "silent"),
-        ("protocol violation: HEAD", "protocol_error"),
-        ("the peer closed the connection with code 1001", "closed"),
-        ("the connection was lost: reset", "lost"),
-    ],
-)
-def test_an_end_is_counted_by_its_kind(reason: str, kind: str) -> None:
-    assert _kind_of_end(reason) == kind

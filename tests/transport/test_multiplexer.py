@@ -27,6 +27,7 @@ from pico.transport.multiplexer import (
     FLUSH_BYTES_MIN,
     GRACE_S,
     PACE_S,
+    End,
     Multiplexer,
 )
 from pico.transport.stream import READ_BYTES_MAX
@@ -414,6 +415,7 @@ def test_the_closing_handshake_ends_both_sides_and_a_silent_peer_is_dropped_afte
     pair.node.close(1001, "bye")
     pair.clock.advance()
     assert len(pair.owners[0].ended) == len(pair.owners[1].ended) == 1
+    assert pair.agent.end is End.CLOSED
     wire = Wire()
     wire.mux.close(1000)
     wire.clock.advance()
@@ -434,6 +436,7 @@ def test_heartbeats_keep_a_quiet_pair_alive_and_a_silent_peer_is_given_up():
     assert not wire.owner.ended
     wire.clock.advance(0.1 + GRACE_S)
     assert len(wire.owner.ended) == 1
+    assert wire.mux.end is End.SILENT
 
 
 @covers("RPC-10")
@@ -534,6 +537,7 @@ def test_a_violation_is_said_with_its_code_and_ends_the_connection(frame, code):
     assert int.from_bytes(message.payload[:2], "big") == code
     assert len(wire.owner.ended) == 1
     assert wire.mux.violated in ("rpc", "websocket")
+    assert wire.mux.end is End.PROTOCOL_ERROR
 
 
 @interpreted_only
