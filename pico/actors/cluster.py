@@ -312,7 +312,7 @@ class Cluster(GeventActor):
         return "open" if peer.upstream_open else "down"
 
     def status_of(self, node_id: str) -> tuple[NodeStatus, float] | None:
-        """How another node is doing, and since when; None for one that is not known (CLUSTER-16)."""
+        """How another node is doing, and since when; None for one that is not known (CLUSTER-18)."""
         return self._statuses.get(node_id)
 
     def upstream_of(self, node_id: str) -> PeerUpstream | None:
@@ -368,7 +368,7 @@ class Cluster(GeventActor):
             self._statuses[node_id] = status, self._clock.now()
         if verified and not record.gone:
             self._keep_peer(node_id, record.life)
-        else:
+        elif record.left or self.link_of(node_id) != "open":  # CLUSTER-16
             self._drop_peer(node_id)
         peer = self._peers.get(node_id)
         condition = Condition(

@@ -227,7 +227,7 @@ class NodeStatus(Enum):
 
 
 def status_of(record: Record, *, verified: bool) -> NodeStatus:
-    """Under which word a node in the table is shown (CLUSTER-16)."""
+    """Under which word a node in the table is shown (CLUSTER-17)."""
     if record.left:
         return NodeStatus.LEFT
     if record.rank is Rank.DEAD:

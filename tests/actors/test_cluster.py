@@ -140,6 +140,26 @@ def test_a_node_that_is_cut_off_keeps_its_own_upstreams_and_comes_back(mesh):
     mesh.until(lambda: two.places("ep") == three.places("ep") == {"one"})
 
 
+@covers("CLUSTER-16")
+def test_what_others_say_of_a_node_ends_no_link_to_it(mesh):
+    """Where only datagrams are lost the link lives, and so does what is in flight on it."""
+    one, two, three = mesh.cluster("one", "two", "three")
+    register(one)
+    mesh.until(lambda: two.places("ep"))
+    peer = two.actor.upstream_of("one")
+    link = peer.multiplexer
+    for other in (two, three):
+        mesh.cut(one, other)
+    mesh.until(lambda: ranks(two)["one"] is Rank.DEAD, within_s=30.0)
+    mesh.run(5.0)
+    assert not two.places("ep"), "nothing new is sent there"
+    for other in (two, three):
+        mesh.cut(one, other, cut=False)
+    mesh.until(lambda: two.places("ep"), within_s=30.0)
+    assert two.actor.upstream_of("one") is peer
+    assert peer.multiplexer is link
+
+
 def test_two_machines_with_one_name_do_not_both_go_on(mesh):
     one, two = mesh.cluster("one", "two")
     twin = Machine(mesh, "two", "10.0.0.99", PeerLimits())

@@ -76,7 +76,7 @@ class TestNodes:
         until(lambda: row(one, "node-b")["upstreams"] == 2)
         assert row(other, "node-b")["upstreams"] == 2
 
-    @covers("CLUSTER-17")
+    @covers("CLUSTER-18")
     def test_a_node_that_has_left_is_told_as_such(self, pair):
         one, other = pair
         until(lambda: row(one, "node-b")["since_s"] > 0.05)

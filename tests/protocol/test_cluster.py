@@ -417,7 +417,7 @@ def test_a_change_costs_the_same_with_ten_endpoints_and_with_ten_thousand():
     assert costs[0] == costs[1]
 
 
-@covers("CLUSTER-16")
+@covers("CLUSTER-17")
 @pytest.mark.parametrize(
     "record,verified,status",
     [

@@ -56,7 +56,7 @@ class NodePages:
         }
 
     def names(self) -> list[str]:
-        """Every node that is known, this one among them (CLUSTER-17), in order."""
+        """Every node that is known, this one among them (CLUSTER-18), in order."""
         cluster = self._gossip_door.actor
         others = cluster.engine.table.members() if cluster is not None else ()
         return sorted([*others, self.node_id])
