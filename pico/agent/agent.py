@@ -154,9 +154,8 @@ class Agent:
     def reconfigure(self, config: AgentConfig) -> None:
         """Live by other settings from now on: endpoints come, go and move to other services; tunnels that stay stay.
 
-        An endpoint that was refused for good, by all of its links, is asked for again: whoever has settings read again
-        may have mended that. Of ``config`` only that counts which can change while an agent runs; the rest must be as
-        it was. Raises ``ConfigError``, and has changed nothing then.
+        What was refused for good is asked for again: whoever has settings read again may have mended that. Of
+        ``config`` only that counts which can change while an agent runs; the rest must be as it was. Raises ``ConfigError``, and has changed nothing then.
         """
         materials = AgentMaterials.read(config)
         if self._stopping:

@@ -78,8 +78,8 @@ class Served:
         )
         # What befalls one link is not the trouble of the others.
         self._supervisors = [self._supervised(place) for place in range(config.connections)]
-        self._left = len(self._supervisors)
         self._given_up: set[int] = set()  # places of links that will not dial again
+        self._over: set[int] = set()  # ... and of those that are no more
 
     @property
     def registered(self) -> bool:
@@ -99,7 +99,7 @@ class Served:
     @property
     def over(self) -> bool:
         """Whether ``Common.ended`` was told."""
-        return not self._left
+        return len(self._over) == len(self._supervisors)
 
     @property
     def streams(self) -> int:
@@ -135,7 +135,10 @@ class Served:
             service.close_idle()
 
     def reconfigure(self, target: EndpointTarget, config: AgentConfig, materials: AgentMaterials) -> None:
-        """For what comes from now on. Tunnels stay, also when another service is behind it."""
+        """For what comes from now on. Tunnels stay, also when another service is behind it.
+
+        In a place whose link was refused for good, and has ended, a new one asks again.
+        """
         moved = target != self.target
         self.target, self._config, self._materials = target, config, materials
         if moved:
@@ -147,6 +150,12 @@ class Served:
         self._forwarder.reconfigure(self._services[-1], config)
         for link in self.links.values():
             link.reconfigure(config, materials.server_tls)
+        for place in sorted(self._given_up & self._over):
+            tell_to_stop(self._supervisors[place].actor_ref)
+            self._given_up.discard(place)
+            self._over.discard(place)
+            self._supervisors[place] = self._supervised(place)
+            self._supervisors[place].launch()
 
     def _service_tls(self) -> Any:
         return self._materials.service_tls if self.target.tls else None
@@ -183,7 +192,7 @@ class Served:
             common.metrics,
             self._materials.server_tls,
             gave_up=partial(self._link_gave_up, place),
-            ended=self._link_ended,
+            ended=partial(self._link_ended, place),
             spread=self._spread,
             place=place,
         )
@@ -196,14 +205,14 @@ class Served:
         if self.given_up:
             self._common.gave_up(self, reason)
 
-    def _link_ended(self) -> None:
-        self._left -= 1
-        if not self._left:
+    def _link_ended(self, place: int) -> None:
+        self._over.add(place)
+        if self.over:
             self._common.ended(self)
 
     def _failed(self, place: int, reason: BaseException) -> None:
         self._link_gave_up(place, f"endpoint {self.target.endpoint_id}: {reason}")
-        self._link_ended()
+        self._link_ended(place)
 
 
 def tell_to_stop(ref: pykka.ActorRef[Any]) -> None:

@@ -466,6 +466,22 @@ def test_a_new_endpoint_that_is_refused_for_good_takes_no_other_with_it_and_is_a
         assert 'pico_tunnel_up{endpoint="new"} 1.0' in made.metrics.render().decode()
 
 
+def test_a_place_of_an_endpoint_that_was_refused_for_good_is_asked_for_by_the_next_reload() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door(REFUSED, "stream") as node,
+        running([node], server.server_port, connections=2) as made,
+    ):
+        served = made._served["web"]
+        eventually(lambda: made.ready()[0] and served._over, "one link, and the refusal of the other")
+        made.reconfigure(made.config)
+        assert bytes(node.tunnel(1).get().body) == b"hello"
+        assert node.dials == 3
+        assert bytes(node.tunnel(0).get().body) == b"hello", "the one that was there stayed"
+        assert made._served["web"] is served
+        assert not served._over
+
+
 def test_an_endpoint_that_was_refused_for_good_leaves_nothing_when_it_is_taken_out() -> None:
     with (
         serving(answering(OK)) as server,
