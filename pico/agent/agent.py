@@ -155,7 +155,8 @@ class Agent:
         """Live by other settings from now on: endpoints come, go and move to other services; tunnels that stay stay.
 
         What was refused for good is asked for again: whoever has settings read again may have mended that. Of
-        ``config`` only that counts which can change while an agent runs; the rest must be as it was. Raises ``ConfigError``, and has changed nothing then.
+        ``config`` only that counts which can change while an agent runs; the rest must be as it was. Raises
+        ``ConfigError``, and has changed nothing then.
         """
         materials = AgentMaterials.read(config)
         if self._stopping:
