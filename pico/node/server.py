@@ -285,7 +285,7 @@ class Node:
     def _children(self) -> list[Child]:
         return [
             Child(name="endpoints", build=self._build_endpoints),
-            Child(name="cluster", build=self.gossip_door.build_cluster),
+            Child(name="cluster", build=self._build_cluster),
             Child(name="gossip-door", build=self._build_gossip_door),
             Child(
                 name="upstream-door",
@@ -312,6 +312,12 @@ class Node:
         assert ref is not None, "the upstream door is open only while there are endpoints"
         return ref
 
+    def _build_cluster(self) -> GeventActor:
+        cluster = self.gossip_door.build_cluster()
+        if self.services.draining:
+            tell(cluster.actor_ref, DrainCluster())
+        return cluster
+
     def _build_gossip_door(self) -> GeventActor:
         return self._listener(
             "gossip", self.gossip_door.serve, self.config.peer_limits.connections_max, port=self.gossip_door.port
@@ -332,6 +338,8 @@ class Node:
             inherited=self._inherited.stream(name),
         )
         self._listening[f"{name}-door"] = listener
+        if self.services.leaving and name != "gossip":  # a part has failed while the node drains
+            tell(listener.actor_ref, StopAccepting())
         return listener
 
     def _build_admin_door(self) -> GeventActor:
