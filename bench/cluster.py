@@ -16,7 +16,6 @@ import base64
 import contextlib
 import json
 import os
-import random
 import re
 import signal
 import statistics
@@ -67,26 +66,13 @@ class NodeProcess:
         os.kill(self.child.pid, number)
 
 
-_ports = iter(random.sample(range(20_000, 32_000), 12_000))
-
-
-def quiet_port() -> int:
-    """Free for both protocols, given once, and below those that the system gives to outgoing connections."""
-    for port in _ports:
-        with contextlib.suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind((HOST, port))
-            udp.bind((HOST, port))
-            return port
-    raise BenchFailed("no port is free")
-
-
 class Nodes:
     """A cluster; ``with`` ends it."""
 
     def __init__(self, children: Children, count: int, *flags: str) -> None:
         self.children = children
         self.flags = flags
-        ports = [[quiet_port() for _ in range(4)] for _ in range(count)]
+        ports = [[free_port() for _ in range(4)] for _ in range(count)]
         self._seed = f"{HOST}:{ports[0][3]}"
         self.nodes = [self._start(f"n{number}", *four) for number, four in enumerate(ports)]
         for node in self.nodes:

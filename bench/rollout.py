@@ -31,7 +31,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
-from tests.system.balancers import Balancer, Haproxy, Nginx, quiet_port, three_nodes, until_one
+from pico.cli.bench.processes import free_port
+from tests.system.balancers import Balancer, Haproxy, Nginx, three_nodes, until_one
 from tests.system.processes import HOST, TRACEBACK, Agent, Programs, until
 
 BALANCERS: Final[dict[str, type[Balancer]]] = {"haproxy": Haproxy, "nginx": Nginx}
@@ -94,7 +95,7 @@ class Scene:
         self.programs = programs
         self.nodes = three_nodes(programs, *NODE_OPTIONS)
         self.balancer = programs.add(balancer(directory, self.nodes)).ready()
-        self.service_port = quiet_port()
+        self.service_port = free_port()
         programs.program("bench.steady", "service", str(self.service_port))
         self._agents, self._each, self._copies = agents, endpoints, copies
         self.agents: list[Agent] = []

@@ -31,6 +31,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from pico.cli.bench.processes import free_port
+
 HOST = "127.0.0.1"
 CLIENTS = 12
 KILLED_AGENTS = 3
@@ -145,7 +147,7 @@ class World:
     starts: int = 0
 
     def __post_init__(self) -> None:
-        self.proxy_port, self.admin_port, self.upstream_port, gossip_port = free_ports(4)
+        self.proxy_port, self.admin_port, self.upstream_port, gossip_port = (free_port() for _ in range(4))
         self.node = self.start(
             "node",
             *(f"--{door}-host={HOST}" for door in ("proxy", "admin", "upstream", "gossip")),
@@ -369,14 +371,6 @@ def accepts(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
         return True
     return False
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((HOST, 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 def main(words: list[str]) -> int:

@@ -70,12 +70,8 @@ class Ports:
     @classmethod
     def choose(cls) -> Ports:
         """The usual port where it is free, else any free one."""
-        chosen: list[int] = []
-        for usual in (*range(8000, 8004), *range(8010, 8014), *range(8020, 8024), 3000):
-            number = usual if _is_free(usual) else free_port()
-            while number in chosen:
-                number = free_port()
-            chosen.append(number)
+        usual = (*range(8000, 8004), *range(8010, 8014), *range(8020, 8024), 3000)
+        chosen = [port if _is_free(port) else free_port() for port in usual]
         return cls(tuple(NodePorts(*chosen[at : at + 4]) for at in (0, 4, 8)), chosen[12])
 
 

@@ -12,8 +12,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Never
 
-from gevent import socket
-
 from pico.actors.listener import Listener
 from pico.config import GossipTimers
 from pico.errors import ConnectFailed
@@ -42,16 +40,6 @@ ANSWER = b"hello"
 def gossip_of(*nodes: Node) -> tuple[tuple[str, int], ...]:
     """What to give to ``join``."""
     return tuple((HOST, node.address("gossip-door")[1]) for node in nodes)
-
-
-def free_port() -> int:
-    """A port that nobody has now, for UDP and for TCP."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.socket())
-        listening.bind((HOST, 0))
-        port = listening.getsockname()[1]
-        stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)).bind((HOST, port))
-        return port
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from pico.cli.bench.processes import free_port
 from pico.config import GossipTimers, PeerLimits
 from pico.node.system import System
 from pico.protocol.cluster import Standing
@@ -23,7 +24,6 @@ from tests.node.clusters import (
     WITHIN_S,
     alive,
     fall,
-    free_port,
     gossip_of,
     know_each_other,
     linked,

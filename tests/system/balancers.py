@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from pico.cli.bench.processes import free_port
 from pico.config import TlsFiles
-from tests.system.processes import HOST, Node, Program, Programs, quiet_port, until
+from tests.system.processes import HOST, Node, Program, Programs, until
 
 __all__ = [
     "DEPLOY",
@@ -47,7 +48,7 @@ def needed(program: str) -> str:
 def three_nodes(programs: Programs, *options: str) -> list[Node]:
     """Nodes that know each other: each on an address of its own, their ports the same."""
     first, second = random.randrange(16, 255), random.randrange(256)
-    doors = [f"--{door}-port={quiet_port()}" for door in (*DEFAULT_PORTS, "gossip")]
+    doors = [f"--{door}-port={free_port()}" for door in (*DEFAULT_PORTS, "gossip")]
     nodes: list[Node] = []
     for number in (1, 2, 3):
         join = [f"--join={node.host}:{node.gossip_port}" for node in nodes[:1]]
@@ -100,7 +101,7 @@ class Balancer(Program):
         path = needed(self.program)
         self.ports: dict[int, int] = {}
         """The port of the test for each port of the recipe."""
-        self.folder = directory / f"{self.program}-{quiet_port()}"
+        self.folder = directory / f"{self.program}-{free_port()}"
         self.folder.mkdir()
         changes = dict(changes or {})
         if tls is not None:
@@ -148,7 +149,7 @@ class Balancer(Program):
         return changes if self.program == "haproxy" else changes | {f"/etc/{self.program}/pico.key": tls.key}
 
     def _listen_here(self, found: re.Match[str]) -> str:
-        return self.here(found, self.ports.setdefault(int(found[found.re.groups]), quiet_port()))
+        return self.here(found, self.ports.setdefault(int(found[found.re.groups]), free_port()))
 
     def _listens_on(self, port: int) -> bool:
         assert self.process.poll() is None, f"{self.program} ended: {self.errors}"

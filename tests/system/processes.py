@@ -11,11 +11,9 @@ behind; for the same reason only the main thread starts children.
 from __future__ import annotations
 
 import http.client
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["HOST", "Agent", "Node", "Program", "Programs", "curl", "quiet_port", "until"]
+__all__ = ["HOST", "Agent", "Node", "Program", "Programs", "curl", "until"]
 
 HOST = "127.0.0.1"
 START_S = 30.0
@@ -238,19 +236,6 @@ class Programs:
         assert isinstance(program, Program)
         self._started.append(program)
         return program
-
-
-_ports = iter(random.sample(range(20_000, 32_000), 12_000))
-
-
-def quiet_port() -> int:
-    """Free for both protocols, given once, and below what the system gives to outgoing connections: it stays free."""
-    for port in _ports:
-        with suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("", port))
-            udp.bind(("", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 def answer_of(port: int, path: str, host: str = HOST) -> tuple[int, str]:

@@ -64,9 +64,12 @@ def assert_plausible(figures: dict[str, Any], body_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_nothing_outlives_a_benchmark_that_is_stopped(number: signal.Signals) -> None:
+def test_nothing_outlives_a_benchmark_that_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
     command = [*BENCH, "--targets=direct,floor", "--sizes=0", "--connections=1", "--seconds=20"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as running:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    ) as running:
         assert running.stderr is not None
         for line in running.stderr:
             if "floor" in line or "direct" in line:
@@ -74,6 +77,7 @@ def test_nothing_outlives_a_benchmark_that_is_stopped(number: signal.Signals) ->
         running.send_signal(number)
         running.wait(15)
         assert gone(running.pid, within_s=10.0)
+    assert number == signal.SIGKILL or not list(tmp_path.iterdir()), "its files are gone, too, if it could see to that"
 
 
 def gone(group: int, *, within_s: float) -> bool:

@@ -21,8 +21,9 @@ from typing import Any
 
 import pytest
 
+from pico.cli.bench.processes import free_port
 from tests.system.networks import HUB, Network, why_not
-from tests.system.processes import HOST, Agent, Node, Programs, answer_of, quiet_port, until
+from tests.system.processes import HOST, Agent, Node, Programs, answer_of, until
 from tests.system.tokens import TokenService
 
 LONG = pytest.mark.skipif(not os.environ.get("PICO_SYSTEM_LONG"), reason="long: set PICO_SYSTEM_LONG=1")
@@ -194,7 +195,7 @@ def check_tokens(tokens: TokenService, outcome: Outcome) -> None:
 
 
 def test_five_nodes_that_start_at_once_are_one_cluster(programs: Programs, tokens: TokenService) -> None:
-    ports = [quiet_port() for _ in range(5)]
+    ports = [free_port() for _ in range(5)]
     everybody = "--join=" + ",".join(f"{HOST}:{port}" for port in ports)
     began = time.monotonic()
     nodes = [

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +26,8 @@ DEADLINE_S = 60.0
 class Demo:
     """One run, whose processes carry a mark so that they are found again after it has ended."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, directory: Path, *words: str) -> None:
+        self.directory = directory
         self.mark = f"PICO_TEST_MARK={uuid.uuid4()}"
         name, _, value = self.mark.partition("=")
         self.process = subprocess.Popen(
@@ -35,7 +36,7 @@ class Demo:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {name: value},
+            env=os.environ | {name: value, "TMPDIR": str(directory)},
         )
         self.said = ""
 
@@ -67,28 +68,35 @@ class Demo:
                     yield (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
+Begin = Callable[..., Demo]
+
+
 @pytest.fixture
-def started() -> Iterator[list[Demo]]:
+def begin(tmp_path: Path) -> Iterator[Begin]:
+    """Starts a demo with such words; what is still running at the end of the test is killed."""
     running: list[Demo] = []
-    yield running
+
+    def start(*words: str) -> Demo:
+        running.append(Demo(tmp_path, *words))
+        return running[-1]
+
+    yield start
     for one in running:
         if one.process.poll() is None:
             one.process.kill()
         one.process.communicate(timeout=DEADLINE_S)
 
 
-def test_once_shows_every_request_and_exits_well(started: list[Demo]) -> None:
-    run = Demo("--once")
-    started.append(run)
+def test_once_shows_every_request_and_exits_well(begin: Begin) -> None:
+    run = begin("--once")
     assert run.end() == 0, run.said
     assert re.findall(r"^   < (\d+) ", run.said, re.MULTILINE) == ["200"] * 5 + ["502"] + ["200"] * 3
     assert "a body that comes back" in run.said
     assert run.left_behind() == []
 
 
-def test_the_death_of_the_node_with_the_tunnel_is_survived(started: list[Demo]) -> None:
-    run = Demo("--once")
-    started.append(run)
+def test_the_death_of_the_node_with_the_tunnel_is_survived(begin: Begin) -> None:
+    run = begin("--once")
     assert run.end() == 0, run.said
     killed = run.said.index("is killed (SIGKILL)")
     assert re.findall(r"^\d+\. (.+)$", run.said[killed:], re.MULTILINE) == [
@@ -98,9 +106,8 @@ def test_the_death_of_the_node_with_the_tunnel_is_survived(started: list[Demo]) 
     ]
 
 
-def test_events_are_shown_when_they_come_and_not_at_the_end(started: list[Demo]) -> None:
-    run = Demo("--once")
-    started.append(run)
+def test_events_are_shown_when_they_come_and_not_at_the_end(begin: Begin) -> None:
+    run = begin("--once")
     run.end()
     times = [float(seconds) for seconds in re.findall(r"after ([0-9.]+) s  data: event", run.said)]
     assert len(times) == 4
@@ -109,10 +116,9 @@ def test_events_are_shown_when_they_come_and_not_at_the_end(started: list[Demo])
 
 @pytest.mark.parametrize("number,code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_it_stays_until_it_is_stopped_and_leaves_nothing_behind(
-    started: list[Demo], number: signal.Signals, code: int
+    begin: Begin, number: signal.Signals, code: int
 ) -> None:
-    run = Demo()
-    started.append(run)
+    run = begin()
     run.until("Ctrl-C stops everything")
     if shutil.which("curl"):
         assert '"time"' in the_curl_line_works(run.said)
@@ -121,6 +127,7 @@ def test_it_stays_until_it_is_stopped_and_leaves_nothing_behind(
     assert run.end() == code, run.said
     assert "Traceback" not in run.said
     assert run.left_behind() == []
+    assert not list(run.directory.iterdir()), "nor a file"
 
 
 def the_curl_line_works(said: str) -> str:
@@ -131,9 +138,8 @@ def the_curl_line_works(said: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
-def test_nothing_survives_a_demo_that_is_killed(started: list[Demo]) -> None:
-    run = Demo()
-    started.append(run)
+def test_nothing_survives_a_demo_that_is_killed(begin: Begin) -> None:
+    run = begin()
     run.until("Ctrl-C stops everything")
     run.process.kill()
     run.end()

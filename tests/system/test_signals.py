@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.system.processes import CURL_S, HOST, Node, Program, Programs, answer_of, curl, curling, quiet_port, until
+from pico.cli.bench.processes import free_port
+from tests.system.processes import CURL_S, HOST, Node, Program, Programs, answer_of, curl, curling, until
 from tests.system.service import Service
 
 DOORS = [f"--{door}-host={HOST}" for door in ("proxy", "admin", "upstream", "gossip")]
@@ -248,7 +249,7 @@ def test_an_agent_has_an_admin_door_when_it_is_asked_to(programs: Programs, serv
 
 def test_node_and_agent_do_without_standard_streams(programs: Programs, service: Service) -> None:
     closed = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
-    proxy, upstream, admin = quiet_port(), quiet_port(), quiet_port()
+    proxy, upstream, admin = free_port(), free_port(), free_port()
     ports = (f"--proxy-port={proxy}", f"--upstream-port={upstream}", f"--admin-port={admin}")
     node = programs.node_begun(*ports, within=closed)
     service_option = f"--endpoint=web={HOST}:{service.port}"

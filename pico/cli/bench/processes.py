@@ -12,6 +12,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -139,12 +140,17 @@ class LoadProcess:
         return Outcome(**answer)
 
 
+_ports = iter(random.sample(range(20_000, 32_000), 12_000))
+
+
 def free_port() -> int:
-    """A port of the loopback address that nobody listened on a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Free for TCP and UDP, given once, and below what the system gives to outgoing connections: it stays free."""
+    for port in _ports:
+        with suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind(("", port))
+            udp.bind(("", port))
+            return port
+    raise BenchFailed("no port is free")
 
 
 def wait_until(ready: Callable[[], bool], what: str, *children: Child, timeout_s: float = START_S) -> None:
