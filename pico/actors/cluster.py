@@ -62,7 +62,7 @@ from pico.protocol.gossip.events import Contested, ExchangeWanted, NodeChanged
 from pico.protocol.gossip.exchange import Exchange
 from pico.protocol.gossip.values import Address, Chance
 from pico.transport.clock import Clock
-from pico.transport.datagrams import Datagrams
+from pico.transport.datagrams import DatagramCounts, Datagrams
 
 __all__ = ["Cluster", "ClusterParts", "locate_gossip"]
 
@@ -326,7 +326,8 @@ class Cluster(GeventActor):
 
     def standing(self) -> ClusterStanding:
         """How the cluster looks from here, for metrics."""
-        snapshot, counts = self.engine.snapshot(), self._datagrams
+        snapshot = self.engine.snapshot()
+        counts = self._datagrams.counts if self._datagrams is not None else DatagramCounts()
         return ClusterStanding(
             nodes=dict(
                 Counter(
@@ -338,9 +339,15 @@ class Cluster(GeventActor):
             health=snapshot.health,
             joined=snapshot.joined,
             links_out=self.links_out,
-            datagrams_sent=counts.counts.sent if counts is not None else 0,
+            datagrams_sent=counts.sent,
             datagrams_received=snapshot.received,
+            datagram_errors={
+                "not_sent": counts.send_failures,
+                "not_received": counts.receive_errors,
+                "too_large": counts.oversized,
+            },
             violations=snapshot.violations,
+            not_understood={"message": self.engine.table.unknown_messages, "card": self.view.broken_cards},
         )
 
     def _release_leavers(self) -> None:

@@ -24,6 +24,10 @@ CHANNELS: Final = (
 )  # fmt: skip
 """What an accepted channel was for, or why it was refused; what datagrams know, too, has the same name there."""
 
+DATAGRAM_ERRORS: Final = ("not_sent", "not_received", "too_large")
+
+NOT_UNDERSTOOD: Final = ("message", "card")
+
 VIOLATIONS: Final = ("cluster", "version", "malformed", "unsealed", "no_key", "unknown_key", "forged", "replayed")
 
 
@@ -40,7 +44,9 @@ class ClusterStanding:
     links_in: int = 0
     datagrams_sent: int = 0
     datagrams_received: int = 0
+    datagram_errors: dict[str, int] = field(default_factory=dict)
     violations: dict[str, int] = field(default_factory=dict)
+    not_understood: dict[str, int] = field(default_factory=dict)
 
 
 class ClusterMetrics:
@@ -74,15 +80,30 @@ class ClusterMetrics:
         datagrams.add_metric(["sent"], now.datagrams_sent)
         datagrams.add_metric(["received"], now.datagrams_received)
         yield datagrams
+        yield _family(
+            "pico_gossip_datagram_errors_total",
+            "Datagrams that the system did not take, or above our limit.",
+            "reason",
+            DATAGRAM_ERRORS,
+            now.datagram_errors,
+        )
         yield CounterMetricFamily(
             "pico_gossip_dropped_total", "Datagrams not looked at: too many waited.", self.dropped
         )
-        violations = CounterMetricFamily(
-            "pico_gossip_violations_total", "Datagrams that were not for this node, by why.", labels=["reason"]
+        yield _family(
+            "pico_gossip_violations_total",
+            "Datagrams that were not for this node, by why.",
+            "reason",
+            VIOLATIONS,
+            now.violations,
         )
-        for reason in VIOLATIONS:
-            violations.add_metric([reason], now.violations.get(reason, 0))
-        yield violations
+        yield _family(
+            "pico_gossip_not_understood_total",
+            "What members said that this node cannot read: of a later version, perhaps.",
+            "what",
+            NOT_UNDERSTOOD,
+            now.not_understood,
+        )
         yield self.exchanges.family("pico_gossip_exchanges_total", "Exchanges over a stream.", "result")
         yield self.channels.family(
             "pico_gossip_channels_total", "Channels that peers dialled: what for, or why they were refused.", "result"
@@ -90,3 +111,11 @@ class ClusterMetrics:
         yield CounterMetricFamily(
             "pico_view_corrections_total", "Peers that had an endpoint no more when asked.", self.corrections()
         )
+
+
+def _family(name: str, help_text: str, label: str, values: tuple[str, ...], counts: dict[str, int]) -> Metric:
+    """A counter with a sample for each of the values, counted or not."""
+    family = CounterMetricFamily(name, help_text, labels=[label])
+    for value in values:
+        family.add_metric([value], counts.get(value, 0))
+    return family

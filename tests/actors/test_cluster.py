@@ -24,6 +24,7 @@ from pico.actors.supervisor import Child, Supervisor
 from pico.config import PeerLimits
 from pico.protocol.cluster import Card, Standing, encode_card
 from pico.protocol.gossip.values import Ping, Rank
+from pico.protocol.gossip.wire import PacketCodec
 from tests.actors.census import let_others_run, nothing_left_behind
 from tests.actors.meshes import PORT, Machine, Mesh
 from tests.actors.test_endpoint_pool import One
@@ -394,6 +395,22 @@ def test_a_new_view_takes_the_places_of_the_old_one(mesh):
     assert one.routes._vanished
     one.start("two")
     mesh.until(lambda: one.routes.knows("ep"))
+
+
+def test_what_went_wrong_with_datagrams_and_words_is_told(mesh):
+    one, two = mesh.cluster("one", "two")
+    two.actor.engine.put(b"card", b"no card at all", now=mesh.clock.now())
+    tell(two.ref, LinkChanged("nobody", True))
+    mesh.run(1.0)
+    codec = PacketCodec("test", "two", mesh.gossip_limits)
+    later = codec.encode(two.actor.engine.table.own.life, [(99, b"?")])  # type: ignore[list-item]
+    two.actor._datagrams.send(later, (one.host, PORT))
+    mesh.run(0.1)
+    assert one.actor.standing().not_understood == {"message": 1, "card": 1}
+    before = one.actor.standing().datagram_errors
+    assert before == {"not_sent": 0, "not_received": 0, "too_large": 0}
+    one.actor._datagrams.send(bytes(100_000), (two.host, PORT))
+    assert one.actor.standing().datagram_errors == before | {"too_large": 1}
 
 
 def test_the_worst_that_a_card_may_say_is_no_address_of_ours(mesh):

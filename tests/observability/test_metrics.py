@@ -111,6 +111,8 @@ def test_what_a_node_tells() -> None:
         "pico_gossip_joined",
         "pico_gossip_health",
         "pico_gossip_datagrams",
+        "pico_gossip_datagram_errors",
+        "pico_gossip_not_understood",
         "pico_gossip_dropped",
         "pico_gossip_violations",
         "pico_gossip_exchanges",

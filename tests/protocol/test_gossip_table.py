@@ -317,7 +317,7 @@ class TestAnswering:
         side = a_with_b()
         packet = side.codec.encode(5, [(99, b""), (100, b"?")])  # type: ignore[list-item]
         side.table.receive(side.codec.decode(packet)._replace(sender="b"), now=0.0)
-        assert side.table.snapshot().unknown_messages == 2
+        assert side.table.unknown_messages == 2
 
     @covers("GOSSIP-23")
     def test_an_answer_has_so_many_packets_and_the_rest_comes_with_the_next_digest(self) -> None:

@@ -131,7 +131,6 @@ class TableSnapshot:
     records: dict[str, Record]
     remembered: int
     refused: int
-    unknown_messages: int
     contested: bool
 
 
@@ -173,7 +172,8 @@ class GossipTable:
         self._memory = Memory(limits)
         self._lives_taken = 0
         self._refused = 0
-        self._unknown_messages = 0
+        self.unknown_messages = 0
+        """Messages of a kind that this version does not know, in packets that were for it."""
         self.contested = False
         """Another process has the same node ID, and neither gives way: this one must stop."""
 
@@ -224,9 +224,7 @@ class GossipTable:
 
     def snapshot(self) -> TableSnapshot:
         """For status and metrics."""
-        return TableSnapshot(
-            self.record, self.members(), len(self._memory), self._refused, self._unknown_messages, self.contested
-        )
+        return TableSnapshot(self.record, self.members(), len(self._memory), self._refused, self.contested)
 
     # What is said unasked.
 
@@ -297,7 +295,7 @@ class GossipTable:
     def learn(self, packet: Packet, *, now: float, source: Address | None = None) -> Reply:
         """Learn what a packet says, ``source`` being where it came from; what is to be answered."""
         reply = self._reply = Reply()
-        self._unknown_messages += packet.unknown
+        self.unknown_messages += packet.unknown
         if packet.sender == self.node_id:  # GOSSIP-39: our own words, or another process of our name
             self._hear_of_self(Record(packet.life))
             return reply
