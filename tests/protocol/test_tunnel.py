@@ -574,6 +574,19 @@ def test_a_tunnel_that_was_idle_while_it_served_on_is_closed_when_it_is_idle_aga
     assert second.asked("idle 1") == ["close 1 1001"]
 
 
+@covers("TUN-39", "TUN-40")
+def test_a_link_that_looks_further_keeps_only_the_tunnel_that_it_got_last() -> None:
+    _, second = pair(linger_s=0.5)
+    second.run("timer", "accepted 1 a", "timer")
+    assert second.asked("accepted 2 a") == ["serve 2", "goaway 1"]
+    assert second.link.serving
+    assert second.asked("idle 1") == [], "a request may be crossing the goaway"
+    second.run("after 0.5")
+    assert second.link.snapshot().closing == (1,), "though the link has no tunnel yet that it stays with"
+    assert second.link.snapshot().leaving == (2,)
+    assert second.asked("idle 2") == [], "it serves, however idle"
+
+
 @covers("TUN-39", "TUN-37")
 def test_a_link_that_comes_to_the_same_node_again_and_again_stays_there() -> None:
     _, second = pair(choosy_max=2, draining_max=4)

@@ -41,6 +41,7 @@ class _Tunnel:
     opened_at: float
     node: str = ""
     moving: bool = False  # the node still gives it streams, and says no other goaway
+    replaced: bool = False  # a later one was accepted
     idle: bool = False
     closing: bool = False
     close_from: float = 0.0  # our goaway may still be crossing a stream until then
@@ -144,11 +145,15 @@ class Link:
         self._hopeless.discard(self._server)
         self._commands.append(Serve(tunnel))
         self._announce(Change.REGISTERED)
+        self._replace_others(now)
         if node and self._choosy_left and node in self._spread.others(self._place):
             self._choosy_left -= 1
             self._move(current, "another tunnel is at this node already", now)  # TUN-39
-            return
+
+    def _replace_others(self, now: float) -> None:
+        """There is another tunnel now, be it for a moment: those before it are not needed any more."""
         for old in list(self._leaving.values()):
+            old.replaced = True
             if old.moving and not old.closing:  # TUN-40
                 self._commands.append(Goaway(old.number))
                 old.moving, old.idle, old.close_from = False, False, now + self._timers.linger_s
@@ -224,10 +229,8 @@ class Link:
         if old is None or old.closing:
             return
         old.idle = True
-        if self.state is LinkState.OPEN and not old.moving and now >= old.close_from:  # TUN-28
-            self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
-        elif self.state in _ENDING and now >= old.close_from:  # TUN-30
-            self._close(old, CLOSE_GOING_AWAY, "the agent stops", now)
+        if now >= self._close_at(old):
+            self._close_idle(old, now)
 
     def ended(self, tunnel: int, reason: str, *, now: float) -> None:
         """This tunnel is no more."""
@@ -298,16 +301,19 @@ class Link:
         elif now >= old.deadline:  # TUN-31
             self._close(old, CLOSE_GOING_AWAY, "the grace period is over", now)
         elif now >= self._close_at(old):
-            if self.state is LinkState.OPEN:  # TUN-40
-                self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
-            else:  # TUN-30
-                self._close(old, CLOSE_GOING_AWAY, "the agent stops", now)
+            self._close_idle(old, now)
 
     def _close_at(self, old: _Tunnel) -> float:
         """When an idle tunnel may be closed."""
         if not old.idle or old.closing or old.moving:
             return _NEVER
-        return old.close_from if self.state in _ENDING or self.state is LinkState.OPEN else _NEVER
+        return old.close_from if self.state in _ENDING or old.replaced else _NEVER
+
+    def _close_idle(self, old: _Tunnel, now: float) -> None:
+        if self.state in _ENDING:  # TUN-30
+            self._close(old, CLOSE_GOING_AWAY, "the agent stops", now)
+        else:  # TUN-28, TUN-40
+            self._close(old, CLOSE_NORMAL, "moved to another tunnel", now)
 
     # Dialling and waiting.
 
