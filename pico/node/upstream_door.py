@@ -305,6 +305,8 @@ class Acceptance(WebSocketHandler):
         self.upgrade_websocket()
         self.write("")
         self.websocket.closed, self.websocket.stream = True, None  # its destructor would write to the connection
+        self.environ.clear()  # it holds that object, which holds it
+        self.websocket.handler = None
 
 
 def _agent_of(request: Request) -> str:

@@ -94,6 +94,25 @@ class MultiplexerOwner(Protocol):
         """The connection is over, once; every stream has had its last event."""
 
 
+class _Nobody:
+    """The owner of a connection that has ended: the two, like a timer and what it calls, would else keep each other.
+
+    Only the garbage collector could free them, and what lived long it seldom looks at (``pico.actors.heap``).
+    """
+
+    def stream_opened(self, event: StreamOpened) -> None:
+        """What had come behind the end is dropped with the connection."""
+
+    def goaway_received(self, reason: str) -> None:
+        """Likewise."""
+
+    def connection_ended(self, reason: str) -> None:
+        """The owner was told."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Multiplexer:
     """Many streams on one connection."""
 
@@ -144,7 +163,7 @@ class Multiplexer:
         self._asked_at: float | None = None
         self._sent_before = 0  # the question of that time left
         self._taken_bytes = 0  # by the peer's system, at the last look
-        self._timer: Timer = clock.timer(self._on_timer)
+        self._timer: Timer | None = clock.timer(self._on_timer)  # until the end, as the owner
         self._close_timer: Timer | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -434,7 +453,7 @@ class Multiplexer:
 
     def _arm(self) -> None:
         at = self._engine.next_timer()
-        if at is not None and not self._ended:
+        if at is not None and self._timer is not None:
             self._timer.start(max(0.0, at - self._clock.now()) + GRACE_S)
 
     def _on_close_deadline(self) -> None:
@@ -445,11 +464,16 @@ class Multiplexer:
         if self._ended:
             return
         self._ended = True
-        self._timer.stop()
-        if self._close_timer is not None:
-            self._close_timer.stop()
+        self._forget_timers()
         self._engine.lost()
         for event in self._engine.events():
             if not isinstance(event, (GoawayReceived, PeerSilent)):
                 self._dispatch_to_stream(event)
-        self._owner.connection_ended(reason)
+        owner, self._owner = self._owner, _NOBODY
+        owner.connection_ended(reason)
+
+    def _forget_timers(self) -> None:
+        for timer in (self._timer, self._close_timer):
+            if timer is not None:
+                timer.stop()
+        self._timer = self._close_timer = None

@@ -15,6 +15,7 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 from pico.config import RpcLimits, WebSocketLimits
 from pico.protocol.rpc import ResetCode, StreamReset
 from pico.protocol.rpc.messages import END, HEADER, RESPONSE
+from tests.actors.census import found_by_the_collector
 from tests.node.harness import Agent, Client, connect, handshake, read_head, running_node, send_until_blocked, until
 from tests.rules import covers
 
@@ -274,3 +275,23 @@ def test_a_flood_of_questions_by_an_agent_that_does_not_read_is_bounded(node, fr
     assert upstream.multiplexer.engine.snapshot().control_bytes < 256 * 1024
     assert upstream.multiplexer._stream.unsent_bytes < 512 * 1024
     gevent.sleep(0)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("ends", ["agent", "node"])
+def test_of_a_tunnel_that_has_ended_nothing_waits_for_the_garbage_collector(node, streaming, ends):
+    def live_and_end() -> None:
+        sock = connect(node, "upstream-door")
+        sock.sendall(handshake("ep", streaming=streaming))
+        assert read_head(sock)[0].startswith(b"HTTP/1.1 101")
+        until(lambda: node.routes.knows("ep"))
+        if ends == "node":
+            node.upstream_door.close("the test is over")
+            sock.recv(100)
+        sock.close()
+        until(lambda: not node.upstream_door.upstreams)
+
+    live_and_end()  # what is made once is made
+    with found_by_the_collector() as found:
+        live_and_end()
+    assert not found

@@ -8,7 +8,7 @@ or refused.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pico.config import HttpLimits, RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
@@ -55,7 +55,7 @@ class BaseEngine(RpcConnection):
         super().__init__(limits, limits.base_streams_max, now=now)
         self.first_bytes_max = limits.base_body_bytes_max + 1
         self._http_limits = http_limits
-        self._handlers[MessageType.PROXY_HTTP] = self._receive_proxy_http
+        self._handlers = _HANDLERS
 
     def _opening_type(self) -> MessageType:
         return MessageType.PROXY_HTTP
@@ -220,3 +220,9 @@ class BaseEngine(RpcConnection):
     def _refuse_request(self, id_: int, payload: bytes) -> None:
         """Answer a request that never became a call; as control, so that a peer cannot pile these up (RPC-47)."""
         self._send_control(encode_header(MessageType.PROXY_HTTP, id_, RESPONSE) + payload)
+
+
+_HANDLERS: Final[dict[int, Any]] = {
+    MessageType.HEARTBEAT: BaseEngine._receive_heartbeat,
+    MessageType.PROXY_HTTP: BaseEngine._receive_proxy_http,
+}

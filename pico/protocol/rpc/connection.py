@@ -11,7 +11,6 @@ rest behind it in its own backlog, so streams take turns and the order within on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar, Final
@@ -40,7 +39,6 @@ __all__ = ["RpcConnection", "RpcSnapshot"]
 CUT_BYTES_MIN: Final = 4096
 """No long body is cut into less, however little is asked for."""
 
-_HANDLER = Callable[[int, int, bytes], None]
 _RESPONSE_AND_UNSUPPORTED = RESPONSE | UNSUPPORTED
 
 
@@ -64,6 +62,8 @@ class RpcConnection:
 
     first_bytes_max: int
     """Body bytes that ``open`` takes at most."""
+    _handlers: dict[int, Any]
+    """By type; functions, because methods of its own would have a connection keep itself."""
     _piece_bytes = 1
     _stream_type: ClassVar[type[RpcStream]] = RpcStream
 
@@ -94,7 +94,6 @@ class RpcConnection:
         self._heartbeat_id = 0
         self._heartbeat_sent_at = 0.0
         self._silent = False
-        self._handlers: dict[int, _HANDLER] = {MessageType.HEARTBEAT: self._receive_heartbeat}
 
     def release(self, stream: RpcStream) -> None:
         """The owner is done with a stream that has ended, and holds none of its bytes."""
@@ -126,7 +125,7 @@ class RpcConnection:
             return
         handler = self._handlers.get(kind)
         if handler is not None:
-            handler(id_, flags, message)
+            handler(self, id_, flags, message)
         elif flags & RESPONSE:  # RPC-4
             self.late_messages += 1
         else:  # RPC-3, RPC-6

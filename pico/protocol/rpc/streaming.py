@@ -75,16 +75,7 @@ class StreamingEngine(RpcConnection):
         self._probed: RpcStream | None = None  # whose bytes are counted for one round trip
         self._probed_from = 0
         self._probe_at = now
-        self._handlers.update(
-            {
-                MessageType.HEAD: self._receive_head,
-                MessageType.DATA: self._receive_data,
-                MessageType.TRAILERS: self._receive_trailers,
-                MessageType.RESET: self._receive_reset,
-                MessageType.WINDOW: self._receive_window,
-                MessageType.GOAWAY: self._receive_goaway,
-            }
-        )
+        self._handlers = _HANDLERS
 
     def _opening_type(self) -> MessageType:
         return MessageType.HEAD
@@ -475,3 +466,14 @@ class StreamingEngine(RpcConnection):
                 raise RemoteProtocolError("the body is not as long as its head declared")
         if end:
             stream.receiving = ENDED
+
+
+_HANDLERS: Final[dict[int, Any]] = {
+    MessageType.HEARTBEAT: StreamingEngine._receive_heartbeat,
+    MessageType.HEAD: StreamingEngine._receive_head,
+    MessageType.DATA: StreamingEngine._receive_data,
+    MessageType.TRAILERS: StreamingEngine._receive_trailers,
+    MessageType.RESET: StreamingEngine._receive_reset,
+    MessageType.WINDOW: StreamingEngine._receive_window,
+    MessageType.GOAWAY: StreamingEngine._receive_goaway,
+}
