@@ -39,7 +39,7 @@ class PeerUpstream:
         self._connect_s = connect_s
         self._link: Multiplexer | None = None
         self._failed = False  # the last attempt to dial
-        self._waiters: list[pykka.ActorRef[Any]] = []
+        self._waiters: dict[pykka.ActorRef[Any], None] = {}  # in the order in which they came
 
     # What requests ask.
 
@@ -79,14 +79,13 @@ class PeerUpstream:
 
         To be called only when ``may_connect``; whoever waits no longer says so with ``stop_waiting``.
         """
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
         self._dial()
         return self._clock.now() + self._connect_s
 
     def stop_waiting(self, waiter: pykka.ActorRef[Any]) -> None:
         """Forget a waiter whose time has passed or whose client has gone."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self._waiters.pop(waiter, None)
 
     # What the peer's actor says.
 
@@ -106,7 +105,7 @@ class PeerUpstream:
         self._tell_waiters(PeerUnreachable(self.id))
 
     def _tell_waiters(self, message: PeerReady | PeerUnreachable) -> None:
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             tell(waiter, message)
 

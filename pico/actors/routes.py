@@ -87,7 +87,7 @@ class Routes:
         self._requests_max = requests_max  # in flight for one endpoint
         self._balancers: dict[str, Balancer[Upstream]] = {}
         self._vanished: dict[str, float] = {}
-        self._waiters: dict[str, list[pykka.ActorRef[Any]]] = {}
+        self._waiters: dict[str, dict[pykka.ActorRef[Any], None]] = {}  # in the order in which they came
         self._waiting = 0
         self._view = ClusterView("")
         self._peers: Peers = {}
@@ -170,21 +170,21 @@ class Routes:
         until = 0.0 if vanished_at is None else vanished_at + self._endpoint_wait_s
         if until <= self._clock.now() or self._waiting >= WAITERS_MAX:
             return 0.0
-        self._waiters.setdefault(endpoint_id, []).append(waiter)
+        self._waiters.setdefault(endpoint_id, {})[waiter] = None
         self._waiting += 1
         return until
 
     def stop_waiting(self, endpoint_id: str, waiter: pykka.ActorRef[Any]) -> None:
         """Forget a waiter whose time has passed or whose client has gone."""
-        waiters = self._waiters.get(endpoint_id, [])
+        waiters = self._waiters.get(endpoint_id, {})
         if waiter in waiters:
-            waiters.remove(waiter)
+            del waiters[waiter]
             self._waiting -= 1
             if not waiters:
                 del self._waiters[endpoint_id]
 
     def _wake(self, endpoint_id: str) -> None:
-        waiters = self._waiters.pop(endpoint_id, [])
+        waiters = self._waiters.pop(endpoint_id, {})
         self._waiting -= len(waiters)
         for waiter in waiters:
             tell(waiter, EndpointAppeared())

@@ -295,6 +295,29 @@ def test_the_number_of_waiters_is_bounded_and_comes_back(monkeypatch):
 # What it costs.
 
 
+class Compared(Waiter):
+    """Notices when somebody looks for another one."""
+
+    def __eq__(self, other) -> bool:
+        raise AssertionError("one waiter was searched for among the others")
+
+    __hash__ = Waiter.__hash__
+
+
+def test_that_one_of_many_waits_no_longer_costs_the_same_however_many_there_are():
+    scene, (one, _, _) = Scene(), peer()
+    scene.say("a", "ep", 1)
+    scene.say("a", "ep", 0)
+    waiters = [Compared() for _ in range(3)]
+    for waiter in waiters:
+        assert scene.routes.wait("ep", waiter)
+        one.connect(waiter)
+    for waiter in reversed(waiters):
+        scene.routes.stop_waiting("ep", waiter)
+        one.stop_waiting(waiter)
+    assert scene.routes.waiting == 0
+
+
 def calls_of(function) -> int:
     """How many functions are called on the way."""
     count = 0
