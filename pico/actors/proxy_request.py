@@ -51,7 +51,7 @@ from pico.protocol.http import (
     request_id_of,
 )
 from pico.protocol.http.values import RequestHead
-from pico.protocol.routing import DETOURS_MAX, HELD_BYTES_MAX, addressed, may_try_again
+from pico.protocol.routing import DETOURS_MAX, Held, addressed, held_with, may_try_again
 from pico.protocol.rpc import (
     BodyBytes,
     CreditReceived,
@@ -168,8 +168,7 @@ class ProxyExchange:
     _pending = b""  # read from the client, not sent yet
     _body_read = False  # the client's body has been read to its end
     _request_sent = False
-    _held: tuple[bytes, ...] | None = ()  # what was sent of the body, while it is short enough to be sent again
-    _held_bytes = 0
+    _held: Held | None = b""  # what was sent of the body, while it is short enough to be sent again
     _framing = NO_BODY
     _continued = False
     _informational = 0  # responses before the final one
@@ -460,11 +459,7 @@ class ProxyExchange:
         else:
             self._pending = b""
         if self._held is not None and data:
-            self._held_bytes += len(data)
-            if self._held_bytes > HELD_BYTES_MAX:
-                self._held = None
-            else:
-                self._held = (*self._held, data)
+            self._held = held_with(self._held, data)
         return data
 
     def _at_request_end(self) -> bool:
@@ -659,8 +654,8 @@ class ProxyExchange:
         assert self._multiplexer is not None
         self._multiplexer.release(self._stream)
         self._stream = None
-        self._pending = b"".join(self._held) + self._pending
-        self._held, self._held_bytes = (), 0
+        self._pending = b"".join((self._held, self._pending))
+        self._held = b""
         self._request_sent = False
         self._wait_until = self._service_deadline = inf
 

@@ -23,7 +23,7 @@ from pico.actors.questions import Questions
 from pico.actors.routes import Routes, Upstream
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import UNKNOWN_LENGTH, RequestHead, ResponseHead
-from pico.protocol.routing import HELD_BYTES_MAX, address_of, is_question, may_try_again
+from pico.protocol.routing import Held, address_of, held_with, is_question, may_try_again
 from pico.protocol.rpc import (
     BodyBytes,
     CreditReceived,
@@ -155,7 +155,7 @@ class _Half:
         self._owed_bytes = 0  # at the end of what waits: their credit has not been given back
         self._ended = False
         self._trailers = b""
-        self._kept: bytes | None = b"" if keep else None  # what has left, while it is little enough to be sent again
+        self._kept: Held | None = b"" if keep else None  # what has left, while it is little enough to be sent again
         self.over = False
         """The end has been passed on."""
 
@@ -231,7 +231,7 @@ class _Half:
     def _take(self, size: int) -> BodyBytes:
         piece = self._take_waiting(size)
         if piece and self._kept is not None:
-            self._kept = b"".join((self._kept, piece)) if len(self._kept) + len(piece) <= HELD_BYTES_MAX else None
+            self._kept = held_with(self._kept, piece)
         return piece
 
     def _take_waiting(self, size: int) -> BodyBytes:

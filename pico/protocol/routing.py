@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from pico.protocol.cluster import Standing
 from pico.protocol.http.values import RequestHead
@@ -23,12 +23,14 @@ __all__ = [
     "IDEMPOTENT_METHODS",
     "QUESTION_BYTES_MAX",
     "Balancer",
+    "Held",
     "LeastInFlight",
     "PeerChoice",
     "RoundRobin",
     "address_of",
     "addressed",
     "choose_peer",
+    "held_with",
     "is_question",
     "may_try_again",
     "question",
@@ -43,6 +45,9 @@ HELD_BYTES_MAX: Final = 64 * 1024
 
 IDEMPOTENT_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """RFC 9110 §9.2.2."""
+
+Held: TypeAlias = bytes | bytearray
+"""What was sent of a request's body; a ``bytearray`` belongs to whoever keeps it."""
 
 _TRY_ELSEWHERE: Final = frozenset(
     (ResetCode.LOST, ResetCode.UPSTREAM_LOST, ResetCode.SERVICE_CLOSED, ResetCode.NO_ENDPOINT)
@@ -254,3 +259,14 @@ def may_try_again(method: bytes, code: ResetCode, *, untouched: bool, body_held:
     if not body_held or code in _NOT_ELSEWHERE:
         return False
     return untouched or (code in _TRY_ELSEWHERE and method in IDEMPOTENT_METHODS)
+
+
+def held_with(held: Held, piece: bytes | memoryview) -> Held | None:
+    """What is kept of a body after one piece more; None once it is too much. A body may come byte by byte."""
+    if len(held) + len(piece) > HELD_BYTES_MAX:
+        return None
+    if not held:
+        return bytes(piece)
+    longer = held if isinstance(held, bytearray) else bytearray(held)
+    longer += piece
+    return longer

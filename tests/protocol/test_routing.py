@@ -11,12 +11,14 @@ import pytest
 from pico.protocol.cluster import Standing
 from pico.protocol.http.values import RequestHead, valid_field_block
 from pico.protocol.routing import (
+    HELD_BYTES_MAX,
     LeastInFlight,
     PeerChoice,
     RoundRobin,
     address_of,
     addressed,
     choose_peer,
+    held_with,
     is_question,
     may_try_again,
     question,
@@ -102,6 +104,22 @@ def test_trying_again(vector):
         vector["method"].encode(), code, untouched=vector["untouched"], body_held=vector["body_held"]
     )
     assert answer is vector["again"]
+
+
+def test_what_is_held_of_a_body_that_comes_byte_by_byte_is_not_copied_each_time():
+    first = held_with(b"", b"a")
+    assert first == b"a"
+    second = held_with(first, b"b")
+    assert held_with(second, memoryview(b"c")) is second
+    assert second == b"abc"
+    assert first == b"a", "bytes of somebody else stay as they are"
+
+
+def test_no_more_of_a_body_is_held_than_is_kept_for_another_attempt():
+    held = held_with(b"x" * (HELD_BYTES_MAX - 1), b"y")
+    assert len(held) == HELD_BYTES_MAX
+    assert held_with(held, b"z") is None
+    assert held_with(b"", b"x" * (HELD_BYTES_MAX + 1)) is None
 
 
 # Peers.
