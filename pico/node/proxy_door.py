@@ -7,6 +7,7 @@ where a request goes and how its response comes about.
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 from typing import Final
 
@@ -19,7 +20,7 @@ from pico.node.proxy_protocol import NO_PREFACE, Preface
 from pico.protocol.http import Failure, Request, RequestReader, RequestRejected, failure_response, request_id_of
 from pico.protocol.rpc import PIECE_BYTES
 from pico.transport.parking import Parking, give_way
-from pico.transport.stream import Stream
+from pico.transport.stream import Piece, Stream, keep_piece
 
 __all__ = ["BUFFER_BYTES_MAX", "ClientConnection"]
 
@@ -50,7 +51,7 @@ class ClientConnection:
         self._wants_body = False
         self._paused = False
         self._switched = False
-        self._raw: list[bytes] = []
+        self._raw: deque[Piece] = deque()  # opaque bytes that came
         self._raw_bytes = 0
         self._ended = False
         self._lost = False
@@ -280,7 +281,7 @@ class ClientConnection:
             self._parking.unpark()
             return
         if self._switched:
-            self._raw.append(data)
+            keep_piece(self._raw, data)
             self._raw_bytes += len(data)
         else:
             self._reader.receive_data(data)

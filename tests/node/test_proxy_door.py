@@ -496,6 +496,22 @@ def switch(call):
     call.respond(101, length=UNKNOWN_LENGTH, end=False, upgrade=b"websocket", reason=b"Switching Protocols")
 
 
+def test_short_pieces_of_a_client_that_the_service_does_not_take_are_held_as_their_bytes_and_no_more(node):
+    agent = Agent(node, "ep", switch)
+    client = Client(node).send(UPGRADE)
+    client.read_head()
+    window_bytes = node.config.rpc_limits.window_bytes
+    client.send(b"x" * window_bytes)
+    until(lambda: agent.calls[0].stream.held_bytes == window_bytes)
+    (connection,) = node.services.connections
+    client.send(b"y")
+    settled(lambda: not connection._held_bytes(), "that the request has taken what it cannot send")
+    for number in range(1, 101):
+        client.send(b"ab")
+        until(lambda number=number: connection._held_bytes() == 2 * number)
+    assert len(connection._raw) <= 2, "a piece by itself takes many times its bytes"
+
+
 @covers("HTTP-49")
 @pytest.mark.parametrize("last", ["the client closes", "the client half-closes", "the service resets"])
 def test_a_service_that_ends_an_upgrade_first_leaves_nothing_behind(node, last):
