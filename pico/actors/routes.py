@@ -111,7 +111,7 @@ class Routes:
         """The upstream for a request, else a peer, perhaps one to be connected to first; None when none takes it."""
         balancer = self._balancers.get(endpoint_id)
         if balancer is not None:
-            if balancer.in_flight >= self._requests_max:  # ROUTING-9
+            if balancer.is_full(self._requests_max):  # ROUTING-9
                 return None
             chosen = balancer.choose(tried)
             if chosen is not None:
@@ -122,7 +122,7 @@ class Routes:
     def choose_here(self, endpoint_id: str, tried: Collection[Any] = ()) -> Upstream | None:
         """The upstream of this node for a request that has been forwarded to it (ROUTING-14)."""
         balancer = self._balancers.get(endpoint_id)
-        if balancer is None or balancer.in_flight >= self._requests_max:
+        if balancer is None or balancer.is_full(self._requests_max):
             return None
         return balancer.choose(tried)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from math import inf
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from pico.protocol.cluster import Standing
@@ -79,6 +81,7 @@ class Balancer(Generic[C]):
     def __init__(self, candidates: tuple[C, ...], turn: int = 0) -> None:
         self.candidates = candidates
         self.turn = turn
+        self._in_flight_max: float = inf  # more are not in flight; for certain, and without counting
 
     def choose(self, tried: Collection[C] = ()) -> C | None:
         """The upstream for the next request."""
@@ -89,22 +92,24 @@ class Balancer(Generic[C]):
         """Streams that have not ended, of all candidates."""
         return sum([candidate.in_flight for candidate in self.candidates])
 
-    def _in_turn(self, tried: Collection[C]) -> Iterator[tuple[int, C]]:
-        """The free candidates that were not tried, with their places, beginning with the one whose turn it is."""
+    def is_full(self, requests_max: int) -> bool:
+        """Whether so many are in flight. A choice adds one at most, so they are counted only where it might be."""
+        if self._in_flight_max >= requests_max:
+            self._in_flight_max = self.in_flight
+        return self._in_flight_max >= requests_max
+
+    def _in_turn(self) -> Iterator[tuple[int, C]]:
+        """The candidates with their places, beginning with the one whose turn it is."""
         candidates = self.candidates
         at = self.turn % len(candidates) if candidates else 0
-        for place in (*range(at, len(candidates)), *range(at)):
-            candidate = candidates[place]
-            if candidate.may_open and candidate not in tried:  # ROUTING-1
-                yield place, candidate
+        for place in chain(range(at, len(candidates)), range(at)):
+            yield place, candidates[place]
 
-    def _take(self, chosen: tuple[int, C] | None) -> C | None:
-        """Hand out what was chosen; the turn goes to the one behind it, so that equals take turns."""
-        if chosen is None:
-            return None
-        place, candidate = chosen
+    def _take(self, place: int) -> C:
+        """Hand out who is there; the turn goes to the one behind it, so that equals take turns."""
         self.turn = place + 1
-        return candidate
+        self._in_flight_max += 1
+        return self.candidates[place]
 
 
 class LeastInFlight(Balancer[C]):
@@ -112,10 +117,16 @@ class LeastInFlight(Balancer[C]):
 
     def choose(self, tried: Collection[C] = ()) -> C | None:
         """The upstream for the next request."""
-        if len(self.candidates) == 1:
-            only = self.candidates[0]
-            return only if only.may_open and only not in tried else None
-        return self._take(min(self._in_turn(tried), key=_in_flight, default=None))
+        if len(self.candidates) == 1:  # as most endpoints have it
+            return self._take(0) if _is_free(self.candidates[0], tried) else None
+        chosen, fewest = -1, inf
+        for place, candidate in self._in_turn():
+            in_flight = candidate.in_flight
+            if in_flight < fewest and _is_free(candidate, tried):
+                chosen, fewest = place, in_flight
+                if not in_flight:
+                    break  # nobody has fewer
+        return self._take(chosen) if chosen >= 0 else None
 
 
 class RoundRobin(Balancer[C]):
@@ -123,11 +134,14 @@ class RoundRobin(Balancer[C]):
 
     def choose(self, tried: Collection[C] = ()) -> C | None:
         """The upstream for the next request."""
-        return self._take(next(self._in_turn(tried), None))
+        for place, candidate in self._in_turn():
+            if _is_free(candidate, tried):
+                return self._take(place)
+        return None
 
 
-def _in_flight(placed: tuple[int, Candidate]) -> int:
-    return placed[1].in_flight
+def _is_free(candidate: C, tried: Collection[C]) -> bool:
+    return candidate.may_open and candidate not in tried  # ROUTING-1
 
 
 BALANCERS: Final[dict[str, type[Balancer[Any]]]] = {

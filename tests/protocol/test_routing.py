@@ -96,6 +96,51 @@ def test_the_turn_is_carried_over_to_the_next_balancer():
     assert names(RoundRobin((a, b, c), before.turn), 1) == "c"
 
 
+class Looked:
+    """Counts how often somebody looks at what it has in flight."""
+
+    may_open = True
+    looks = 0
+
+    def __init__(self, in_flight: int = 0) -> None:
+        self.now = in_flight
+
+    @property
+    def in_flight(self) -> int:
+        Looked.looks += 1
+        return self.now
+
+
+@pytest.mark.parametrize("kind", [LeastInFlight, RoundRobin])
+def test_a_choice_costs_the_same_with_two_idle_upstreams_and_with_many(kind):
+    looks = []
+    for count in (2, 256):
+        balancer = kind(tuple(Looked() for _ in range(count)))
+        assert not balancer.is_full(10_000)
+        Looked.looks = 0
+        for _ in range(2):
+            assert not balancer.is_full(10_000)
+            balancer.choose().now += 1
+        looks.append(Looked.looks)
+    assert looks[0] == looks[1]
+
+
+@pytest.mark.parametrize("kind", [LeastInFlight, RoundRobin])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_balancer_is_full_at_its_limit_and_no_longer_when_a_request_has_ended(kind, count):
+    upstreams = tuple(Looked() for _ in range(count))
+    balancer = kind(upstreams)
+    for _ in range(5):
+        assert not balancer.is_full(5)
+        balancer.choose().now += 1
+    assert balancer.is_full(5)
+    assert not balancer.is_full(6), "another limit counts at once"
+    upstreams[0].now -= 1
+    assert not balancer.is_full(5)
+    balancer.choose().now += 1
+    assert balancer.is_full(5)
+
+
 @covers("ROUTING-5", "ROUTING-6")
 @pytest.mark.parametrize("vector", VECTORS["may_try_again"], ids=lambda vector: vector["because"])
 def test_trying_again(vector):
