@@ -65,6 +65,29 @@ def test_a_response_without_content_that_announces_some_ends_the_use_of_its_conn
     assert reader.reusable is reusable
 
 
+@covers("HTTP-70")
+@pytest.mark.parametrize(
+    "field, reusable",
+    [
+        (b"WWW-Authenticate: NTLM", False),
+        (b"WWW-Authenticate: NTLM TlRMTVNTUAACAAAA", False),
+        (b"www-authenticate:negotiate oYG2MIGz", False),
+        (b'Www-authenticate: Basic realm="a" ,\tNegotiate', False),
+        (b'WWW-Authenticate: Basic realm="of NTLM"', True),
+        (b'WWW-Authenticate: Digest realm="a", nonce=ntlm', True),
+        (b"WWW-Authenticate: NTLMv3", True),
+        (b"X-Authenticate: NTLM", True),
+    ],
+)
+def test_a_connection_on_which_the_service_may_know_who_asks_is_not_used_for_another(field, reusable):
+    for status in (b"401 Unauthorized", b"200 OK"):
+        reader = reader_with(b"HTTP/1.1 " + status + b"\r\n" + field + b"\r\nContent-Length: 0\r\n\r\n")
+        head = reader.next_head()
+        assert head is not None and head.field_block == field + b"\r\n"
+        assert reader.next_body() == (b"", True)
+        assert reader.reusable is reusable
+
+
 @covers("HTTP-44")
 def test_what_is_said_of_pico_counts_only_where_a_node_says_it():
     answer = b"HTTP/1.1 200 OK\r\nX-Pico-Node: a\r\nKeep-Alive: 5\r\nA: b\r\nContent-Length: 0\r\n\r\n"

@@ -56,6 +56,7 @@ class Kind:
     MAX_FORWARDS: Final = 13
     TRACEPARENT: Final = 14
     PICO: Final = 15  # x-pico-... of a response
+    AUTHENTICATE: Final = 16  # passed on; may bind the connection to a user
 
 
 _HOP_NAMES = (
@@ -89,7 +90,7 @@ _REQUEST_NAMES: Final[dict[bytes, int]] = {
     b"max-forwards": Kind.MAX_FORWARDS,
     b"traceparent": Kind.TRACEPARENT,
 }
-_RESPONSE_NAMES: Final[dict[bytes, int]] = {**_FRAMING, b"te": Kind.HOP}
+_RESPONSE_NAMES: Final[dict[bytes, int]] = {**_FRAMING, b"te": Kind.HOP, b"www-authenticate": Kind.AUTHENTICATE}
 
 _USUAL_IN_REQUESTS = (
     b"accept accept-encoding accept-language authorization cache-control content-encoding content-type cookie dnt "
@@ -108,7 +109,7 @@ _USUAL_IN_RESPONSES = (
 
 _OWN_SPELLINGS = (
     b"ETag TE DNT Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Sec-GPC Sec-WebSocket-Extensions Sec-WebSocket-Key "
-    b"Sec-WebSocket-Protocol Sec-WebSocket-Version X-Request-ID X-XSS-Protection"
+    b"Sec-WebSocket-Protocol Sec-WebSocket-Version WWW-Authenticate X-Request-ID X-XSS-Protection"
 ).split()
 
 

@@ -41,6 +41,9 @@ _RESET_CONTENT: Final = 205
 _NOT_MODIFIED: Final = 304
 _LENGTH_DIGITS_MAX: Final = 18
 
+_OF_A_CONNECTION = re.compile(rb"(?i)(?:\A|,)[ \t]*(?:ntlm|negotiate)(?![^ \t,])").search
+"""A challenge of a scheme that authenticates the connection rather than a request."""
+
 _HOST_LINE = re.compile(rb"(?<![^\n])[Hh][Oo][Ss][Tt]:[^\r]*+\r\n")
 _SENDS_CONTENT: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
@@ -136,6 +139,7 @@ class ResponseReader(MessageReader):
         coding: bytes | None = None
         upgrade: bytes | None = None
         options: tuple[bytes, ...] = ()
+        of_a_user = False
         dropped: list[int] = []
         kinds = RESPONSE_KINDS
         for index, line in enumerate(lines):
@@ -146,8 +150,11 @@ class ResponseReader(MessageReader):
                 kind = kind_in_response(name)
             if kind == Kind.ORDINARY or (kind == Kind.PICO and self._of_node):
                 continue
-            dropped.append(index)
             value = line[colon + 1 :].strip(OWS)
+            if kind == Kind.AUTHENTICATE:
+                of_a_user = of_a_user or _OF_A_CONNECTION(value) is not None
+                continue
+            dropped.append(index)
             if kind == Kind.CONTENT_LENGTH:
                 if length is not None:
                     self._fail(Failure.SERVICE_MALFORMED, "there is more than one Content-Length field")
@@ -169,7 +176,7 @@ class ResponseReader(MessageReader):
             block = b"\r\n".join((*kept, b""))
         if status < 200:
             return self._informational_head(status, reason, block, options, upgrade)
-        self._keep_alive = keep_alive
+        self._keep_alive = keep_alive and not of_a_user  # HTTP-70
         self._awaits_head = False
         size = self._final_framing(status, length, coding, match[1] != b"0")
         return ResponseHead(status, reason, block, size, b"")
