@@ -391,7 +391,7 @@ class SocketStream:
                 self._receiver.received(data)  # type: ignore[union-attr] # the watcher runs only for a receiver
             except BaseException as fault:
                 self._crashed(fault)
-        elif self._error is not None:  # behind a write that failed the end is not a clean one
+        elif self._error is not None:  # no clean end, behind a write that failed
             self._break(self._error)
         else:
             self._end()
@@ -509,7 +509,7 @@ class SocketStream:
             self._crashed(error)
 
     def _send_unsent(self) -> None:
-        """Send once from the queue, and watch for room while something is left."""
+        """Send once from the queue."""
         unsent = self._unsent
         assert unsent is not None
         try:
@@ -524,8 +524,6 @@ class SocketStream:
             sent -= len(unsent.popleft())
         if sent:
             unsent[0] = unsent[0][sent:]
-        if unsent:
-            self._watch_writing()
 
     def _send_fin(self) -> None:
         self._fin_wanted = False
@@ -555,8 +553,7 @@ class SocketStream:
                 data = self._sock.recv(RECV_BYTES)
             except OSError:
                 break
-            if not data:
-                self._end()
+            if not data:  # no clean end, behind a write that failed
                 break
             try:
                 self._receiver.received(data)

@@ -131,6 +131,34 @@ def test_what_a_peer_said_before_it_reset_us_is_still_heard() -> None:
     assert stream.closed and stream.unsent_bytes == 0
 
 
+def test_what_was_cut_off_does_not_end_cleanly_for_a_write_that_failed() -> None:
+    near, far = tcp_sockets()
+    stream = SocketStream(near)
+    recorder = Recorder(stream)
+    stream.write(b"unread")
+    settle()
+    far.sendall(b"half of it")
+    far.close()  # with something unread: a reset, which the next write takes note of
+    stream.write(b"x")
+    recorder.wait_for("lost")
+    assert recorder.data == b"half of it"
+    assert recorder.events == ["received", "lost"]
+
+
+def test_a_write_that_fails_while_nobody_reads_is_told_to_who_comes(caplog: pytest.LogCaptureFixture) -> None:
+    near, far = tcp_sockets()
+    stream = SocketStream(near)
+    stream.write(b"unread")
+    far.sendall(b"not read either")
+    far.close()
+    stream.write(b"x")
+    settle()
+    recorder = Recorder(stream)
+    recorder.wait_for("lost")
+    assert recorder.events == ["lost"]
+    assert caplog.text == ""
+
+
 def test_a_failed_write_is_told_though_reading_is_paused() -> None:
     near, far = tcp_sockets()
     stream = SocketStream(near)
