@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from gevent.event import Event as Signal
 from pico.agent.agent import Agent, _announce
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
 from pico.errors import ConfigError, NoFileLeft
+from pico.observability.hub import INTERVAL_S
 from pico.protocol.tunnel import LinkState
 from pico.transport.notify import Notifier
 from tests.agent.harness import Door, answering, eventually, fields_of, read_head, serving
@@ -186,6 +188,20 @@ def test_it_is_ready_when_every_endpoint_is_registered() -> None:
         assert (status, b"not registered: " in body) == (503, True)
         assert admin(port, "/livez")[0] == 200
         assert b"pico_agent_info" in admin(port, "/metrics")[1]
+
+
+def test_its_admin_door_is_open_when_it_has_started_and_closed_when_it_is_closed() -> None:
+    port = free_port()
+    with door("stream") as node, running([node], 1, admin_port=port):
+        assert admin(port, "/livez")[0] == 200
+    with pytest.raises(ConnectionRefusedError):
+        admin(port, "/livez")
+
+
+def test_a_loop_that_is_blocked_is_seen() -> None:
+    with door("stream") as node, running([node], 1) as made:
+        time.sleep(1.5 * INTERVAL_S + 0.1)  # past the moment at which it wanted to be woken
+        eventually(lambda: made.metrics.hub_blocked_s > 0.0, "how late the loop was")
 
 
 def test_it_is_ready_no_longer_when_it_stops() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -144,6 +146,16 @@ def test_a_lost_tunnel_is_replaced() -> None:
             tunnel.multiplexer.abort("lost")
         made.door.tunnel(3)
         assert made.base.metrics._reconnects.count("lost") == 3
+
+
+def test_the_gauge_falls_while_there_is_no_tunnel() -> None:
+    def gauge() -> bytes:
+        return re.findall(rb"^pico_tunnel_up.* (\S+)$", made.base.metrics.render(), re.MULTILINE)[0]
+
+    with linked(("stream", "503"), timers=replace(TIMERS, backoff_first_s=60.0, backoff_max_s=60.0)) as made:
+        eventually(lambda: gauge() == b"1.0", "the tunnel")
+        made.door.tunnel(0).multiplexer.abort("lost")
+        eventually(lambda: gauge() == b"0.0", "its end")
 
 
 def test_a_tunnel_that_the_node_closes_is_replaced() -> None:

@@ -608,6 +608,27 @@ def test_a_kept_connection_that_closes_is_made_anew_only_for_what_may_happen_twi
             assert made.metrics.service_connections_opened == 1
 
 
+def test_what_is_sent_again_is_whole_and_counted_once() -> None:
+    bodies: list[bytes] = []
+
+    def handle(sock: Any, address: Any) -> None:
+        head, rest = read_head(sock)
+        if head.startswith(b"GET"):
+            sock.sendall(OK)
+            head, rest = read_head(sock, rest)
+        bodies.append(read_exactly(sock, 4, rest))
+        if len(bodies) == 2:
+            sock.sendall(OK)
+
+    with bench(handle, access_log="json") as made:
+        assert made.node.get().ended
+        assert made.node.open(b"PUT", length=4, data=b"four").done().ended
+        assert bodies == [b"four", b"four"]
+        eventually(lambda: "PUT" in "".join(made.lines), "the line")
+        (line,) = (line for line in map(json.loads, "".join(made.lines).splitlines()) if line["method"] == "PUT")
+        assert line["bytes_in"] == 4
+
+
 def test_a_body_that_is_not_at_hand_is_not_sent_again() -> None:
     with bench(once_for_each_connection) as made:
         assert made.node.get().ended
