@@ -293,6 +293,15 @@ def test_a_body_that_is_fast_enough_may_take_its_time():
 
 
 @covers("HTTP-62")
+def test_a_client_of_which_the_service_takes_nothing_is_not_late_with_its_body():
+    scene = Scene(LONG, credit=10)
+    scene.clock.advance(10.0)
+    scene.client.reader.receive_data(b"x" * 100)
+    scene.actor.on_receive(ClientReadable())
+    assert scene.actor.exchange.deadline == 10.0 + HttpTimers().response_idle_s
+
+
+@covers("HTTP-62")
 def test_a_client_that_takes_some_bytes_is_slow_and_one_that_takes_none_is_stalled():
     scene = Scene()
     scene.client.unsent_bytes = 1000
@@ -369,6 +378,15 @@ def test_a_request_is_not_tried_again_when_an_informational_response_was_given_t
     assert scene.error() == "tunnel_lost"
 
 
+def test_a_response_that_has_begun_is_not_begun_again_though_its_upstream_says_that_nothing_was_touched():
+    scene = Scene(upstreams=2)
+    scene.tell(HeadReceived, OK, b"h", False)
+    scene.tell(StreamReset, ResetCode.REFUSED, True, "")
+    assert [entry[0] for entry in scene.log].count("open") == 1
+    assert scene.client.aborted
+    assert scene.ended
+
+
 @covers("HTTP-62")
 def test_the_total_time_of_a_request_can_be_bounded():
     scene = Scene(timers=HttpTimers(request_total_s=5.0))
@@ -395,6 +413,7 @@ def test_a_client_that_is_gone_gets_no_answer_and_its_stream_is_reset():
     assert scene.client.written == b""
     assert scene.log[-1] == ("reset", ResetCode.CANCELLED)
     assert scene.actor.exchange.status == 499
+    assert scene.services.metrics.failures.count("client_closed") == 1
 
 
 def test_nothing_happens_after_the_end():

@@ -513,6 +513,21 @@ def test_short_pieces_of_a_client_that_the_service_does_not_take_are_held_as_the
 
 
 @covers("HTTP-49")
+def test_what_a_client_sends_after_its_service_has_ended_an_upgrade_arrives(node):
+    def handler(call):
+        switch(call)
+        call.data(b"bye", end=True)
+
+    agent = Agent(node, "ep", handler)
+    client = Client(node).send(UPGRADE)
+    client.read_head()
+    while client._more():
+        pass
+    client.send(b"and more").sock.shutdown(1)
+    assert agent.calls[0].body() == b"and more"
+
+
+@covers("HTTP-49")
 @pytest.mark.parametrize("last", ["the client closes", "the client half-closes", "the service resets"])
 def test_a_service_that_ends_an_upgrade_first_leaves_nothing_behind(node, last):
     def handler(call):

@@ -72,9 +72,10 @@ def test_a_series_ends_with_its_endpoint_and_makes_room() -> None:
 def test_the_rest_is_told_together() -> None:
     world = World(2)
     world.here = {f"e{number}": (1, number) for number in range(5)}
-    world.counts = {f"e{number}": Count(10) for number in range(5)}
+    world.counts = {f"e{number}": Count(10, 1) for number in range(5)}
     told = world.told()
     assert told["pico_endpoint_requests_total", OTHER] == 30
+    assert told["pico_endpoint_errors_total", OTHER] == 3
     assert told["pico_endpoint_upstreams", OTHER] == 3
     assert told["pico_endpoint_streams", OTHER] == 2 + 3 + 4
     assert len({endpoint for _, endpoint in told}) == 3

@@ -156,6 +156,14 @@ def test_what_is_queued_in_one_turn_leaves_in_one_write(monkeypatch):
     assert len(pair.owners[1].opened) == 10
 
 
+def test_each_side_counts_the_bytes_that_the_other_one_sent():
+    pair = Pair()
+    pair.node.open(PUT, bytes(1000), False, lambda event: None)
+    pair.clock.advance()
+    assert pair.agent.bytes_received == pair.node.bytes_sent > 1000
+    assert pair.node.bytes_received == pair.agent.bytes_sent
+
+
 def test_much_leaves_at_once_and_little_with_the_turn():
     pair = Pair(capacity_bytes=1 << 20)
     pair.owners[1].sink = lambda event: None
