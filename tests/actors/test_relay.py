@@ -376,6 +376,15 @@ def test_an_expectation_is_the_services_where_it_can_be():
     assert world.entry.heads() == []
 
 
+def test_a_switch_of_protocols_brings_what_the_service_said_first():
+    world = World()
+    world.open(SWITCH, b"", False)
+    world.agent.multiplexer.send_head(world.agent.stream, SWITCHED, b"hello", False)
+    world.clock.advance()
+    assert world.entry.heads() == [101]
+    assert world.entry.got == b"hello"
+
+
 @covers("RPC-23")
 def test_an_upgrade_is_refused_untouched_by_the_base_protocol():
     world = World(streaming=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from pathlib import Path
 
 import gevent
@@ -68,3 +69,16 @@ def test_a_handshake_of_tls_that_fails_is_counted_at_its_door(tmp_path: Path) ->
         for count, door in enumerate(("proxy", "upstream", "admin"), start=1):
             name = f'pico_tls_handshake_failures_total{{listener="{door}"}}'
             until(lambda name=name, count=count: metric(node, name) == count, name)
+
+
+def test_what_the_parts_of_a_node_know_is_in_its_metrics(tmp_path: Path) -> None:
+    with running_node(proxy_tls=Authority(tmp_path).issue("localhost")) as node:
+        until(lambda: metric(node, "pico_ready") == 1)
+        assert metric(node, 'pico_tls_not_after_timestamp_seconds{listener="proxy"}') > time.time()
+        assert metric(node, 'pico_actors{actor="cluster"}') == 1
+        assert metric(node, "pico_relays_in_flight") == 0
+        node.services.draining = True
+        assert metric(node, "pico_ready") == 0
+        node.gossip_door.forwarding.relays = 3
+        assert metric(node, "pico_relays_in_flight") == 3
+        node.gossip_door.forwarding.relays = 0
