@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from random import Random
 
 import pytest
@@ -16,6 +15,7 @@ from pico.protocol.gossip.state import OwnState
 from pico.protocol.routing import LeastInFlight
 from pico.transport.clock import ManualClock
 from tests.actors.test_endpoint_pool import One, Waiter
+from tests.calls import calls_of
 from tests.rules import covers
 
 FINE = Condition(verified=True)
@@ -316,22 +316,6 @@ def test_that_one_of_many_waits_no_longer_costs_the_same_however_many_there_are(
         scene.routes.stop_waiting("ep", waiter)
         one.stop_waiting(waiter)
     assert scene.routes.waiting == 0
-
-
-def calls_of(function) -> int:
-    """How many functions are called on the way."""
-    count = 0
-
-    def note(frame, event, argument) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(note)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 def test_a_choice_among_peers_costs_the_same_with_one_endpoint_there_and_with_a_hundred_thousand() -> None:

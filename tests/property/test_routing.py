@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from random import Random
 
@@ -23,6 +22,7 @@ from pico.protocol.routing import (
     question,
     question_of,
 )
+from tests.calls import calls_of
 from tests.rules import covers
 
 
@@ -116,20 +116,14 @@ def test_a_choice_costs_the_same_with_one_and_with_ten_thousand_endpoints_on_the
         for number in range(size):
             owner.put(endpoint_key(f"ep{number}"), b"1")
         view.follow("a", owner, Condition(verified=True))
-        peer, calls = One(0, True), 0
+        peer = One(0, True)
 
-        def count_calls(frame, event, argument):
-            nonlocal calls
-            calls += 1
-
-        sys.setprofile(count_calls)
-        try:
+        def choose(view=view, peer=peer):
             choices = [PeerChoice(peer, place.upstreams, view.standing(place.node_id)) for place in view.places["ep0"]]
-            chosen = choose_peer(choices, Random(1))
-        finally:
-            sys.setprofile(None)
-        assert chosen is peer
-        costs.append(calls)
+            return choose_peer(choices, Random(1))
+
+        assert choose() is peer
+        costs.append(calls_of(choose))
     assert costs[0] == costs[1]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from pico.protocol.cluster import (
 )
 from pico.protocol.gossip import Delta, Rank, Record, Snapshot
 from pico.protocol.gossip.state import Applied, OwnState, Replica
+from tests.calls import calls_of
 from tests.rules import covers
 
 VECTORS = json.loads((Path(__file__).parents[2] / "spec/vectors/cluster.json").read_text())
@@ -385,21 +385,6 @@ def test_what_comes_with_a_node_that_goes_is_not_reported():
     owner.put(endpoint_key("late"), b"1")
     view.follow("a", owner, Condition(verified=True, gone=True))
     assert view.events() == [EndpointVanished("ep")]
-
-
-def calls_of(function) -> int:
-    count = 0
-
-    def count_calls(frame, event, argument):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(count_calls)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 @covers("CLUSTER-15")
