@@ -341,13 +341,12 @@ class Cluster(GeventActor):
             links_out=self.links_out,
             datagrams_sent=counts.sent,
             datagrams_received=snapshot.received,
-            datagram_errors={
-                "not_sent": counts.send_failures,
-                "not_received": counts.receive_errors,
-                "too_large": counts.oversized,
-            },
+            datagrams_not_sent=counts.send_failures,
+            datagrams_not_received=counts.receive_errors,
+            datagrams_too_large=counts.oversized,
             violations=snapshot.violations,
-            not_understood={"message": self.engine.table.unknown_messages, "card": self.view.broken_cards},
+            messages_not_understood=self.engine.table.unknown_messages,
+            cards_not_understood=self.view.broken_cards,
         )
 
     def _release_leavers(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from pico.observability.tally import Tally
+from pico.observability.tally import Tally, counter_family
 
 __all__ = ["CHANNELS", "ClusterMetrics", "ClusterStanding"]
 
@@ -23,10 +23,6 @@ CHANNELS: Final = (
     "frame_too_large", "same_name", "other_node", "connected_to_self", "no_answer", "connection_lost", "too_many",
 )  # fmt: skip
 """What an accepted channel was for, or why it was refused; what datagrams know, too, has the same name there."""
-
-DATAGRAM_ERRORS: Final = ("not_sent", "not_received", "too_large")
-
-NOT_UNDERSTOOD: Final = ("message", "card")
 
 VIOLATIONS: Final = ("cluster", "version", "malformed", "unsealed", "no_key", "unknown_key", "forged", "replayed")
 
@@ -44,9 +40,12 @@ class ClusterStanding:
     links_in: int = 0
     datagrams_sent: int = 0
     datagrams_received: int = 0
-    datagram_errors: dict[str, int] = field(default_factory=dict)
+    datagrams_not_sent: int = 0
+    datagrams_not_received: int = 0
+    datagrams_too_large: int = 0
     violations: dict[str, int] = field(default_factory=dict)
-    not_understood: dict[str, int] = field(default_factory=dict)
+    messages_not_understood: int = 0
+    cards_not_understood: int = 0
 
 
 class ClusterMetrics:
@@ -76,33 +75,36 @@ class ClusterMetrics:
         links.add_metric(["out"], now.links_out)
         links.add_metric(["in"], now.links_in)
         yield links
-        datagrams = CounterMetricFamily("pico_gossip_datagrams_total", "Datagrams of gossip.", labels=["direction"])
-        datagrams.add_metric(["sent"], now.datagrams_sent)
-        datagrams.add_metric(["received"], now.datagrams_received)
-        yield datagrams
-        yield _family(
+        yield counter_family(
+            "pico_gossip_datagrams_total",
+            "Datagrams of gossip.",
+            "direction",
+            {"sent": now.datagrams_sent, "received": now.datagrams_received},
+        )
+        yield counter_family(
             "pico_gossip_datagram_errors_total",
             "Datagrams that the system did not take, or above our limit.",
             "reason",
-            DATAGRAM_ERRORS,
-            now.datagram_errors,
+            {
+                "not_sent": now.datagrams_not_sent,
+                "not_received": now.datagrams_not_received,
+                "too_large": now.datagrams_too_large,
+            },
         )
         yield CounterMetricFamily(
             "pico_gossip_dropped_total", "Datagrams not looked at: too many waited.", self.dropped
         )
-        yield _family(
+        yield counter_family(
             "pico_gossip_violations_total",
             "Datagrams that were not for this node, by why.",
             "reason",
-            VIOLATIONS,
-            now.violations,
+            {reason: now.violations.get(reason, 0) for reason in VIOLATIONS},
         )
-        yield _family(
+        yield counter_family(
             "pico_gossip_not_understood_total",
             "What members said that this node cannot read: of a later version, perhaps.",
             "what",
-            NOT_UNDERSTOOD,
-            now.not_understood,
+            {"message": now.messages_not_understood, "card": now.cards_not_understood},
         )
         yield self.exchanges.family("pico_gossip_exchanges_total", "Exchanges over a stream.", "result")
         yield self.channels.family(
@@ -111,11 +113,3 @@ class ClusterMetrics:
         yield CounterMetricFamily(
             "pico_view_corrections_total", "Peers that had an endpoint no more when asked.", self.corrections()
         )
-
-
-def _family(name: str, help_text: str, label: str, values: tuple[str, ...], counts: dict[str, int]) -> Metric:
-    """A counter with a sample for each of the values, counted or not."""
-    family = CounterMetricFamily(name, help_text, labels=[label])
-    for value in values:
-        family.add_metric([value], counts.get(value, 0))
-    return family

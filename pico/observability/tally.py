@@ -5,12 +5,12 @@ Responsible for: keeping the values of a label to a closed set. Refuses to know:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
-__all__ = ["ANY_REASON", "Tally"]
+__all__ = ["ANY_REASON", "Tally", "counter_family"]
 
 ANY_REASON: Final = "other"
 
@@ -33,7 +33,12 @@ class Tally:
 
     def family(self, name: str, documentation: str, label: str) -> Metric:
         """One sample for each value, those never seen included, so that the first one shows as an increase."""
-        family = CounterMetricFamily(name, documentation, labels=[label])
-        for value, count in self._counts.items():
-            family.add_metric([value], count)
-        return family
+        return counter_family(name, documentation, label, self._counts)
+
+
+def counter_family(name: str, documentation: str, label: str, counts: Mapping[str, int]) -> Metric:
+    """A counter with one label, by its values."""
+    family = CounterMetricFamily(name, documentation, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family

@@ -277,9 +277,7 @@ class Multiplexer:
 
     def abort(self, reason: str) -> None:
         """End the connection now."""
-        if not self._ended:
-            self._stream.abort()
-            self._end(reason)
+        self._abort(reason, End.LOST)
 
     # What the byte stream says.
 
@@ -301,12 +299,11 @@ class Multiplexer:
     def ended(self) -> None:
         """The peer closed its side without a closing handshake."""
         self._stream.close()
-        self.end = End.CLOSED
-        self._end(self._closing or "the peer closed the connection")
+        self._end(self._closing or "the peer closed the connection", End.CLOSED)
 
     def lost(self, error: ConnectionLost) -> None:
         """The byte stream broke."""
-        self._end(self._closing or str(error))
+        self._end(self._closing or str(error), End.LOST)
 
     def drained(self) -> None:
         """The byte stream took everything: there is room for more."""
@@ -327,8 +324,7 @@ class Multiplexer:
         if not self._closing:
             self._stream.write(self._codec.encode_close(CLOSE_NORMAL, ""))
         self._stream.close()
-        self.end = End.CLOSED
-        self._end(self._closing or f"the peer closed the connection with code {code}")
+        self._end(self._closing or f"the peer closed the connection with code {code}", End.CLOSED)
 
     def _violation(self, violation: RemoteProtocolError) -> None:
         """The peer broke the protocol: say so and end the connection (RPC-2)."""
@@ -342,8 +338,7 @@ class Multiplexer:
         _log.warning("protocol violation by %s: %s", self._stream.peer_host, sentence)
         self._stream.write(self._codec.encode_close(code, sentence[:120]))
         self._stream.close()
-        self.end = End.PROTOCOL_ERROR
-        self._end(f"protocol violation: {sentence}")
+        self._end(f"protocol violation: {sentence}", End.PROTOCOL_ERROR)
 
     # Turning the engine's events into calls, its messages into bytes, its wishes into timers.
 
@@ -360,8 +355,7 @@ class Multiplexer:
         if isinstance(event, GoawayReceived):
             self._owner.goaway_received(event.reason)
         else:
-            self.end = End.SILENT
-            self.abort(f"the peer was silent for {event.silent_s:.1f} s")
+            self._abort(f"the peer was silent for {event.silent_s:.1f} s", End.SILENT)
 
     def _dispatch_to_stream(self, event: StreamEvent) -> None:
         stream = event.stream
@@ -457,13 +451,17 @@ class Multiplexer:
             self._timer.start(max(0.0, at - self._clock.now()) + GRACE_S)
 
     def _on_close_deadline(self) -> None:
-        self._stream.abort()
-        self._end(self._closing)
+        self._abort(self._closing, End.LOST)
 
-    def _end(self, reason: str) -> None:
+    def _abort(self, reason: str, end: End) -> None:
+        if not self._ended:
+            self._stream.abort()
+            self._end(reason, end)
+
+    def _end(self, reason: str, end: End) -> None:
         if self._ended:
             return
-        self._ended = True
+        self._ended, self.end = True, end
         self._forget_timers()
         self._engine.lost()
         for event in self._engine.events():

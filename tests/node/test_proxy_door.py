@@ -512,8 +512,9 @@ def test_short_pieces_of_a_client_that_the_service_does_not_take_are_held_as_the
     assert len(connection._raw) <= 2, "a piece by itself takes many times its bytes"
 
 
-@covers("HTTP-49")
-def test_what_a_client_sends_after_its_service_has_ended_an_upgrade_arrives(node):
+def upgraded_and_ended(node) -> tuple[Agent, Client]:
+    """A client that got to the end of what its service had to say."""
+
     def handler(call):
         switch(call)
         call.data(b"bye", end=True)
@@ -523,6 +524,12 @@ def test_what_a_client_sends_after_its_service_has_ended_an_upgrade_arrives(node
     client.read_head()
     while client._more():
         pass
+    return agent, client
+
+
+@covers("HTTP-49")
+def test_what_a_client_sends_after_its_service_has_ended_an_upgrade_arrives(node):
+    agent, client = upgraded_and_ended(node)
     client.send(b"and more").sock.shutdown(1)
     assert agent.calls[0].body() == b"and more"
 
@@ -530,15 +537,7 @@ def test_what_a_client_sends_after_its_service_has_ended_an_upgrade_arrives(node
 @covers("HTTP-49")
 @pytest.mark.parametrize("last", ["the client closes", "the client half-closes", "the service resets"])
 def test_a_service_that_ends_an_upgrade_first_leaves_nothing_behind(node, last):
-    def handler(call):
-        switch(call)
-        call.data(b"bye", end=True)
-
-    agent = Agent(node, "ep", handler)
-    client = Client(node).send(UPGRADE)
-    client.read_head()
-    while client._more():
-        pass
+    agent, client = upgraded_and_ended(node)
     assert client.rest == b"bye"
     if last == "the client closes":
         client.close()
