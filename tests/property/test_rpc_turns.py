@@ -75,7 +75,7 @@ class Sender:
             self.side.data(name, body)
             self.sent[name] += body
             queue, pieces = self.queued[name], [min(self.piece, size - at) for at in range(0, size, self.piece)]
-            if len(queue) > 1 and queue[-1] - 12 + pieces[0] <= self.piece:  # RPC-63
+            if pieces and len(queue) > 1 and queue[-1] - 12 + pieces[0] <= self.piece:  # RPC-63
                 queue[-1] += pieces.pop(0)
             self.ready(name, [12 + piece for piece in pieces])
 
