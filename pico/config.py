@@ -319,7 +319,7 @@ class AgentConfig:
     response_head_s: float = 60.0
     response_idle_s: float = 300.0
     connections: int = 1  # tunnels of each endpoint, each to another node if there are so many
-    idle_connections_max: int = 64  # kept alive to one local service
+    idle_connections_max: int = 64  # kept alive to one local service; 0: each request has its own
     idle_connection_s: float = 30.0
     access_log: str = "off"
     tracing: str = "off"

@@ -81,15 +81,17 @@ class ServiceConnection:
     That costs a call for each read. Handing the stream to each exchange in turn would cost more.
     """
 
-    __slots__ = ("_service", "deadline", "exchange", "fresh", "reader", "stream")
+    __slots__ = ("_service", "deadline", "exchange", "fresh", "kept", "reader", "stream")
 
-    def __init__(self, service: Service, stream: Stream, reader: ResponseReader) -> None:
+    def __init__(self, service: Service, stream: Stream, reader: ResponseReader, *, kept: bool) -> None:
         self._service = service
         self.stream = stream
         self.reader = reader
         self.exchange: Tenant | None = None
         self.fresh = True
         """Made for the exchange that has it: the service cannot have grown tired of it."""
+        self.kept = kept
+        """Meant for more than one request."""
         self.deadline = inf
 
     def deadline_passed(self, now: float) -> None:
@@ -177,6 +179,8 @@ class Service:
         self._tls = tls
         self._idle_max = config.idle_connections_max
         self._idle_s = config.idle_connection_s
+        if not self._idle_max:
+            self.close_idle()
 
     def __len__(self) -> int:
         """Connections that are open, idle ones included."""
@@ -213,7 +217,7 @@ class Service:
         """The exchange on this connection is complete, and the service keeps it open."""
         connection.exchange = None
         connection.fresh = False
-        if self._waiting and not connection.stream.quiet:
+        if not (connection.kept and self._idle_max) or (self._waiting and not connection.stream.quiet):
             connection.discard()
         elif self._waiting and (waiting := self._next_waiting()) is not None:
             self._metrics.service_connections_reused += 1
@@ -283,7 +287,8 @@ class Service:
     def _connected(self, stream: Stream) -> None:
         stream.read_bytes_max = READ_BYTES  # fewer and larger pieces of a large response
         stream.patient = True  # a service that answers early and closes has its answer heard
-        connection = ServiceConnection(self, stream, ResponseReader(self._config.http_limits))
+        reader = ResponseReader(self._config.http_limits)
+        connection = ServiceConnection(self, stream, reader, kept=self._idle_max > 0)
         self._connections.add(connection)
         self._deadlines.add(connection)
         self._metrics.service_connections_opened += 1

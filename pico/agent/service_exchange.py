@@ -168,7 +168,8 @@ class ServiceExchange:
             connection.stream.write(written)
             connection.deadline = now + self._forwarder.response_head_s
             return
-        written, self._framing = service_request(head, host_header=self._forwarder.host_header)
+        host_header, close = self._forwarder.host_header, not connection.kept
+        written, self._framing = service_request(head, host_header=host_header, close=close)
         body, self._body = self._body, b""
         if self._early is not None:
             body, self._early = b"".join((body, self._early)), None

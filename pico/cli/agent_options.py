@@ -87,7 +87,10 @@ BEHAVIOUR: Final = Section(
             "from the whole request to the head of its response", RELOAD,
         ),
         Setting("response_idle_timeout", "response_idle_s", DURATION, "no byte of a response body", RELOAD),
-        Setting("idle_connections_max", "idle_connections_max", COUNT, "kept open to one service", RELOAD),
+        Setting(
+            "idle_connections_max", "idle_connections_max", COUNT,
+            "kept open to one service; with 0 each request has its own", RELOAD,
+        ),
         Setting("idle_connection_timeout", "idle_connection_s", DURATION, "how long", RELOAD),
         Setting("dial_timeout", "link_timers.dial_s", DURATION, "to a server, with TLS and the handshake", RELOAD),
         Setting("backoff_max", "link_timers.backoff_max_s", DURATION, "the longest wait before another try", RELOAD),

@@ -40,6 +40,7 @@ from pico.transport.deadlines import Deadlines
 from pico.transport.multiplexer import Multiplexer
 from pico.transport.stream import SocketStream
 from pico.transport.websocket import WebSocketCodec
+from tests.rpc_side import FIXED_WINDOWS
 
 WAIT_S = 10.0
 CLOCK = HubClock()
@@ -140,9 +141,8 @@ def piece_sent(stream: RpcStream) -> bool:
 class NodeSide(News):
     """A node's end of a tunnel, on any connected socket."""
 
-    def __init__(self, sock: socket.socket, *, streaming: bool = True, limits: RpcLimits | None = None) -> None:
+    def __init__(self, sock: socket.socket, *, streaming: bool = True, limits: RpcLimits = FIXED_WINDOWS) -> None:
         super().__init__()
-        limits = limits or RpcLimits()
         config = AgentConfig(servers=(), endpoints=())
         engine: StreamingEngine | BaseEngine
         if streaming:
@@ -190,14 +190,16 @@ class NodeSide(News):
 class AgentSide:
     """The agent's end of a tunnel without a link: whatever is opened is forwarded."""
 
-    def __init__(self, sock: socket.socket, forwarder: Forwarder, *, streaming: bool = True) -> None:
+    def __init__(
+        self, sock: socket.socket, forwarder: Forwarder, *, streaming: bool = True, limits: RpcLimits = FIXED_WINDOWS
+    ) -> None:
         config = AgentConfig(servers=(), endpoints=())
         engine: StreamingEngine | BaseEngine
         if streaming:
-            engine = StreamingEngine(RpcLimits(), now=CLOCK.now())
+            engine = StreamingEngine(limits, now=CLOCK.now())
         else:
-            engine = BaseEngine(RpcLimits(), config.http_limits, now=CLOCK.now())
-        sizes = websocket_limits(WebSocketLimits(), RpcLimits(), config.http_limits, streaming=streaming)
+            engine = BaseEngine(limits, config.http_limits, now=CLOCK.now())
+        sizes = websocket_limits(WebSocketLimits(), limits, config.http_limits, streaming=streaming)
         self.forwarder = forwarder
         self.multiplexer = Multiplexer(SocketStream(sock), WebSocketCodec("client", sizes), engine, CLOCK, self)
 
@@ -214,7 +216,17 @@ class AgentSide:
 class Bench:
     """A node's end, an agent's end, and the forwarder between the latter and a service."""
 
-    def __init__(self, port: int, *, streaming: bool = True, tls: Any = None, host: str = "127.0.0.1", **config: Any):
+    def __init__(
+        self,
+        port: int,
+        *,
+        streaming: bool = True,
+        tls: Any = None,
+        host: str = "127.0.0.1",
+        limits: RpcLimits = FIXED_WINDOWS,
+        **config: Any,
+    ) -> None:
+        """Windows stay as they are: how fast the machine is must not decide how much is on its way."""
         target = EndpointTarget(endpoint_id="web", host=host, port=port, tls=tls is not None)
         self.config = AgentConfig(servers=(), endpoints=(target,), **config)
         self.metrics = AgentMetrics(version="0", endpoints=["web"], failure_codes=[f.code for f in Failure])
@@ -225,8 +237,8 @@ class Bench:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setblocking(False)
-        self.node = NodeSide(theirs, streaming=streaming)
-        self.agent = AgentSide(ours, self.forwarder, streaming=streaming)
+        self.node = NodeSide(theirs, streaming=streaming, limits=limits)
+        self.agent = AgentSide(ours, self.forwarder, streaming=streaming, limits=limits)
         self.node.multiplexer.start()
         self.agent.multiplexer.start()
 

@@ -11,10 +11,11 @@ import pytest
 from gevent.event import Event as Signal
 
 from pico.agent.service import DIALS_MAX, ServiceConnection
+from pico.config import AgentConfig
 from pico.errors import ConnectFailed
 from pico.protocol.rpc import ResetCode
 from pico.transport.stream import Stream
-from tests.agent.harness import CLOCK, Bench, answering, bench, eventually, read_head, serving
+from tests.agent.harness import CLOCK, Bench, answering, bench, eventually, fields_of, read_head, serving
 from tests.rules import covers
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -67,6 +68,40 @@ def test_more_idle_connections_than_allowed_are_kept_only_for_a_moment(monkeypat
         eventually(lambda: made.service.idle == 2, "the close of the surplus")
         assert made.node.get().ended
         assert made.metrics.service_connections_opened == 6
+
+
+@covers("HTTP-55")
+def test_where_none_is_to_be_kept_each_request_has_a_connection_of_its_own() -> None:
+    said: list[str] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        while True:
+            head, _ = read_head(sock)
+            if not head:
+                return
+            said.append(fields_of(head).get("connection", ""))
+            sock.sendall(OK)  # it would keep the connection
+
+    with bench(handle, idle_connections_max=0) as made:
+        for _ in range(3):
+            assert made.node.get().ended
+            assert len(made.service) == 0
+        assert all(call.ended for call in in_parallel(made, 50))
+    assert said == ["close"] * 53
+
+
+@covers("HTTP-55")
+def test_a_reload_may_end_the_keeping_of_connections_and_begin_it() -> None:
+    with bench(answering(OK)) as made:
+        assert made.node.get().ended
+        assert made.service.idle == 1
+        made.service.reconfigure(AgentConfig(servers=(), endpoints=(), idle_connections_max=0), None)
+        assert len(made.service) == 0
+        assert made.node.get().ended
+        assert len(made.service) == 0
+        made.service.reconfigure(AgentConfig(servers=(), endpoints=()), None)
+        assert made.node.get().ended
+        assert made.service.idle == 1
 
 
 def test_an_idle_connection_that_the_service_closes_is_forgotten() -> None:

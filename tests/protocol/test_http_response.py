@@ -41,7 +41,7 @@ def body_of(reader: ResponseReader) -> bytes:
 def test_one_connection_carries_one_response_after_the_other():
     reader = ResponseReader(HttpLimits())
     assert reader.reusable
-    for method, data, body in ((b"GET", OK, b"ok"), (b"HEAD", OK[:-2], b""), (b"PUT", OK, b"ok")):
+    for method, data, body in ((b"GET", OK, b"ok"), (b"PUT", OK, b"ok"), (b"GET", OK, b"ok")):
         reader.begin(method)
         assert not reader.reusable
         reader.receive_data(data)
@@ -61,6 +61,27 @@ def test_one_connection_carries_one_response_after_the_other():
 )
 def test_a_response_without_content_that_announces_some_ends_the_use_of_its_connection(length, reusable):
     reader = reader_with(b"HTTP/1.1 204 No Content\r\n" + length + b"\r\n")
+    assert body_of(reader) == b""
+    assert reader.reusable is reusable
+
+
+@covers("HTTP-71")
+@pytest.mark.parametrize(
+    "head, reusable",
+    [
+        (b"200 OK\r\nContent-Length: 6", False),
+        (b"200 OK\r\nTransfer-Encoding: chunked", False),
+        (b"200 OK\r\nServer: some", False),
+        (b"404 Not Found\r\nContent-Length: 6", False),
+        (b"200 OK\r\nContent-Length: 0", True),
+        (b"204 No Content\r\nServer: some", True),
+        (b"204 No Content\r\nContent-Length: 6", False),
+        (b"304 Not Modified\r\nContent-Length: 6", True),
+        (b"304 Not Modified\r\nServer: some", True),
+    ],
+)
+def test_a_connection_on_which_the_body_of_a_get_may_follow_a_response_to_head_is_not_used_again(head, reusable):
+    reader = reader_with(b"HTTP/1.1 " + head + b"\r\n\r\n", b"HEAD")
     assert body_of(reader) == b""
     assert reader.reusable is reusable
 
@@ -264,6 +285,16 @@ def test_te_is_nominated_where_it_goes_on():
     assert wire == b"GET / HTTP/1.1\r\n" + block + b"Connection: TE\r\n\r\n"
     wire, _ = service_request(RequestHead(b"GET", b"/", block, -1, b"x"))
     assert wire.count(b"Connection:") == 1
+
+
+@covers("HTTP-55")
+def test_a_service_is_told_that_a_connection_carries_one_request():
+    wire, _ = service_request(RequestHead(b"POST", b"/", BLOCK, 3, b""), close=True)
+    assert wire == b"POST / HTTP/1.1\r\n" + BLOCK + b"Connection: close\r\nContent-Length: 3\r\n\r\n"
+    wire, _ = service_request(RequestHead(b"GET", b"/", BLOCK + b"TE: trailers\r\n", 0, b""), close=True)
+    assert b"\r\nConnection: close\r\nConnection: TE\r\n" in wire
+    wire, _ = service_request(RequestHead(b"GET", b"/", BLOCK, -1, b"websocket"), close=True)
+    assert b"close" not in wire
 
 
 @covers("HTTP-26")

@@ -64,7 +64,7 @@ def test_nothing_is_read_behind_a_request_that_is_refused(vector):
 
 
 @covers("HTTP-24", "HTTP-26", "HTTP-28", "HTTP-31", "HTTP-35", "HTTP-44", "HTTP-45", "HTTP-48", "HTTP-49", "HTTP-51")
-@covers("HTTP-53", "HTTP-54", "HTTP-55")
+@covers("HTTP-53", "HTTP-54", "HTTP-55", "HTTP-71")
 @pytest.mark.parametrize("vector", RESPONSES, ids=by_name)
 def test_a_response_however_it_is_cut(vector):
     data = vector_bytes(vector["input"])

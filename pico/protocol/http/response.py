@@ -217,11 +217,13 @@ class ResponseReader(MessageReader):
             self._fail(Failure.SERVICE_MALFORMED, "the framing of the response is not valid")
         if self._method == b"HEAD" or status in (_NO_CONTENT, _NOT_MODIFIED):
             self._begin_body(NO_BODY)
-            if status != _NO_CONTENT:
-                return size
-            if size > 0 or coding is not None:  # the service may think that it has sent a body, or will
+            if status == _NO_CONTENT:
+                if size > 0 or coding is not None:  # the service may think that it has sent a body, or will
+                    self._keep_alive = False
+                return 0
+            if status != _NOT_MODIFIED and size != 0:  # HTTP-71
                 self._keep_alive = False
-            return 0
+            return size
         self._must_be_empty = status == _RESET_CONTENT  # HTTP-51
         if self._must_be_empty and size > 0:
             self._fail(Failure.SERVICE_MALFORMED, "a response that must be empty has a body")
@@ -252,15 +254,17 @@ def _with_nominated(lines: list[bytes], options: tuple[bytes, ...], dropped: lis
     return [index for index, name in enumerate(names) if name in nominated or index in dropped]
 
 
-def service_request(head: RequestHead, *, host_header: bytes = b"") -> tuple[bytes, Framing]:
+def service_request(head: RequestHead, *, host_header: bytes = b"", close: bool = False) -> tuple[bytes, Framing]:
     """The head as it is written to a service, and how its body is to be framed.
 
-    ``host_header`` replaces the value of Host. Where an upgrade is asked for nothing is
-    framed: bytes wait for the 101.
+    ``host_header`` replaces the value of Host. ``close`` tells the service that its connection carries nothing else.
+    Where an upgrade is asked for nothing is framed: bytes wait for the 101.
     """
     method, target, block, length, upgrade = head
     if host_header:
         block = b"Host: %b\r\n%b" % (host_header, _HOST_LINE.sub(b"", block))
+    if close and not upgrade:
+        block += b"Connection: close\r\n"
     if b"TE: trailers\r\n" in block and not upgrade:
         block += b"Connection: TE\r\n"  # RFC 9110 §10.1.4
     if upgrade:
