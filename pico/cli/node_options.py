@@ -28,7 +28,7 @@ from pico.cli.kinds import (
     choice,
     size,
 )
-from pico.cli.relations import Conflict, require_both_files, require_less, require_more
+from pico.cli.relations import Conflict, require_as_much, require_both_files, require_less, require_more
 from pico.cli.settings import Change, Program, Section, Setting
 from pico.config import NodeConfig
 from pico.errors import ConfigError
@@ -273,6 +273,10 @@ RARE_TUNNELS: Final = Section(
             "base_streams_max", "rpc_limits.base_streams_max", COUNT, "requests in a tunnel of such an agent", RELOAD
         ),
         Setting(
+            "unfinished_bytes_max", "unfinished_bytes_max", size(lowest=0),
+            "of messages of such agents that have not ended, in all tunnels", RELOAD,
+        ),
+        Setting(
             "link_streams_max", "peer_limits.rpc_limits.streams_max", COUNT,
             "requests forwarded to one node at one time",
         ),
@@ -362,6 +366,10 @@ def _check(config: NodeConfig, named: Callable[[str], str]) -> Iterator[Conflict
     )
     yield from require_more(
         "gossip_quiet_round", gossip.quiet_round_s, "gossip_round", gossip.round_s, named, equal=True
+    )
+    # Else one honest message would be too much.
+    yield from require_as_much(
+        "unfinished_bytes_max", config.unfinished_bytes_max, "base_body_bytes_max", tunnel.base_body_bytes_max, named
     )
     # Who is calling is asked of nobody but trusted proxies.
     if config.proxy_protocol != "off" and not config.trusted_proxies:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pico.cli.values import duration_text
+from pico.cli.values import duration_text, size_text
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 
-__all__ = ["Conflict", "require_both_files", "require_less", "require_more"]
+__all__ = ["Conflict", "require_as_much", "require_both_files", "require_less", "require_more"]
 
 Named = Callable[[str], str]
 
@@ -41,6 +41,13 @@ def require_more(
         words = "at least" if equal else "more than"
         expected = f"{words} {named(than)}, {duration_text(other_s)}"
         yield Conflict((key, than), ConfigError(named(key), duration_text(value_s), expected))
+
+
+def require_as_much(key: str, size: int, than: str, other: int, named: Named) -> Iterator[Conflict]:
+    """One size is not below another."""
+    if size < other:
+        expected = f"at least {named(than)}, {size_text(other)}"
+        yield Conflict((key, than), ConfigError(named(key), size_text(size), expected))
 
 
 def require_less(key: str, value_s: float, than: str, other_s: float, named: Named) -> Iterator[Conflict]:

@@ -26,6 +26,7 @@ BESIDE = {
     "gossip_round": ["--gossip-quiet-round=1h"],
     "proxy_protocol": ["--trusted-proxies=10.0.0.0/8"],
     "gossip_dead_record": ["--gossip-dead-state=1s"],
+    "unfinished_bytes_max": ["--base-body-bytes-max=0"],
     **{f"{door}_tls_cert": [f"--{door}-tls-key={__file__}"] for door in ("proxy", "upstream", "admin")},
     **{f"{door}_tls_key": [f"--{door}-tls-cert={__file__}"] for door in ("proxy", "upstream", "admin")},
 }
@@ -208,6 +209,9 @@ def test_what_would_never_fit_is_refused() -> None:
         node("--gossip-probe=100ms")
     with pytest.raises(ConfigError, match="--gossip-dead-record: '10s' is not usable: expected at least"):
         node("--gossip-dead-record=10s")
+    with pytest.raises(ConfigError, match="--unfinished-bytes-max: '4095KiB' .* at least --base-body-bytes-max, 4MiB"):
+        node("--unfinished-bytes-max=4095KiB")
+    assert node("--unfinished-bytes-max=4MiB").unfinished_bytes_max == 4 * 1024**2
     with pytest.raises(ConfigError, match="--backoff-max: '50ms'"):
         agent(*AGENT_WORDS, "--backoff-max=50ms")
 

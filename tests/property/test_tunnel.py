@@ -27,6 +27,7 @@ from pico.protocol.tunnel import (
     RegistrationRefused,
     Serve,
     Spread,
+    Unfinished,
     check_acceptance,
     check_registration,
     printable,
@@ -354,6 +355,49 @@ class Handshake(NamedTuple):
     target: bytes
     minor: int
     fields: list[tuple[bytes, bytes, bytes]]
+
+
+@covers("TUN-42", "TUN-43")
+class UnfinishedMachine(RuleBasedStateMachine):
+    """The account of a node against a list of who holds how much, the oldest first."""
+
+    FREE, MOST = 10, 100
+
+    @initialize()
+    def begin(self) -> None:
+        self.unfinished = Unfinished(self.MOST, free_bytes=self.FREE)
+        self.held: list[tuple[str, str, int]] = []  # tunnel, address, counted
+
+    @rule(address=st.sampled_from("abc"), number=st.integers(0, 4), size=st.integers(0, 120))
+    def hold(self, address: str, number: int, size: int) -> None:
+        tunnel, counted = f"{address}{number}", max(0, size - self.FREE)
+        at = next((index for index, one in enumerate(self.held) if one[0] == tunnel), None)
+        if at is None or counted < self.held[at][2]:
+            self.held = [one for one in self.held if one[0] != tunnel] + [(tunnel, address, counted)] * (counted > 0)
+        else:
+            self.held[at] = (tunnel, address, counted)
+        ended = self.unfinished.hold(tunnel, address, size)
+        for loser in ended:
+            assert self.total() > self.MOST
+            (address,) = [where for one, where, _ in self.held if one == loser]
+            assert self.total(address) == max(self.total(other) for other in "abc")
+            assert next(one for one, where, _ in self.held if where == address) == loser
+            self.held = [one for one in self.held if one[0] != loser]
+
+    @rule(address=st.sampled_from("abc"), number=st.integers(0, 4))
+    def end(self, address: str, number: int) -> None:
+        self.unfinished.release(f"{address}{number}", address)
+        self.held = [one for one in self.held if one[0] != f"{address}{number}"]
+
+    def total(self, address: str = "") -> int:
+        return sum(size for _, where, size in self.held if where == address or not address)
+
+    @invariant()
+    def what_is_held_is_within_the_limit(self) -> None:
+        assert self.unfinished.held_bytes == self.total() <= self.MOST
+
+
+TestUnfinished = UnfinishedMachine.TestCase
 
 
 NAMES = st.sampled_from(

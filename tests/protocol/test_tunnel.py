@@ -42,6 +42,7 @@ def test_the_parameters_in_the_specification_are_those_of_the_configuration() ->
         **dataclasses.asdict(LinkTimers()),
         **dataclasses.asdict(WebSocketLimits()),
         "handshake_s": NodeConfig().handshake_s,
+        "unfinished_bytes_max": NodeConfig().unfinished_bytes_max,
     }
     assert written == known
 

@@ -1,4 +1,5 @@
-"""The agent's link to the nodes: registration, and when to dial, move and end (``spec/tunnel.md``).
+"""The agent's link to the nodes: registration, when to dial, move and end, and what a node holds of messages that do
+not end (``spec/tunnel.md``).
 
 Responsible for: what is exported from this package. Refuses to know: everything else.
 """
@@ -26,6 +27,7 @@ from pico.protocol.tunnel.registration import (
 )
 from pico.protocol.tunnel.spread import MOVE, Spread
 from pico.protocol.tunnel.states import LINK, LinkInput, LinkState
+from pico.protocol.tunnel.unfinished import Unfinished
 
 __all__ = [
     "ELSEWHERE",
@@ -53,6 +55,7 @@ __all__ = [
     "RegistrationRefused",
     "Serve",
     "Spread",
+    "Unfinished",
     "check_acceptance",
     "check_registration",
     "listener_path",
