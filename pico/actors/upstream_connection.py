@@ -29,7 +29,7 @@ from pico.observability.metrics import NodeMetrics
 from pico.protocol.rpc import BaseEngine, ResetCode, StreamingEngine, StreamOpened
 from pico.protocol.tunnel import MOVE
 from pico.transport.clock import Clock
-from pico.transport.multiplexer import CLOSE_GOING_AWAY, Multiplexer
+from pico.transport.multiplexer import CLOSE_GOING_AWAY, End, Multiplexer
 from pico.transport.stream import Stream
 from pico.transport.websocket import WebSocketCodec
 
@@ -55,13 +55,15 @@ class UpstreamConnection(GeventActor):
         endpoints: pykka.ActorRef[Endpoints],
         metrics: NodeMetrics,
         on_gone: Callable[[], None],
+        after_read: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
+        self._codec = codec
         self._leftover = leftover
         self._endpoints = endpoints
         self._metrics = metrics
         self._on_gone = on_gone
-        self._multiplexer = Multiplexer(stream, codec, engine, clock, self)
+        self._multiplexer = Multiplexer(stream, codec, engine, clock, self, after_read)
         self.upstream = Upstream(
             upstream_id,
             endpoint_id,
@@ -72,6 +74,11 @@ class UpstreamConnection(GeventActor):
             since=clock.now(),
         )
         self._end_reason = ""
+
+    def shed(self, reason: str) -> None:
+        """End the tunnel now, and keep nothing of what it has not said to the end (TUN-42); called in the hub."""
+        self._multiplexer.shed(reason)
+        self._codec.discard()
 
     # The actor's side.
 
@@ -104,6 +111,8 @@ class UpstreamConnection(GeventActor):
         self._metrics.late_messages += self._multiplexer.engine.late_messages
         if self._multiplexer.violated:
             self._metrics.protocol_errors.add(self._multiplexer.violated)
+        if self._multiplexer.end is End.SHED:
+            self._metrics.upstreams_shed += 1
         self._on_gone()
         _log.info(
             "upstream %s left endpoint %s: %s",

@@ -41,6 +41,7 @@ from pico.protocol.tunnel import (
     SUBPROTOCOL,
     Registration,
     RegistrationRefused,
+    Unfinished,
     check_registration,
     printable,
 )
@@ -77,6 +78,7 @@ class UpstreamDoor:
         self._connections: dict[str, UpstreamConnection] = {}
         self._by_endpoint: dict[str, dict[str, UpstreamConnection]] = {}
         self._by_address: Counter[str] = Counter()
+        self._unfinished = Unfinished(config.unfinished_bytes_max, config.websocket_limits.message_bytes_max)
         self.draining = False
         self.better_elsewhere: Callable[[Sequence[str]], bool] = lambda named: False
         """Whether an agent that named these nodes is to try another one; set by whoever knows the others."""
@@ -84,11 +86,17 @@ class UpstreamDoor:
     def reconfigure(self, config: NodeConfig) -> None:
         """What counts for whoever connects from now on."""
         self._config = config
+        self._unfinished.bytes_max = config.unfinished_bytes_max
 
     @property
     def upstreams(self) -> int:
         """Registered upstreams."""
         return len(self._connections)
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Held of messages that have not ended, as far as TUN-42 counts it."""
+        return self._unfinished.held_bytes
 
     def registered(self) -> list[Upstream]:
         """Every upstream that is registered, in the order in which they came."""
@@ -243,9 +251,10 @@ class UpstreamDoor:
         Acceptance(stream, registration, self._node_id).write_head()
         upstream_id = f"{self._node_id}-u{next(self._numbers)}"
         address = stream.peer_host
+        codec = WebSocketCodec("server", limits)
         actor = UpstreamConnection(
             stream,
-            WebSocketCodec("server", limits),
+            codec,
             engine,
             upstream_id=upstream_id,
             endpoint_id=registration.endpoint_id,
@@ -255,6 +264,8 @@ class UpstreamDoor:
             endpoints=self._endpoints(),
             metrics=self._metrics,
             on_gone=partial(self._gone, upstream_id, registration.endpoint_id, address),
+            # No message of the streaming extension is ever counted.
+            after_read=None if registration.streaming else partial(self._count, upstream_id, address, codec),
         )
         self._metrics.handshakes.add("accepted")
         self._by_endpoint.setdefault(registration.endpoint_id, {})[upstream_id] = actor
@@ -262,8 +273,20 @@ class UpstreamDoor:
         self._connections[upstream_id] = actor
         actor.launch()
 
+    def _count(self, upstream_id: str, address: str, codec: WebSocketCodec) -> None:
+        """Count what a tunnel holds of its message, and end those that must be for it (TUN-42)."""
+        for loser in self._unfinished.hold(upstream_id, address, codec.unfinished_bytes):
+            connection = self._connections[loser]
+            _log.warning(
+                "upstream %s from %s is ended: messages that have not ended take too much memory",
+                loser,
+                connection.upstream.address,
+            )
+            connection.shed("messages that have not ended take too much memory")
+
     def _gone(self, upstream_id: str, endpoint_id: str, address: str) -> None:
         del self._connections[upstream_id]
+        self._unfinished.release(upstream_id, address)
         upstreams = self._by_endpoint[endpoint_id]
         del upstreams[upstream_id]
         if not upstreams:

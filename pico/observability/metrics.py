@@ -224,8 +224,10 @@ class NodeMetrics(_Metrics):
         "retries",
         "tls_handshake_failures",
         "tls_not_after",
+        "unfinished_bytes",
         "upstreams",
         "upstreams_max",
+        "upstreams_shed",
     )
 
     def __init__(
@@ -245,6 +247,7 @@ class NodeMetrics(_Metrics):
         self._requests: dict[tuple[bytes, int], int] = {}
         self.retries = 0
         self.moves = 0
+        self.upstreams_shed = 0
         self.cluster = ClusterMetrics()
         self.by_endpoint = EndpointMetrics(endpoint_series_max)
         self.forwarded_in = 0
@@ -262,6 +265,7 @@ class NodeMetrics(_Metrics):
         self.requests_waiting: Gauge = _zero
         self.tls_not_after: Callable[[], dict[str, float]] = dict
         """By listener, in seconds since 1970: until when the certificate in use is valid."""
+        self.unfinished_bytes: Gauge = _zero
         self.upstreams: Gauge = _zero
         self.upstreams_max = 0
 
@@ -311,6 +315,16 @@ class NodeMetrics(_Metrics):
         yield CounterMetricFamily("pico_retries_total", "Requests tried again on another upstream.", self.retries)
         yield CounterMetricFamily(
             "pico_upstreams_moved_total", "Upstreams asked to move to a node that has fewer.", self.moves
+        )
+        yield CounterMetricFamily(
+            "pico_upstreams_shed_total",
+            "Tunnels ended because messages that have not ended took too much memory.",
+            self.upstreams_shed,
+        )
+        yield GaugeMetricFamily(
+            "pico_unfinished_bytes",
+            "Held of messages that have not ended, beyond what each tunnel may hold anyway.",
+            self.unfinished_bytes(),
         )
         yield self._forwarded_family()
         yield from self.cluster.collect()

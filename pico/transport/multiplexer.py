@@ -68,6 +68,7 @@ DEFERRALS_MAX: Final = 3
 CLOSE_NORMAL: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
 CLOSE_PROTOCOL_ERROR: Final = 1002
+CLOSE_RELIEVED: Final = 1013
 
 _log = logging.getLogger("pico.tunnel")
 
@@ -79,6 +80,7 @@ class End(Enum):
     CLOSED = "closed"  # by the peer, with or without a closing handshake
     SILENT = "silent"
     PROTOCOL_ERROR = "protocol_error"
+    SHED = "shed"  # by us, to be relieved of it
 
 
 class MultiplexerOwner(Protocol):
@@ -117,6 +119,7 @@ class Multiplexer:
     """Many streams on one connection."""
 
     __slots__ = (
+        "_after_read",
         "_asked_at",
         "_clock",
         "_close_timer",
@@ -147,7 +150,10 @@ class Multiplexer:
         engine: StreamingEngine | BaseEngine,
         clock: Clock,
         owner: MultiplexerOwner,
+        after_read: Callable[[], None] | None = None,
     ) -> None:
+        """``after_read`` is called when the messages that a read brought were taken, unless that was the end."""
+        self._after_read = after_read
         self._stream = stream
         self._codec = codec
         self._engine = engine
@@ -279,6 +285,15 @@ class Multiplexer:
         """End the connection now."""
         self._abort(reason, End.LOST)
 
+    def shed(self, reason: str) -> None:
+        """End the connection now, to be relieved of it; the peer is told so, and its answer not waited for."""
+        if self._ended:
+            return
+        if not self._closing:
+            self._stream.write(self._codec.encode_close(CLOSE_RELIEVED, reason))
+        self._stream.close()
+        self._end(reason, End.SHED)
+
     # What the byte stream says.
 
     def received(self, data: bytes) -> None:
@@ -295,6 +310,8 @@ class Multiplexer:
         except RemoteProtocolError as violation:
             self._violation(violation)
         self._pump()
+        if self._after_read is not None and not self._ended:
+            self._after_read()
 
     def ended(self) -> None:
         """The peer closed its side without a closing handshake."""

@@ -193,7 +193,7 @@ class WebSocketCodec:
         try:
             self._receive(data, self._complete_partial(data, messages) if self._partial else 0, messages)
         except WebSocketViolation as violation:
-            self._end()
+            self.discard()
             violation.messages = messages
             raise
         return messages
@@ -294,7 +294,7 @@ class WebSocketCodec:
         if opcode >= Kind.CLOSE.value:
             if opcode == Kind.CLOSE.value:
                 _check_close(payload)
-                self._end()
+                self.discard()
             messages.append(Message(_KINDS[opcode], payload))
             return
         if opcode != _CONTINUATION:
@@ -310,7 +310,13 @@ class WebSocketCodec:
         self._message_bytes = 0
         self._message_kind = None
 
-    def _end(self) -> None:
+    @property
+    def unfinished_bytes(self) -> int:
+        """What is kept of a message that has not ended, and of a frame that has not arrived whole."""
+        return self._message_bytes + (len(self._partial) if self._partial is not None else 0)
+
+    def discard(self) -> None:
+        """Keep nothing, and discard whatever still comes."""
         self._done = True
         self._partial = None
         self._forget_fragments()

@@ -137,6 +137,8 @@ def test_what_a_node_tells() -> None:
         "pico_forwarded_requests",
         "pico_retries",
         "pico_upstreams_moved",
+        "pico_upstreams_shed",
+        "pico_unfinished_bytes",
         "pico_parse_rejects",
         "pico_upstream_handshakes",
         "pico_proxy_headers",
@@ -270,6 +272,7 @@ def test_counters_that_owners_count_up() -> None:
     metrics = node()
     metrics.retries += 2
     metrics.moves += 3
+    metrics.upstreams_shed += 2
     metrics.forwarded_in += 4
     metrics.forwarded_out += 5
     metrics.late_messages += 3
@@ -284,6 +287,7 @@ def test_counters_that_owners_count_up() -> None:
     metrics.hub_blocked(0.5)
     assert value(metrics, "pico_retries_total") == 2
     assert value(metrics, "pico_upstreams_moved_total") == 3
+    assert value(metrics, "pico_upstreams_shed_total") == 2
     assert value(metrics, "pico_forwarded_requests_total", direction="in") == 4
     assert value(metrics, "pico_forwarded_requests_total", direction="out") == 5
     assert value(metrics, "pico_rpc_late_messages_total") == 3

@@ -31,7 +31,7 @@ from pico.transport.multiplexer import (
     Multiplexer,
 )
 from pico.transport.stream import READ_BYTES_MAX
-from pico.transport.websocket import Kind, WebSocketCodec
+from pico.transport.websocket import Kind, WebSocketCodec, parse_close
 from tests.compiled import interpreted_only
 from tests.rpc_side import FIXED_WINDOWS
 from tests.rules import covers
@@ -546,6 +546,53 @@ def test_a_violation_is_said_with_its_code_and_ends_the_connection(frame, code):
     assert len(wire.owner.ended) == 1
     assert wire.mux.violated in ("rpc", "websocket")
     assert wire.mux.end is End.PROTOCOL_ERROR
+
+
+@covers("TUN-42")
+def test_who_is_shed_is_told_why_once_and_hears_nothing_more():
+    wire, events = Wire(), []
+    stream = wire.mux.open(PUT, b"", False, events.append)
+    wire.clock.advance()
+    wire.got.clear()
+    wire.mux.shed("too much")
+    wire.mux.shed("too much")
+    wire.clock.advance()
+    (message,) = wire.got
+    assert parse_close(message.payload) == (1013, "too much")
+    assert wire.owner.ended == ["too much"]
+    assert wire.mux.end is End.SHED
+    assert [(event.stream, event.code) for event in events] == [(stream, ResetCode.LOST)]
+
+
+@covers("TUN-18")
+def test_who_is_shed_in_the_closing_handshake_gets_no_second_close_frame():
+    wire, arrived = Wire(), []
+    wire.received = arrived.append  # the codec would discard a second one
+    wire.mux.close(1001, "bye")
+    wire.mux.shed("too much")
+    wire.clock.advance()
+    assert b"".join(arrived) == WebSocketCodec("server", WebSocketLimits()).encode_close(1001, "bye")
+    assert wire.near.closed
+
+
+def test_who_wants_to_know_is_called_after_each_read_but_not_after_the_end():
+    wire = Wire()
+    clock, owner, calls = ManualClock(), Owner(), []
+    near, far = memory_pair(clock)
+    engine = StreamingEngine(RpcLimits(), now=0.0)
+    codec = WebSocketCodec("server", WebSocketLimits())
+    mux = Multiplexer(near, codec, engine, clock, owner, lambda: calls.append(codec.unfinished_bytes))
+    mux.start()
+    (header, rest) = wire.codec.encode(HEADER.pack(1, 1, 0))
+    for data, told in (
+        (header + rest[:5], [len(header) + 5]),
+        (rest[5:], [len(header) + 5, 0]),
+        (b"\x81\x84\0\0\0\0text", [len(header) + 5, 0]),
+    ):
+        far.write(data)
+        clock.advance()
+        assert calls == told
+    assert len(owner.ended) == 1
 
 
 @interpreted_only

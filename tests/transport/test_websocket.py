@@ -339,11 +339,26 @@ def test_whatever_comes_what_is_held_is_bounded(wire: bytes, cuts: list[int]) ->
         except WebSocketViolation:
             messages = []
         assert all(len(message.payload) <= LIMITS.message_bytes_max for message in messages)
-        assert held(codec) <= 2 * LIMITS.message_bytes_max + 14
+        assert held(codec) == codec.unfinished_bytes <= 2 * LIMITS.message_bytes_max + 14
 
 
 def held(codec: WebSocketCodec) -> int:
     return len(codec._partial or b"") + sum(map(len, codec._fragments))
+
+
+@covers("TUN-42")
+def test_what_is_kept_of_a_message_is_told_until_it_ends_or_is_not_wanted() -> None:
+    codec = server()
+    assert codec.receive_data(frame(0x82, b"whole") + frame(0x02, b"first") + frame(0x80, b"second")[:-1]) == [
+        (Kind.BINARY, b"whole")
+    ]
+    assert codec.unfinished_bytes == len(b"first") + len(frame(0x80, b"second")) - 1
+    codec.receive_data(frame(0x80, b"second")[-1:])
+    assert codec.unfinished_bytes == 0
+    codec.receive_data(frame(0x02, b"first") + frame(0x80, b"second")[:-1])
+    codec.discard()
+    assert codec.unfinished_bytes == held(codec) == 0
+    assert codec.receive_data(frame(0x80, b"second")[-1:]) == []
 
 
 def test_a_dribbled_message_costs_no_more_than_its_bytes() -> None:

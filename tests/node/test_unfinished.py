@@ -1,0 +1,141 @@
+"""Messages of the base protocol that do not end, on real sockets: what they may cost, and whom."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+from gevent import socket
+
+from pico.config import RpcLimits
+from pico.protocol.rpc.messages import HEADER, RESPONSE
+from tests.node.harness import Agent, Client, handshake, read_head, running_node, until
+from tests.rules import covers
+
+MIB = 1024 * 1024
+HELD = {"unfinished_bytes_max": 4 * MIB, "rpc_limits": RpcLimits(base_body_bytes_max=MIB)}
+
+
+class Talker:
+    """An agent of the base protocol, at an address of its own, that says its messages bit by bit."""
+
+    def __init__(self, node, endpoint: str, address: str = "127.0.0.1") -> None:
+        node.testers.append(self)
+        self.sock = socket.create_connection(
+            ("127.0.0.1", node.address("upstream-door")[1]), timeout=5.0, source_address=(address, 0)
+        )
+        self.sock.sendall(handshake(endpoint, streaming=False))
+        head, self.rest = read_head(self.sock)
+        assert head.startswith(b"HTTP/1.1 101")
+        until(lambda: node.routes.knows(endpoint))
+
+    def begin(self, size: int, id_: int = 1) -> None:
+        """All but the last bytes of a response whose message has ``size`` bytes."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+        body_bytes = size - HEADER.size - len(head % size)
+        message = HEADER.pack(2, id_, RESPONSE) + head % body_bytes + bytes(body_bytes)
+        frame = b"\x82\xff" + struct.pack(">Q", len(message)) + bytes(4) + message
+        self.sock.sendall(frame[:-10])
+        self.rest_of_message = frame[-10:]
+
+    def end(self) -> None:
+        self.sock.sendall(self.rest_of_message)
+
+    def call(self) -> int:
+        """The ID of the next request."""
+        while len(self.rest) < 4 or len(self.rest) < (size := 4 + int.from_bytes(self.rest[2:4], "big")):
+            self.rest += self.sock.recv(65536)
+        kind, id_, _ = HEADER.unpack(self.rest[4:16])
+        self.rest = self.rest[size:]
+        assert kind == 2
+        return id_
+
+    def shed(self) -> bool:
+        """Whether the node ends the tunnel to be relieved; waits for an end."""
+        data = self.rest
+        try:
+            while piece := self.sock.recv(65536):
+                data += piece
+        except ConnectionResetError:  # the node had not read all of it
+            pass
+        return data[2:4] == (1013).to_bytes(2, "big")
+
+    def open(self) -> bool:
+        self.sock.settimeout(0.0)
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+        finally:
+            self.sock.settimeout(5.0)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@covers("TUN-42", "TUN-43")
+def test_messages_that_do_not_end_cost_their_own_address_its_oldest_tunnels_and_nobody_else():
+    with running_node(**HELD) as node:
+        slow, small = Talker(node, "slow", "127.0.0.2"), Talker(node, "small")
+        streaming = Agent(node, "other", lambda call: call.respond(200, b"fine"))
+        client = Client(node).send(
+            b"GET / HTTP/1.1\r\nHost: slow.x\r\nX-Filler: " + bytes(200).replace(b"\0", b"x") + b"\r\n\r\n"
+        )
+        slow.begin(MIB, slow.call())  # before all others
+        small.begin(200_000)
+        until(lambda: node.upstream_door.unfinished_bytes > 0)
+        hostile = []
+        for number in range(12):
+            hostile.append(Talker(node, f"hostile-{number}"))
+            before = node.upstream_door.unfinished_bytes, node.metrics.upstreams_shed
+            hostile[-1].begin(MIB)
+            until(lambda before=before: before != (node.upstream_door.unfinished_bytes, node.metrics.upstreams_shed))
+            assert node.upstream_door.unfinished_bytes <= 4 * MIB
+        # Of each 0.8 MiB count: five fit, one of which is not hostile.
+        until(lambda: node.metrics.upstreams_shed == 8)
+        assert [one.shed() for one in hostile[:8]] == [True] * 8
+        assert all(one.open() for one in [*hostile[8:], slow, small])
+        assert node.upstream_door.upstreams == 4 + 3
+        told = dict(line.rsplit(" ", 1) for line in node.metrics.render().decode().splitlines())
+        assert float(told["pico_upstreams_shed_total"]) == 8
+        assert float(told["pico_unfinished_bytes"]) == node.upstream_door.unfinished_bytes
+        slow.end()
+        assert len(client.response().body) > MIB - 1000
+        small.end()
+        assert Client(node).get(host=b"other.x").body == b"fine"
+        assert not streaming.ended.ready()
+        for one in hostile[8:]:
+            one.close()
+        until(lambda: node.upstream_door.upstreams == 3)
+        assert node.upstream_door.unfinished_bytes == 0
+
+
+@covers("TUN-42")
+def test_a_request_that_waits_for_a_message_of_a_tunnel_that_is_ended_fails_at_once():
+    with running_node(**HELD) as node:
+        first = Talker(node, "first")
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: first.x\r\nX: " + b"x" * 200 + b"\r\n\r\n")
+        first.begin(MIB, first.call())
+        until(lambda: node.upstream_door.unfinished_bytes > 0)
+        for number in range(5):
+            Talker(node, f"other-{number}").begin(MIB)
+        assert first.shed()
+        assert client.response().status == 502
+
+
+@covers("TUN-42")
+def test_a_limit_that_is_lowered_counts_for_the_tunnels_that_are_open():
+    with running_node(**HELD) as node:
+        first, second = Talker(node, "first"), Talker(node, "second")
+        first.begin(MIB)
+        until(lambda: node.upstream_door.unfinished_bytes > 700_000)
+        (connection,) = [one for one in node.upstream_door._connections.values() if one.upstream.endpoint_id == "first"]
+        assert connection._codec.unfinished_bytes > 700_000
+        node.reconfigure(replace(node.config, unfinished_bytes_max=MIB))
+        second.begin(MIB)
+        assert first.shed()
+        assert connection._codec.unfinished_bytes == 0  # whoever still has the tunnel
+        until(lambda: node.upstream_door.upstreams == 1)
+        assert second.open()
