@@ -12,6 +12,7 @@ from typing import Final
 from pico.cli import common_settings as common
 from pico.cli.kinds import (
     COUNT,
+    COUNT_OR_ZERO,
     DURATION,
     DURATION_OR_ZERO,
     ENDPOINTS,
@@ -88,7 +89,7 @@ BEHAVIOUR: Final = Section(
         ),
         Setting("response_idle_timeout", "response_idle_s", DURATION, "no byte of a response body", RELOAD),
         Setting(
-            "idle_connections_max", "idle_connections_max", COUNT,
+            "idle_connections_max", "idle_connections_max", COUNT_OR_ZERO,
             "kept open to one service; with 0 each request has its own", RELOAD,
         ),
         Setting("idle_connection_timeout", "idle_connection_s", DURATION, "how long", RELOAD),

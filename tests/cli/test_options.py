@@ -177,6 +177,10 @@ def test_the_tunnels_of_an_endpoint_are_bounded() -> None:
         read_settings(AGENT, ["--connections=1025", *AGENT_WORDS], {})
 
 
+def test_an_agent_may_keep_no_connection_to_its_services() -> None:
+    assert agent(*AGENT_WORDS, "--idle-connections-max=0").idle_connections_max == 0
+
+
 def test_a_node_needs_no_argument() -> None:
     assert node() == NodeConfig()
     assert node("--gossip-port", "8003") == NodeConfig()
