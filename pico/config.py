@@ -24,11 +24,17 @@ __all__ = [
     "SealLimits",
     "TlsFiles",
     "WebSocketLimits",
+    "address_text",
     "websocket_limits",
 ]
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+def address_text(host: str, port: int) -> str:
+    """``host:port`` for people, settings and other nodes: an IPv6 address in brackets, ``*`` for every address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host or '*'}:{port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ from typing import Any
 import gevent.socket
 from gevent.ssl import SSLContext
 
-from pico.actors.listener import listening_socket, readable, shown
+from pico.actors.listener import listening_socket, readable
 from pico.actors.messages import GetBoundAddress
 from pico.actors.runtime import GeventActor
-from pico.config import TlsFiles
+from pico.config import TlsFiles, address_text
 from pico.observability.admin import AdminApp
 from pico.observability.admin_server import AdminServer
 from pico.transport.tls import server_context
@@ -61,7 +61,7 @@ class AdminDoor(GeventActor):
             _cooperative(listening), self._app, self._tls, option=self._option, tls_failed=self._tls_failed
         )
         self._server.start()
-        _log.info("%s listens on %s", self._option, shown(*self.address))
+        _log.info("%s listens on %s", self._option, address_text(*self.address))
 
     def renew(self, tls: SSLContext) -> None:
         """From now on who connects gets this certificate, at a door that had one before."""

@@ -17,7 +17,7 @@ import pykka
 
 from pico.actors.messages import BeginExchange, ExchangeDone, TakeBody, TakeTurn
 from pico.actors.runtime import tell
-from pico.config import GossipTimers, PeerLimits
+from pico.config import GossipTimers, PeerLimits, address_text
 from pico.errors import PicoError, RemoteProtocolError, TransportTimeout
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.channel import Channel, ConnectedToSelf
@@ -146,7 +146,7 @@ class GossipExchanges:
             if len(self._troubles) > TROUBLES_MAX:
                 del self._troubles[next(iter(self._troubles))]
         if trouble != before:
-            where = f"{wanted.address[0]}:{wanted.address[1]}"
+            where = address_text(*wanted.address)
             if trouble:
                 _log.warning("cannot join the node at %s: %s; retrying", where, trouble)
             else:

@@ -24,13 +24,14 @@ from gevent.hub import get_hub
 
 from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
 from pico.actors.runtime import GeventActor, GeventFuture
+from pico.config import address_text
 from pico.errors import TransportError
 from pico.transport.accepting import OF_ONE_CONNECTION, TROUBLE_PAUSE_S
 
 if TYPE_CHECKING:
     from pico.transport.clock import Clock
 
-__all__ = ["CannotListen", "Handler", "Listener", "listening_socket", "readable", "shown"]
+__all__ = ["CannotListen", "Handler", "Listener", "listening_socket", "readable"]
 
 ACCEPTS_MAX: Final = 64
 """Connections taken in one turn of the hub; who waits longer is taken in the next."""
@@ -111,7 +112,7 @@ class Listener(GeventActor):
         self.address = readable(self._socket.getsockname())
         self._watcher = get_hub().loop.io(self._socket.fileno(), 1)
         self._update_watcher()
-        _log.info("%s listens on %s", self._option, shown(*self.address))
+        _log.info("%s listens on %s", self._option, address_text(*self.address))
 
     def on_receive(self, message: Any) -> Any:
         """Answer, or close the port."""
@@ -230,7 +231,7 @@ def listening_socket(host: str, port: int, *, option: str, backlog: int = BACKLO
         return _any_address(port, backlog) if not host else _one_address(host, port, backlog)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CannotListen(f"{option}: cannot listen on {shown(host, port)}: {reason}") from error
+        raise CannotListen(f"{option}: cannot listen on {address_text(host, port)}: {reason}") from error
 
 
 def _any_address(port: int, backlog: int) -> Any:
@@ -285,8 +286,3 @@ def readable(address: Any) -> tuple[str, int]:
     if host.startswith(_MAPPED):
         host = host[len(_MAPPED) :]
     return host, address[1]
-
-
-def shown(host: str, port: int) -> str:
-    """An address for people."""
-    return f"[{host}]:{port}" if ":" in host else f"{host or '*'}:{port}"

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from pico import __version__
-from pico.config import HttpLimits
+from pico.config import HttpLimits, address_text
 from pico.errors import ConfigError, PicoError, RemoteProtocolError, TransportError
 from pico.protocol.http import ResponseReader
 from pico.protocol.http.values import ResponseHead
@@ -44,7 +44,7 @@ class Server(NamedTuple):
     tls: bool
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return address_text(self.host, self.port)
 
 
 class Connected(NamedTuple):

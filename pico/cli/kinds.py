@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from pico.cli import values
 from pico.cli.values import HostPort, Reader, duration_text, size_text
-from pico.config import EndpointTarget
+from pico.config import EndpointTarget, address_text
 from pico.errors import ConfigError, RemoteProtocolError
 from pico.protocol.http.endpoint import endpoint_id
 
@@ -130,17 +130,13 @@ NETWORKS: Final = Kind("NETWORKS", values.network, _ANY_TEXT, "10.0.0.0/8", many
 SERVERS: Final = Kind("URL", values.server_url, _ANY_TEXT, "https://pico.example:8002", many=True)
 
 
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _write_address(place: HostPort) -> str:
-    return _shown(*place)
+    return address_text(*place)
 
 
 def _write_target(one: EndpointTarget) -> str:
     scheme = "https://" if one.tls else ""
-    return f"{one.endpoint_id}={scheme}{_shown(one.host, one.port)}"
+    return f"{one.endpoint_id}={scheme}{address_text(one.host, one.port)}"
 
 
 def target(field: str, text: str) -> EndpointTarget:

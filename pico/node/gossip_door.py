@@ -25,7 +25,7 @@ from pico.actors.messages import SeedsResolved
 from pico.actors.relay import Forwarding
 from pico.actors.routes import Routes
 from pico.actors.runtime import tell
-from pico.config import NodeConfig
+from pico.config import NodeConfig, address_text
 from pico.errors import ConfigError, PicoError, RemoteProtocolError, TransportError
 from pico.node.system import System
 from pico.observability.cluster_metrics import ClusterStanding
@@ -249,7 +249,7 @@ class GossipDoor:
                 datagrams.close()
                 datagrams = self._system.bind_datagrams(host, 0, received)
         except OSError as error:
-            where = f"{host or '*'}:{self._port}"
+            where = address_text(host, self._port)
             raise TransportError(f"--gossip-port: cannot listen on {where} (UDP): {error.strerror}") from error
         self._port = datagrams.address[1]
         return datagrams
@@ -258,7 +258,7 @@ class GossipDoor:
         config = self._config
         return Card(
             # The host as an address, also where a name was asked for: nobody looks up a name that gossip brings.
-            gossip=_shown(self._host, _split(config.advertise_gossip, self._port)[1]),
+            gossip=address_text(self._host, _split(config.advertise_gossip, self._port)[1]),
             proxy=self._door(config.advertise_proxy, "proxy-door"),
             admin=self._door(config.advertise_admin, "admin-door"),
             upstream=self._door(config.advertise_upstream, "upstream-door"),
@@ -436,7 +436,7 @@ def _result(error: PicoError) -> str:
 def _advertised(advertised: str, host: str, port: int) -> str:
     """``host:port`` as others read it; ``advertised`` is what was asked for: nothing, a host, or both."""
     named, number = _split(advertised, port)
-    return _shown(named or host, number)
+    return address_text(named or host, number)
 
 
 def _split(advertised: str, port: int) -> tuple[str, int]:
@@ -445,10 +445,6 @@ def _split(advertised: str, port: int) -> tuple[str, int]:
         host, _, number = advertised.rpartition(":")
         return host.strip("[]"), int(number)
     return advertised.strip("[]"), port
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_free_for_streams(host: str, port: int) -> bool:

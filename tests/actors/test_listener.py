@@ -14,8 +14,9 @@ import pykka
 import pytest
 from gevent.event import Event
 
-from pico.actors.listener import STOP_WAIT_S, CannotListen, Listener, readable, shown
+from pico.actors.listener import STOP_WAIT_S, CannotListen, Listener, readable
 from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
+from pico.config import address_text
 from pico.transport.accepting import TROUBLE_PAUSE_S
 from pico.transport.clock import HubClock, ManualClock
 from pico.transport.stream import SocketStream
@@ -376,7 +377,8 @@ class TestClosing:
 
 
 def test_addresses_are_written_for_people() -> None:
-    assert shown("", 80) == "*:80"
-    assert shown("::1", 80) == "[::1]:80"
+    assert address_text("", 80) == "*:80"
+    assert address_text("192.0.2.1", 80) == "192.0.2.1:80"
+    assert address_text("::1", 80) == "[::1]:80"
     assert readable(("::ffff:192.0.2.1", 80, 0, 0)) == ("192.0.2.1", 80)
     assert readable(("::1", 80, 0, 0)) == ("::1", 80)

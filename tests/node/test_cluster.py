@@ -644,18 +644,21 @@ def test_who_cannot_join_says_why_once_and_when_it_is_over(tmp_path, caplog):
     assert said("connection refused; retrying") <= 2
 
 
-def test_a_port_that_says_nothing_is_complained_of_once_with_the_time_that_was_set(caplog):
+@pytest.mark.parametrize("family, host, shown", [(socket.AF_INET, HOST, HOST), (socket.AF_INET6, "::1", "[::1]")])
+def test_a_port_that_says_nothing_is_complained_of_once_with_the_time_that_was_set(caplog, family, host, shown):
     """The time that the dial itself has taken would make a new reason of each attempt."""
     caplog.set_level("INFO", logger="pico.cluster")
-    with contextlib.closing(socket.socket()) as silent:
-        silent.bind((HOST, 0))
+    with contextlib.closing(socket.socket(family)) as silent:
+        silent.bind((host, 0))
         silent.listen()  # the system takes the connections, and nobody says anything on them
-        seed = (silent.getsockname(),)
+        port = silent.getsockname()[1]
+        seed = ((host, port),)
         limits, timers = PeerLimits(dial_s=0.1), GossipTimers(seed_max_s=0.1)
         with running_node("alone", join=seed, peer_limits=limits, gossip_timers=timers) as node:
             until(lambda: metric(node, 'pico_gossip_exchanges_total{result="failed"}') >= 3, "three attempts")
     (line,) = (message for message in caplog.messages if message.startswith("cannot join"))
-    assert line.endswith(": channel: no hello in 0.1 s, perhaps it is no gossip port; retrying")
+    reason = "channel: no hello in 0.1 s, perhaps it is no gossip port"
+    assert line == f"cannot join the node at {shown}:{port}: {reason}; retrying"
 
 
 @pytest.mark.parametrize(
