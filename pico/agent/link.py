@@ -145,6 +145,7 @@ class LinkActor(GeventActor):
         self._link = Link(len(servers), config.link_timers, rng, now=clock.now(), spread=spread, place=place)
         self._counted = False  # in the metric of tunnels
         self._ended_by = End.LOST  # of the last tunnel that ended
+        self._node = ""  # that has accepted last, if it said who it is
 
     @property
     def state(self) -> LinkState:
@@ -203,6 +204,7 @@ class LinkActor(GeventActor):
         if isinstance(outcome, Connected):
             del self._arrived[number]
             self._tunnels[number] = Tunnel(number, outcome, self._config, self._clock, self._forwarder, self.actor_ref)
+            self._node = outcome.node
             self._link.accepted(number, node=outcome.node, now=now)
         elif isinstance(outcome, Refusal):
             self._metrics.tunnel_ended("moved" if outcome.code == ELSEWHERE else "refused")
@@ -310,21 +312,23 @@ class LinkActor(GeventActor):
     def _announce(self, command: Announce) -> None:
         change, server, reason = command.change, self._servers[command.server], command.reason
         endpoint = self.endpoint_id
+        # The server may be a balancer, and then only the node itself says which of them it is about.
+        where = f"{server} (node {self._node})" if self._node else str(server)
         if change is Change.REGISTERED:
-            _log.info("endpoint %s is registered at %s", endpoint, server)
+            _log.info("endpoint %s is registered at %s", endpoint, where)
         elif change is Change.GOING_AWAY:
             self._metrics.tunnel_ended("goaway")
-            _log.info("endpoint %s moves: %s goes away (%s)", endpoint, server, reason)
+            _log.info("endpoint %s moves: %s goes away (%s)", endpoint, where, reason)
         elif change is Change.MOVING:
             self._metrics.tunnel_ended("moved")
-            _log.info("endpoint %s moves from %s: %s", endpoint, server, reason)
+            _log.info("endpoint %s moves from %s: %s", endpoint, where, reason)
         elif change is Change.LOST:
             self._metrics.tunnel_ended(self._ended_by.value)
-            _log.warning("endpoint %s lost its tunnel to %s: %s", endpoint, server, reason)
+            _log.warning("endpoint %s lost its tunnel to %s: %s", endpoint, where, reason)
         elif change is Change.RETRYING:
-            _log.warning("endpoint %s is not registered, %s: %s; retrying", endpoint, server, reason)
+            _log.warning("endpoint %s is not registered at %s: %s; retrying", endpoint, server, reason)
         elif change is Change.GIVEN_UP:
-            _log.error("endpoint %s gives up, %s: %s", endpoint, server, reason)
+            _log.error("endpoint %s gives up at %s: %s", endpoint, server, reason)
         else:
             _log.info("endpoint %s: %s", endpoint, "finishes its requests" if change is Change.STOPPING else "closed")
 

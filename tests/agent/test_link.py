@@ -114,19 +114,43 @@ def test_it_goes_on_until_a_server_accepts_and_says_each_thing_once(caplog: pyte
         tunnel = made.doors[1].tunnel(0)
         assert tunnel.get().ended
         assert made.doors[0].dials == made.doors[1].dials == 4
-    said = [record.getMessage() for record in caplog.records if "retrying" in record.getMessage()]
-    assert len(said) == 2
-    assert len([record for record in caplog.records if "is registered" in record.getMessage()]) == 1
+        first, second = (door.url.removeprefix("http://") for door in made.doors)
+    assert [message for message in caplog.messages if "registered" in message] == [
+        f"endpoint web is not registered at {first}: 503 Service Unavailable; retrying",
+        f"endpoint web is not registered at {second}: the server closed the connection during the handshake; retrying",
+        f"endpoint web is registered at {second}",
+    ]
+
+
+def test_what_becomes_of_a_tunnel_is_told_with_its_server_and_its_node(caplog: pytest.LogCaptureFixture) -> None:
+    """The server may be a balancer with many nodes behind it."""
+    caplog.set_level("INFO")
+    with linked(("stream", "stream+goaway", "stream")) as made:
+        made.door.node = "a"
+        assert made.door.tunnel(0).get().ended
+        made.door.tunnel(0).multiplexer.abort("the node dies")
+        assert made.door.tunnel(2).get().ended
+        where = made.door.url.removeprefix("http://")
+    told = [re.sub(r"lost its tunnel to (.*?\)): .*", r"lost its tunnel to \1", one) for one in caplog.messages]
+    assert [one for one in told if "127.0.0.1" in one] == [
+        f"endpoint web is registered at {where} (node a)",
+        f"endpoint web lost its tunnel to {where} (node a)",
+        f"endpoint web is registered at {where} (node a)",
+        f"endpoint web moves: {where} (node a) goes away (bye)",
+        f"endpoint web is registered at {where} (node a)",
+    ]
 
 
 @covers("TUN-26")
-def test_what_cannot_heal_ends_the_link_with_its_reason() -> None:
+def test_what_cannot_heal_ends_the_link_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     body = '{"error": {"code": "unauthorized", "message": "the token has expired"}}'
     with linked((f"HTTP/1.1 401 Unauthorized\r\nContent-Length: {len(body)}\r\n\r\n{body}",)) as made:
         assert made.ended.wait(5)
         assert made.actor.state is LinkState.GIVEN_UP
         assert len(made.gave_up) == 1
         assert "401 the token has expired" in made.gave_up[0]
+        where = made.door.url.removeprefix("http://")
+    assert f"endpoint web gives up at {where}: 401 the token has expired" in caplog.messages
 
 
 @covers("TUN-27")

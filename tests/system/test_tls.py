@@ -92,7 +92,7 @@ def test_a_client_without_tls_at_a_door_with_tls_is_told_so_and_the_door_stays(
 
 def test_an_agent_that_does_not_know_the_authority_says_so_and_goes_on_trying(programs: Programs, node: Node) -> None:
     agent = programs.agent_of(f"--server=https://localhost:{node.upstream_port}", "--endpoint=other=3000")
-    assert "certificate" in agent.until_said(r"is not registered, .*retrying")[0].lower()
+    assert "certificate" in agent.until_said(r"is not registered at .*retrying")[0].lower()
     assert agent.process.poll() is None
 
 
