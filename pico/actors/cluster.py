@@ -52,6 +52,7 @@ from pico.protocol.cluster import (
     Condition,
     LocalEndpoints,
     NodeStatus,
+    StatusNews,
     decode_card,
     encode_card,
     status_of,
@@ -151,6 +152,7 @@ class Cluster(GeventActor):
         self._upstreams: dict[str, PeerUpstream] = {}
         self._resting: dict[str, float] = {}  # until when there is no new actor for a peer whose actor has failed
         self._statuses: dict[str, tuple[NodeStatus, float]] = {}  # of the other nodes, and since when
+        self._news = StatusNews()
         self._leavers: list[GeventFuture[None]] = []
         self._seeds_known = False
         self._caught_up = False
@@ -366,12 +368,14 @@ class Cluster(GeventActor):
             self._drop_peer(node_id)
             self._resting.pop(node_id, None)
             self._statuses.pop(node_id, None)
+            self._news.forget(node_id)
             self.view.forget(node_id)
             return
         verified = engine.table.verified(node_id)
         status = status_of(record, verified=verified)
         if node_id not in self._statuses or self._statuses[node_id][0] is not status:
             self._statuses[node_id] = status, self._clock.now()
+            self._tell(node_id, status)
         if verified and not record.gone:
             self._keep_peer(node_id, record.life)
         elif record.left or self.link_of(node_id) != "open":  # CLUSTER-16
@@ -384,6 +388,15 @@ class Cluster(GeventActor):
             lowered=not engine.detector.answers(node_id) or (peer is not None and peer.link_failed),
         )
         self.view.follow(node_id, state, condition)
+
+    def _tell(self, node_id: str, status: NodeStatus) -> None:
+        news = self._news.follow(node_id, status)  # CLUSTER-19
+        if news is NodeStatus.DEAD:
+            _log.warning("node %s is dead: it fell silent without having left", node_id)
+        elif news is NodeStatus.LEFT:
+            _log.info("node %s has left", node_id)
+        elif news is NodeStatus.ALIVE:
+            _log.info("node %s is alive", node_id)
 
     def _keep_peer(self, node_id: str, life: int) -> None:
         """One actor for each process: another life or address is another one."""

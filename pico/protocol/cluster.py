@@ -36,6 +36,7 @@ __all__ = [
     "Place",
     "PlaceGained",
     "Standing",
+    "StatusNews",
     "decode_card",
     "decode_count",
     "encode_card",
@@ -235,6 +236,28 @@ def status_of(record: Record, *, verified: bool) -> NodeStatus:
     if not verified:
         return NodeStatus.HEARSAY
     return NodeStatus.SUSPECT if record.rank is Rank.SUSPECT else NodeStatus.ALIVE
+
+
+class StatusNews:
+    """Which changes of a node's status its operators are told of, each once (CLUSTER-19)."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, NodeStatus] = {}  # of nodes that were heard
+
+    def follow(self, node_id: str, status: NodeStatus) -> NodeStatus | None:
+        """This is its status now: ``ALIVE``, ``DEAD`` or ``LEFT`` if that is news."""
+        told = self._told.get(node_id)
+        if status is NodeStatus.HEARSAY or (told is None and status in (NodeStatus.DEAD, NodeStatus.LEFT)):
+            return None
+        news = NodeStatus.ALIVE if status is NodeStatus.SUSPECT else status
+        if news is told:
+            return None
+        self._told[node_id] = news
+        return news
+
+    def forget(self, node_id: str) -> None:
+        """It is in the table no more."""
+        self._told.pop(node_id, None)
 
 
 class Place(NamedTuple):

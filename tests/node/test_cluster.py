@@ -341,6 +341,23 @@ def test_a_node_that_has_left_rests(three):
     assert len(handled) < 100
 
 
+@covers("CLUSTER-19")
+def test_what_becomes_of_other_nodes_is_logged_once_and_death_is_a_warning(caplog):
+    """The three nodes share the log; they tell the same of each other."""
+    caplog.set_level("INFO", logger="pico.cluster")
+    with running_cluster(3, gossip_timers=QUICK) as nodes:
+        nodes[0].drain()
+        until(lambda: with_status(nodes[1], "left") == with_status(nodes[2], "left") == {"node-1"}, "that it left")
+        fall(nodes[1])
+        until(lambda: with_status(nodes[2], "dead") == {"node-2"}, "its death", WITHIN_S)
+    told = [(one.levelname, one.getMessage()) for one in caplog.records if one.getMessage().startswith("node ")]
+    alive = [("INFO", f"node node-{number} is alive") for number in (1, 2, 3)]
+    assert [told.count(one) for one in alive] == [2, 2, 2]
+    assert told.count(("INFO", "node node-1 has left")) == 2
+    assert told.count(("WARNING", "node node-2 is dead: it fell silent without having left")) == 1
+    assert len(told) == 9
+
+
 def test_a_node_that_falls_is_avoided_at_once_and_found_dead():
     with running_cluster(3, gossip_timers=QUICK) as nodes:
         for node in nodes[:2]:

@@ -23,6 +23,7 @@ from pico.protocol.cluster import (
     Place,
     PlaceGained,
     Standing,
+    StatusNews,
     decode_card,
     decode_count,
     encode_card,
@@ -418,3 +419,36 @@ def test_a_change_costs_the_same_with_ten_endpoints_and_with_ten_thousand():
 )
 def test_a_node_is_shown_under_one_word(record: Record, verified: bool, status: NodeStatus) -> None:
     assert status_of(record, verified=verified) is status
+
+
+ALIVE, SUSPECT, HEARSAY, DEAD, LEFT = NodeStatus
+
+
+@covers("CLUSTER-19")
+@pytest.mark.parametrize(
+    "statuses,told",
+    [
+        ([HEARSAY, ALIVE, SUSPECT, ALIVE, SUSPECT, DEAD], [None, ALIVE, None, None, None, DEAD]),
+        ([ALIVE, LEFT, HEARSAY, ALIVE], [ALIVE, LEFT, None, ALIVE]),
+        ([ALIVE, DEAD, LEFT], [ALIVE, DEAD, LEFT]),
+        ([ALIVE, HEARSAY, DEAD], [ALIVE, None, DEAD]),  # another life, of which nothing was heard
+        ([SUSPECT, DEAD], [ALIVE, DEAD]),
+        ([HEARSAY, DEAD, HEARSAY, LEFT], [None, None, None, None]),
+        ([DEAD, ALIVE, DEAD], [None, ALIVE, DEAD]),
+    ],
+)
+def test_what_becomes_of_a_node_that_was_heard_is_told_once(
+    statuses: list[NodeStatus], told: list[NodeStatus | None]
+) -> None:
+    news = StatusNews()
+    assert [news.follow("a", status) for status in statuses] == told
+    assert news.follow("a", statuses[-1]) is None
+
+
+@covers("CLUSTER-19")
+def test_nothing_is_kept_of_a_node_that_is_forgotten() -> None:
+    news = StatusNews()
+    assert news.follow("a", ALIVE) is ALIVE
+    news.forget("a")
+    assert news.follow("a", DEAD) is None
+    news.forget("a")
