@@ -1,9 +1,10 @@
 """How the programs write their logs.
 
 Responsible for: one line per record, as key=value for people or as JSON for machines, and for not writing the same
-complaint a thousand times. Refuses to know: who logs what, and how a line reaches its reader
-(``pico.observability.log_handler``). Only the console entry points call ``configure``: a program that uses Pico as a
-library owns its logging itself.
+complaint a thousand times. Lines are pure ASCII without a control character, as those of the access log are: what a
+peer has said neither forges a line nor reaches a terminal. Refuses to know: who logs what, and how a line reaches its
+reader (``pico.observability.log_handler``). Only the console entry points call ``configure``: a program that uses Pico
+as a library owns its logging itself.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ EACH: Final = {"each": True}
 """The ``extra`` of a record of which each one is written."""
 
 _is_bare = re.compile(r"[!#-<>-\[\]-~]++").fullmatch
-_control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def configure(format: str, level: str, stream: TextIO) -> None:
@@ -108,23 +108,19 @@ class _Place:
 
 
 class KeyValueFormatter(logging.Formatter):
-    """``time=... level=... logger=... message="..."``; a traceback follows on lines of its own, each marked."""
+    """``time=... level=... logger=... message="..."``; a value that is not a plain word is written as in JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Give one record as text."""
-        fields = _fields(record)
-        traceback = fields.pop("traceback", "")
-        line = " ".join(f"{key}={_value(value)}" for key, value in fields.items())
-        marked = "".join(f"\n  | {one}" for one in traceback.splitlines())
-        return line + _control.sub(_escaped, marked)
+        return " ".join(f"{key}={_value(str(value))}" for key, value in _fields(record).items())
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record; a traceback is one of its fields."""
+    """One JSON object per record."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Give one record as text."""
-        return json.dumps(_fields(record), ensure_ascii=True).replace("\x7f", "\\u007f")
+        return _json(_fields(record))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -143,12 +139,10 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return fields
 
 
-def _value(value: object) -> str:
-    text = str(value)
-    if _is_bare(text):
-        return text
-    return _control.sub(_escaped, json.dumps(text, ensure_ascii=False))
+def _value(text: str) -> str:
+    return text if _is_bare(text) else _json(text)
 
 
-def _escaped(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
+def _json(value: object) -> str:
+    """Of ASCII alone; JSON lets the control character DEL stand as it is."""
+    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pico.observability.logs import (
@@ -33,7 +33,7 @@ def record(
     exc_info = None
     if error:
         try:
-            raise ValueError("first\nsecond\x1b[31m")
+            raise ValueError("first\nsecond\x1b[31m\u202e\u2028")
         except ValueError:
             exc_info = sys.exc_info()
     made = logging.LogRecord("pico.test", level, "file.py", line, message, args, exc_info)
@@ -56,21 +56,25 @@ class TestFormats:
             "message": 'a "quoted" thing',
         }
 
-    def test_a_traceback_follows_on_marked_lines_or_is_a_field(self) -> None:
-        lines = KeyValueFormatter().format(record("failed", error=True)).split("\n")
-        assert lines[0].endswith("message=failed")
-        assert len(lines) > 3
-        assert all(line.startswith("  | ") for line in lines[1:])
-        assert "\x1b" not in "".join(lines)
-        found = json.loads(JsonFormatter().format(record("failed", error=True)))
-        assert found["traceback"].startswith("Traceback")
-        assert "first\nsecond" in found["traceback"]
+    def test_a_traceback_is_a_field_of_the_same_line(self) -> None:
+        as_json = JsonFormatter().format(record("failed", error=True))
+        line = KeyValueFormatter().format(record("failed", error=True))
+        head, _, traceback = line.partition(" message=failed traceback=")
+        assert head.endswith("logger=pico.test")
+        for found in (json.loads(as_json)["traceback"], json.loads(traceback)):
+            assert found.startswith("Traceback")
+            assert found.endswith("ValueError: first\nsecond\x1b[31m\u202e\u2028")
+        assert all(re.fullmatch("[ -~]+", one) for one in (as_json, line))
 
-    @given(st.text(st.characters(codec="utf-8"), max_size=40))
+    @given(st.text(max_size=40))
+    @example("\x1b]0;title\x07\x1b[31m\x7f\x9b2J")
+    @example("\r\n\u0085\u2028\u2029time=2023-11-14T22:13:20.123Z level=error")
+    @example("\u202e\u2066\u200b\ufeff\U000e0041")  # written backwards, or not to be seen
+    @example("caf\u00e9 \udcff")
     def test_no_message_forges_a_line_or_reaches_a_terminal(self, message: str) -> None:
         for formatter in (KeyValueFormatter(), JsonFormatter()):
             line = formatter.format(record("%s", message))
-            assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", line)
+            assert re.fullmatch("[ -~]+", line), "one line of printable ASCII"
         assert json.loads(JsonFormatter().format(record("%s", message)))["message"] == message
         text = KeyValueFormatter().format(record("%s", message)).split(" message=", 1)[1]
         assert (json.loads(text) if text.startswith('"') else text) == message
