@@ -261,6 +261,31 @@ def test_the_node_with_the_upstream_is_killed_under_load(programs: Programs, tok
         until(lambda node=node: nodes_with(node, "dead") == 1, "its death")
 
 
+@pytest.mark.parametrize("options", [["--connections=2"], ["--heartbeat=500ms", "--silence=2s"]], ids=" ".join)
+def test_a_node_with_an_upstream_hangs_under_load(programs: Programs, tokens: TokenService, options: list[str]) -> None:
+    """Its connections stay, and no GET fails: the agent is elsewhere as well, or within ``--endpoint-wait``."""
+    nodes = cluster(programs, 3)
+    agent_of(programs, nodes, tokens, *options)
+    until(lambda: len(holders(nodes)) == (2 if "--connections=2" in options else 1), "the tunnels")
+    let_everybody_serve(nodes)
+    victim = holders(nodes)[0]
+    rest = [node for node in nodes if node is not victim]
+    with loading(rest, f"a node with an upstream hangs, {' '.join(options)}") as outcomes:
+        let_requests_run(tokens, 300)
+        victim.send(signal.SIGSTOP)
+        try:
+            for node in rest:
+                until(lambda node=node: nodes_with(node, "dead") == 1, "its death")
+            let_requests_run(tokens, 300)
+        finally:
+            victim.send(signal.SIGCONT)
+    (outcome,) = outcomes
+    check_tokens(tokens, outcome)
+    assert outcome.failures("GET") == {}
+    assert set(outcome.failures("POST")) <= {"POST 502 tunnel_lost"}
+    until_one(nodes)
+
+
 def let_everybody_serve(nodes: Sequence[Node]) -> None:
     for node in nodes:
         until(lambda node=node: serves(node), f"an answer of {node.name}")
