@@ -159,13 +159,17 @@ class ClientConnection:
             if self._ended or self._lost or (self._late and not self._reader.started):
                 return None
             if self._late:
-                late = RequestRejected(Failure.HEADER_TIMEOUT, "")
-                late.request = self._reader.what_is_there()
-                raise late
+                raise self._head_is_late()
             if self._paused:
                 self._resume_reading()
             self._own_deadline = self._next_deadline()
             self._parking.park()
+
+    def _head_is_late(self) -> RequestRejected:
+        """To be raised; a frame that is raised through and has it by name would keep it, and it that frame."""
+        late = RequestRejected(Failure.HEADER_TIMEOUT, "")
+        late.request = self._reader.what_is_there()
+        return late
 
     def _next_deadline(self) -> float:
         now, timers = self._services.clock.now(), self._services.timers

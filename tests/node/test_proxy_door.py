@@ -15,6 +15,7 @@ from pico.protocol.http import Failure
 from pico.protocol.rpc import ResetCode, StreamReset
 from pico.transport.clock import HubClock
 from pico.transport.memory import memory_pair
+from tests.actors.census import found_by_the_collector
 from tests.node.harness import (
     UNKNOWN_LENGTH,
     UPLOAD_BYTES_HELD_MAX,
@@ -611,6 +612,35 @@ def test_a_head_that_does_not_come_to_its_end_is_408():
         trickle.kill()
         assert (response.status, response.error()) == (408, "header_timeout")
         assert json.loads(response.body)["error"]["message"] == Failure.HEADER_TIMEOUT.message, "said once"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: ep.x\r\nA B: c\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: ep.x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: ep.x\r\n",
+    ],
+    ids=["no first line", "no host", "no field", "no chunk", "late"],
+)
+def test_of_a_request_that_was_refused_nothing_waits_for_the_garbage_collector(sent):
+    """Such requests cost their sender nothing: a node under many of them would stand still to collect."""
+
+    def be_refused() -> None:
+        client = Client(node).send(sent)
+        assert client.response().status in (400, 408)
+        client.close()
+        node.testers.remove(client)
+        settled(lambda: not node.services.connections)
+
+    with with_timers(request_head_s=0.2) as node:
+        be_refused()  # what is made once is made
+        with found_by_the_collector() as found:
+            be_refused()
+    of_a_client = {"ClientConnection", "SocketStream", "RequestReader", "RequestRejected", "ProxyRequest"}
+    assert not of_a_client & found.keys()  # what an earlier node had may be found meanwhile
 
 
 def test_of_a_head_that_is_late_the_log_has_what_came_and_how_long_it_took():

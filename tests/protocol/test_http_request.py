@@ -9,6 +9,7 @@ import pytest
 from pico.config import HttpLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
 from pico.protocol.http import Failure, Request, RequestReader, RequestRejected
+from tests.actors.census import found_by_the_collector
 from tests.protocol.http_playbook import read_requests
 from tests.rules import covers
 
@@ -33,6 +34,27 @@ def failure_of(reader: RequestReader) -> Failure:
         read_all(reader)
     assert isinstance(caught.value, RemoteProtocolError)
     return caught.value.failure
+
+
+@pytest.mark.parametrize("data", [b"GET / HTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_what_was_refused_once_is_refused_for_ever_and_keeps_nothing(data: bytes):
+    """The reader does not keep what it raises: that leads by its traceback to whoever keeps the reader."""
+
+    def refuse() -> None:
+        reader = reader_with(data)
+        said = set()
+        for read in (reader.next_head, reader.next_head, reader.next_body):
+            try:
+                read()
+            except RequestRejected as rejected:
+                said.add((rejected.failure, str(rejected)))
+            reader.receive_data(GET)
+        assert len(said) == 1
+
+    refuse()
+    with found_by_the_collector() as found:
+        refuse()
+    assert not found
 
 
 @covers("HTTP-59")

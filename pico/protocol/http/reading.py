@@ -44,7 +44,9 @@ class MessageReader:
         self._received = 0
         self._must_be_empty = False
         self._decoder: ChunkedDecoder | None = None
-        self._failed: Rejected | None = None
+        # Not the exception: its traceback leads to the frames that hold this reader, and both would stay until the
+        # garbage collector finds them.
+        self._failed: tuple[Failure, str] | None = None
         self._plain_bytes_max = min(limits.head_bytes_max, limits.field_line_bytes_max, limits.request_line_bytes_max)
         self.at_eof = False
         self.trailer_block = b""
@@ -87,7 +89,7 @@ class MessageReader:
         """
         if not self._in_body:
             if self._failed is not None:
-                raise self._failed
+                self._fail(*self._failed)
             raise LocalProtocolError("there is no body to read")
         framing = self._framing
         if framing is NO_BODY:
@@ -166,10 +168,11 @@ class MessageReader:
 
     def _fail(self, failure: Failure, detail: str) -> NoReturn:
         """Refuse what arrived, now and for ever."""
-        self._failed = self._rejected(self._translated.get(failure, failure), detail)
+        failure = self._translated.get(failure, failure)
+        self._failed = (failure, detail)
         self._buffer, self._at = b"", 0
         self._in_body = False
-        raise self._failed from None
+        raise self._rejected(failure, detail) from None
 
     # A head, line by line: for one that arrives in pieces, is large, or is not valid. What is found does not depend on
     # how the bytes were cut, because each line is judged when it is whole and only the limits before that.

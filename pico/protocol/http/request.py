@@ -139,7 +139,7 @@ class RequestReader(MessageReader):
         Its body is read with ``next_body`` up to the end, also where there is none, before the next head.
         """
         if self._failed is not None:
-            raise self._failed
+            self._fail(*self._failed)
         if self._in_body:
             raise LocalProtocolError("the body of the last request has not been read to its end")
         if self._at == len(self._buffer):

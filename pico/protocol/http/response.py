@@ -102,7 +102,7 @@ class ResponseReader(MessageReader):
         After a final head, 101 among them, the body is read with ``next_body`` up to its end.
         """
         if self._failed is not None:
-            raise self._failed
+            self._fail(*self._failed)
         if not self._awaits_head:
             raise LocalProtocolError("no response is awaited")
         match = None if self._checked else _HEAD(self._buffer, self._at)
