@@ -44,6 +44,7 @@ COMPILED = (
     "pico/actors/proxy_request.py",
     "pico/actors/request_services.py",
     "pico/actors/routes.py",
+    "pico/actors/spares.py",
     "pico/node/proxy_door.py",
     "pico/agent/service_exchange.py",
     "pico/agent/service.py",

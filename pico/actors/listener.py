@@ -4,7 +4,8 @@ Responsible for: binding, accepting within a limit, running the handler of each 
 else, and closing the port before the connections. Refuses to know: what is spoken on a connection; TLS, too, is the
 handler's business, in the connection's own greenlet.
 
-At its limit the listener accepts nobody: who comes then waits in the system's queue, and that is the back-pressure.
+At its limit the listener has a connection that can be spared make room for who comes (``pico.actors.spares``). Where
+there is none it accepts nobody: who comes then waits in the system's queue, and that is the back-pressure.
 Connections are accepted in the hub by one watcher that lives as long as the port, which costs no greenlet and no
 message for each. The handler gets a non-blocking socket of the standard library, in a patched program, too.
 """
@@ -15,6 +16,8 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from math import inf
+from select import POLLIN
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -29,6 +32,7 @@ from pico.errors import TransportError
 from pico.transport.accepting import OF_ONE_CONNECTION, TROUBLE_PAUSE_S
 
 if TYPE_CHECKING:
+    from pico.actors.spares import Spares
     from pico.transport.clock import Clock
 
 __all__ = ["CannotListen", "Handler", "Listener", "listening_socket", "readable"]
@@ -42,6 +46,7 @@ STOP_WAIT_S: Final = 1.0
 """For handlers to return after their connections were shut down."""
 
 _Socket: Final = gevent.monkey.get_original("socket", "socket")
+_poll: Final[Any] = gevent.monkey.get_original("select", "poll")  # gevent's would let other greenlets run
 _MAPPED: Final = "::ffff:"  # how a dual-stack socket writes an IPv4 address
 
 Handler = Callable[[socket.socket, tuple[str, int]], None]
@@ -77,8 +82,12 @@ class Listener(GeventActor):
         accepted: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
         inherited: Any = None,
+        spares: Spares | None = None,
     ) -> None:
-        """``inherited`` is a socket that listens already: then ``host`` and ``port`` are not looked at."""
+        """``inherited`` is a socket that listens already: then ``host`` and ``port`` are not looked at.
+
+        ``spares`` are those connections that may end for others; the handler adds and discards them.
+        """
         assert connections_max > 0
         super().__init__()
         self.address: tuple[str, int] = (host, port)
@@ -89,7 +98,9 @@ class Listener(GeventActor):
         self._accepted = accepted
         self._failed = failed
         self._inherited = inherited
+        self._spares = spares
         self._socket: Any = None
+        self._question: Any = None  # what polls it
         self._watcher: Any = None
         self._pause = clock.timer(self._update_watcher)
         self._connections: set[socket.socket] = set()
@@ -111,6 +122,10 @@ class Listener(GeventActor):
         self._socket = self._inherited or listening_socket(*self.address, option=self._option, backlog=self._backlog)
         self.address = readable(self._socket.getsockname())
         self._watcher = get_hub().loop.io(self._socket.fileno(), 1)
+        self._question = _poll()
+        self._question.register(self._socket.fileno(), POLLIN)
+        if self._spares is not None:
+            self._spares.came = self._update_watcher
         self._update_watcher()
         _log.info("%s listens on %s", self._option, address_text(*self.address))
 
@@ -121,6 +136,7 @@ class Listener(GeventActor):
         if isinstance(message, WhenIdle):
             return self._when_idle()
         if isinstance(message, StopAccepting):
+            self._spares = None  # whoever is here has been promised a last call (HTTP-67)
             self._accept_waiting(self._backlog)
             self._close_port()
         return None
@@ -149,19 +165,27 @@ class Listener(GeventActor):
     # Called in the hub.
 
     def _update_watcher(self) -> None:
-        """Watch the port if and only if there is room for a connection."""
+        """Watch the port if and only if there is room for a connection, or might be made."""
         if self._watcher is None:
             return
-        if len(self._connections) >= self._connections_max:
+        if self._spares is None and self._is_full():
             self._watcher.stop()
         elif not self._watcher.active:
             self._watcher.start(self._accept_waiting)
 
+    def _is_full(self) -> bool:
+        leaving = 0 if self._spares is None else self._spares.leaving
+        return len(self._connections) - leaving >= self._connections_max
+
     def _accept_waiting(self, accepts_max: int = ACCEPTS_MAX) -> None:
-        """Take connections until nobody waits, or the limit is reached."""
+        """Take connections until nobody waits, or there is no room and none can be made."""
         for _ in range(accepts_max):
-            if self._socket is None or len(self._connections) >= self._connections_max:
+            if self._socket is None:
                 break
+            if self._is_full():
+                if not self._make_room():
+                    return
+                continue
             try:
                 fd, address = self._accept()
             except BlockingIOError:
@@ -173,6 +197,20 @@ class Listener(GeventActor):
                 return
             self._begin(_Socket(self._socket.family, self._socket.type, self._socket.proto, fileno=fd), address)
         self._update_watcher()
+
+    def _make_room(self) -> bool:
+        """For one who waits; where that does not help now, the port is not watched until it may."""
+        wait_s = inf
+        if self._spares is not None:
+            if not self._question.poll(0):
+                return False  # nobody waits, and for nobody no connection ends
+            wait_s = self._spares.make_room()
+        if wait_s == 0.0:
+            return True
+        self._watcher.stop()
+        if wait_s < inf:
+            self._pause.start(wait_s)
+        return False
 
     def _accept(self) -> tuple[int, Any]:
         fd, address = self._socket._accept()  # accept() would wrap it in a gevent socket in a patched program

@@ -589,6 +589,11 @@ class SocketStream:
                 pass
             self._release()
 
+    def give_up(self) -> None:
+        """Close now what nobody is to wait for any longer; the receiver hears that it is lost."""
+        if not self.closed:
+            self._break(ConnectionLost("the connection was given up: another one needed its place"))
+
     def _release_gently(self) -> None:
         """Take what has arrived before closing: unread bytes would make the system reset the connection instead.
 

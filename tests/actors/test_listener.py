@@ -16,10 +16,12 @@ from gevent.event import Event
 
 from pico.actors.listener import STOP_WAIT_S, CannotListen, Listener, readable
 from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
+from pico.actors.spares import SPARED_S, Spares
 from pico.config import address_text
+from pico.errors import ConnectionLost
 from pico.transport.accepting import TROUBLE_PAUSE_S
 from pico.transport.clock import HubClock, ManualClock
-from pico.transport.stream import SocketStream
+from pico.transport.stream import BlockingReader, SocketStream
 from tests.actors.census import let_others_run, nothing_left_behind
 
 DEADLINE_S = 5.0
@@ -219,6 +221,151 @@ class TestAccepting:
 
     def test_a_name_is_resolved(self, make_door: Callable[..., Door]) -> None:
         assert make_door(host="localhost").listener.address[0] in ("127.0.0.1", "::1")
+
+
+class FullDoor(Door):
+    """One whose connections can be spared, on a clock that the test moves."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = ManualClock()
+        self.given_up = 0
+        self.spares = Spares(self.clock, self._count_given_up)
+        super().__init__(**{"spares": self.spares, "clock": self.clock} | settings)
+
+    def greet(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        """As the doors do it: the stream hears that it was given up."""
+        self.greeted.append(address)
+        stream = SocketStream(connection, address)
+        self.spares.add(stream, self.clock.now())
+        try:
+            BlockingReader(stream, self.clock).receive(1_000.0)
+        except ConnectionLost:
+            pass
+        finally:
+            self.spares.discard(stream)
+            stream.close()
+
+    def grow_old(self) -> None:
+        self.clock.advance(SPARED_S)
+
+    def close(self) -> None:
+        self.listener.limit(len(self.greeted) + len(self.clients))  # who waits is taken, and sees its end, too
+        for client in self.clients:
+            client.close()
+        wait_until(lambda: self.listener.connections == 0)
+        super().close()
+
+    def _count_given_up(self) -> None:
+        self.given_up += 1
+
+
+@pytest.fixture
+def make_full_door() -> Iterator[Callable[..., FullDoor]]:
+    doors: list[FullDoor] = []
+
+    def make(connections_max: int, **settings: Any) -> FullDoor:
+        """With as many connections as it may have."""
+        door = FullDoor(connections_max=connections_max, **settings)
+        doors.append(door)
+        door.open()
+        for number in range(connections_max):
+            door.connect()
+            wait_until(lambda number=number: len(door.greeted) == number + 1)
+        return door
+
+    yield make
+    for door in doors:
+        door.close()
+
+
+class TestMakingRoom:
+    def test_who_has_been_here_longest_ends_for_who_comes(self, make_full_door: Callable[..., FullDoor]) -> None:
+        door = make_full_door(3)
+        door.grow_old()
+        newcomers = [door.connect() for _ in range(2)]
+        wait_until(lambda: len(door.greeted) == 5)
+        assert [client.recv(1) for client in door.clients[:2]] == [b"", b""]
+        wait_until(lambda: door.listener.connections == 3)
+        assert door.greeted[3:] == [client.getsockname() for client in newcomers]
+        assert (door.given_up, door.spares.leaving) == (2, 0)
+
+    def test_many_who_come_at_once_are_all_taken(self, make_full_door: Callable[..., FullDoor]) -> None:
+        door = make_full_door(20)
+        door.grow_old()
+        for _ in range(20):
+            door.connect()
+        wait_until(lambda: len(door.greeted) == 40)
+        wait_until(lambda: door.listener.connections == 20)
+        assert door.given_up == 20
+
+    def test_nobody_ends_for_nobody(self, make_full_door: Callable[..., FullDoor]) -> None:
+        door = make_full_door(2)
+        door.grow_old()
+        turn_the_loop()
+        door.connect()
+        wait_until(lambda: len(door.greeted) == 3)
+        turn_the_loop()
+        assert (door.given_up, door.listener.connections) == (1, 2)
+
+    def test_who_has_just_come_keeps_its_place_for_a_while(self, make_full_door: Callable[..., FullDoor]) -> None:
+        door = make_full_door(1)
+        door.connect()
+        turn_the_loop()
+        assert (len(door.greeted), door.given_up) == (1, 0)
+        door.clock.advance(SPARED_S * 0.9)
+        turn_the_loop()
+        assert (len(door.greeted), door.given_up) == (1, 0)
+        door.clock.advance(SPARED_S * 0.1)
+        wait_until(lambda: len(door.greeted) == 2)
+        assert door.given_up == 1
+
+    def test_where_none_can_be_spared_who_comes_waits_and_the_door_does_not_spin(
+        self, make_full_door: Callable[..., FullDoor]
+    ) -> None:
+        door = make_full_door(1)
+        (busy,) = door.spares._waiting
+        door.spares.discard(busy)
+        door.grow_old()
+        door.connect()
+        turn_the_loop()
+        assert len(door.greeted) == 1
+        assert not door.listener._watcher.active
+        door.spares.add(busy, door.clock.now() - SPARED_S)
+        wait_until(lambda: len(door.greeted) == 2)
+        assert door.given_up == 1
+
+    def test_where_none_can_be_spared_the_end_of_one_is_enough(self, make_full_door: Callable[..., FullDoor]) -> None:
+        door = make_full_door(1)
+        (busy,) = door.spares._waiting
+        door.spares.discard(busy)
+        door.connect()
+        turn_the_loop()
+        assert len(door.greeted) == 1
+        door.clients[0].close()
+        wait_until(lambda: len(door.greeted) == 2)
+        assert door.given_up == 0
+
+    def test_a_door_above_its_limit_comes_down_to_it_as_others_come(
+        self, make_full_door: Callable[..., FullDoor]
+    ) -> None:
+        door = make_full_door(4)
+        door.grow_old()
+        door.listener.limit(2)
+        turn_the_loop()
+        assert door.listener.connections == 4
+        door.connect()
+        wait_until(lambda: len(door.greeted) == 5)
+        wait_until(lambda: door.listener.connections == 2)
+        assert door.given_up == 3
+
+    def test_while_the_port_closes_nobody_makes_room(self, make_full_door: Callable[..., FullDoor]) -> None:
+        door = make_full_door(1)
+        door.grow_old()
+        waiting = socket.create_connection(door.listener.address)  # the hub has had no turn to accept it
+        door.listener.on_receive(StopAccepting())
+        turn_the_loop()
+        assert (door.given_up, door.listener.connections, len(door.greeted)) == (0, 1, 1)
+        waiting.close()
 
 
 class Troubled(Listener):

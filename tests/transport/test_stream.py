@@ -522,3 +522,27 @@ def test_a_stream_that_is_no_tcp_knows_no_rate_and_has_no_backlog_to_limit() -> 
     assert stream.delivery_rate is None
     stream.abort()
     far.close()
+
+
+def test_one_that_is_given_up_is_lost_to_its_receiver_and_ends_at_its_peer() -> None:
+    near, far = socket_pair()
+    receiver, peer = Recorder(near), Recorder(far)
+    files = open_files()
+    near.give_up()
+    assert near.closed and open_files() == files - 1
+    assert receiver.events == ["lost"]
+    peer.wait_for("ended")
+    near.give_up()
+    near.write(b"nothing")
+    near.close()
+    settle()
+    assert receiver.events == ["lost"]
+    far.close()
+
+
+def test_who_comes_after_it_was_given_up_is_told() -> None:
+    near, far = socket_pair()
+    near.give_up()
+    with pytest.raises(ConnectionLost, match="given up"):
+        BlockingReader(near).receive(DEADLINE_S)
+    far.close()
