@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from pico.actors.routes import Routes
+from pico.actors.spares import Spares
 from pico.config import NodeConfig
 from pico.observability.access_log import AccessLog
 from pico.observability.metrics import NodeMetrics
@@ -76,6 +77,8 @@ class RequestServices:
         self.draining = False
         self.leaving = False  # no connection is kept any more
         self.connections: dict[Connection, None] = {}
+        self.spares = Spares(clock, lambda: metrics.connections_given_up.add("proxy"))
+        """Client connections on which no request is in progress."""
         self._time_of_day = time_of_day
         self._request_id_form = request_id_prefix.replace("%", "%%") + "-%x"
         self._request_numbers = count(1)

@@ -25,6 +25,7 @@ from pico.actors.messages import SeedsResolved
 from pico.actors.relay import Forwarding
 from pico.actors.routes import Routes
 from pico.actors.runtime import tell
+from pico.actors.spares import Spares
 from pico.config import NodeConfig, address_text
 from pico.errors import ConfigError, PicoError, RemoteProtocolError, TransportError
 from pico.node.system import System
@@ -118,6 +119,8 @@ class GossipDoor:
         self._host = ""
         self._host_is_guess = False
         self._seeds: dict[Seed, list[Address]] = {}
+        self.handshakes = Spares(clock, lambda: metrics.connections_given_up.add("gossip"))
+        """Connections of others that are no channel yet (CHANNEL-21)."""
         self.forwarding = Forwarding(routes, metrics, config.attempts_max, config.http_limits.informational_max)
         self.exchanges = GossipExchanges(
             self._dial_exchange,
@@ -398,6 +401,7 @@ class GossipDoor:
             self._metrics.cluster.channels.add(_result(error))
             _log.info("refused a channel from %s: %s", stream.peer_host, error)
             return
+        self.handshakes.discard(stream)
         if channel.purpose is Purpose.LINK and self.forwarding.links >= self._config.peer_limits.connections_max:
             self._metrics.cluster.channels.add("too_many")
             stream.close()

@@ -56,6 +56,7 @@ class ClientConnection:
         self._ended = False
         self._lost = False
         self._late = False
+        self._given_up = False
         self._stopping = False
         self._head_deadline = inf
         self._head_began_at = inf
@@ -97,6 +98,17 @@ class ClientConnection:
             self._late = True
             self._parking.unpark()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing of the client's waits to be read."""
+        return self._stream.quiet
+
+    def give_up(self) -> None:
+        """Make room for another client: end as if the time for the next head were over, but at once (HTTP-72)."""
+        self._given_up = True
+        self._late = True
+        self._parking.unpark()
+
     def shut_down(self) -> None:
         """The node stops: end the connection, and with it the request that may be in progress."""
         if self._request is None:
@@ -114,6 +126,8 @@ class ClientConnection:
         except RequestRejected as rejected:
             self._reject(rejected)
             return False
+        finally:
+            self._services.spares.discard(self)
         if request is None:
             return False
         actor = ProxyRequest(self._services, self, request)
@@ -172,12 +186,17 @@ class ClientConnection:
         return late
 
     def _next_deadline(self) -> float:
-        now, timers = self._services.clock.now(), self._services.timers
+        services = self._services
+        now, timers = services.clock.now(), services.timers
         if not self._reader.started:
+            services.spares.add(self, now)
             # A response that began before the node drained did not say that it is the last (HTTP-67).
-            idle_until = now + (timers.last_call_s if self._services.leaving else timers.keep_alive_s)
+            idle_until = now + (timers.last_call_s if services.leaving else timers.keep_alive_s)
             return self._head_deadline if self._head_deadline < idle_until else idle_until  # PROXY-14
-        self._head_began_at = min(self._head_began_at, now)
+        if self._head_began_at == inf:
+            self._head_began_at = now
+            services.spares.discard(self)  # the rest of it has its time
+            services.spares.add(self, now)
         self._head_deadline = min(self._head_deadline, now + timers.request_head_s)
         return self._head_deadline
 
@@ -200,7 +219,7 @@ class ClientConnection:
     def _linger(self) -> None:
         """Let the client read our last response before the socket is closed under it (RFC 9112 §9.6)."""
         self._closing = True
-        if self._lost or self._stream.closed:
+        if self._lost or self._given_up or self._stream.closed:
             return
         self._stream.half_close()
         self._discarding = self._services.http_limits.discard_bytes_max

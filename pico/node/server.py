@@ -37,6 +37,7 @@ from pico.actors.reload import Proposal, Reload
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, inboxes, install_registry, tell
+from pico.actors.spares import Spares
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig
 from pico.errors import RemoteProtocolError, TransportError
@@ -290,13 +291,19 @@ class Node:
             Child(
                 name="upstream-door",
                 build=lambda: self._listener(
-                    "upstream", self._behind_balancers("upstream", self._serve_upstream), HANDSHAKES_MAX
+                    "upstream",
+                    self._behind_balancers("upstream", self._serve_upstream),
+                    self.upstream_door.handshakes,
+                    HANDSHAKES_MAX,
                 ),
             ),
             Child(
                 name="proxy-door",
                 build=lambda: self._listener(
-                    "proxy", self._behind_balancers("proxy", self._serve_client), self.config.client_connections_max
+                    "proxy",
+                    self._behind_balancers("proxy", self._serve_client),
+                    self.services.spares,
+                    self.config.client_connections_max,
                 ),
             ),
             Child(name="admin-door", build=self._build_admin_door),
@@ -320,22 +327,33 @@ class Node:
 
     def _build_gossip_door(self) -> GeventActor:
         return self._listener(
-            "gossip", self.gossip_door.serve, self.config.peer_limits.connections_max, port=self.gossip_door.port
+            "gossip",
+            self.gossip_door.serve,
+            self.gossip_door.handshakes,
+            self.config.peer_limits.connections_max,
+            port=self.gossip_door.port,
         )
 
     def _listener(
-        self, name: str, serve: Callable[[SocketStream], None], connections_max: int, *, port: int | None = None
+        self,
+        name: str,
+        serve: Callable[[SocketStream], None],
+        spares: Spares,
+        connections_max: int,
+        *,
+        port: int | None = None,
     ) -> GeventActor:
         listener = Listener(
             getattr(self.config, f"{name}_host"),
             getattr(self.config, f"{name}_port") if port is None else port,
-            partial(_serve_socket, serve),
+            partial(_serve_socket, serve, spares, self.clock),
             clock=self.clock,
             option=f"--{name}-port",
             connections_max=connections_max,
             accepted=lambda: self.metrics.connections.add(name),
             failed=lambda: self.metrics.connection_failures.add(name),
             inherited=self._inherited.stream(name),
+            spares=spares,
         )
         self._listening[f"{name}-door"] = listener
         if self.services.leaving and name != "gossip":  # a part has failed while the node drains
@@ -390,12 +408,12 @@ class Node:
 
     def _serve_client(self, stream: Stream, preface: Preface = NO_PREFACE) -> None:
         tls = self._materials.proxy_tls
-        if tls is None:
-            ClientConnection(stream, self.services, preface).run()
-            return
-        secure = self._accept_tls("proxy", stream, tls, preface)
+        secure = None if tls is None else self._accept_tls("proxy", stream, tls, preface)
+        self.services.spares.discard(stream)  # from now on its connection says when it can be spared
         if secure is not None:
             ClientConnection(secure, self.services, preface, tls_version=secure.version).run()
+        elif tls is None:
+            ClientConnection(stream, self.services, preface).run()
 
     def _serve_upstream(self, plain: Stream, preface: Preface = NO_PREFACE) -> None:
         tls = self._materials.upstream_tls
@@ -464,14 +482,26 @@ class Node:
         self.failed.set()
 
 
-def _serve_socket(serve: Callable[[SocketStream], None], connection: socket.socket, peer: tuple[str, int]) -> None:
-    """A handler that raises leaves no socket open; one that returns has closed it or handed it on."""
+def _serve_socket(
+    serve: Callable[[SocketStream], None],
+    spares: Spares,
+    clock: Clock,
+    connection: socket.socket,
+    peer: tuple[str, int],
+) -> None:
+    """A handler that raises leaves no socket open; one that returns has closed it or handed it on.
+
+    The connection can be spared until it has returned, or says otherwise before.
+    """
     stream = SocketStream(connection, peer)
+    spares.add(stream, clock.now())
     try:
         serve(stream)
     except BaseException:
         stream.abort()
         raise
+    finally:
+        spares.discard(stream)
 
 
 def _made_up_name() -> str:

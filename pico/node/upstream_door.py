@@ -28,6 +28,7 @@ from pico.actors.endpoint_pool import Endpoints
 from pico.actors.messages import CloseUpstream, DrainUpstream, MoveUpstream
 from pico.actors.routes import Upstream
 from pico.actors.runtime import tell
+from pico.actors.spares import Spares
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.config import NodeConfig, websocket_limits
 from pico.errors import ConnectionLost, TransportError
@@ -79,6 +80,8 @@ class UpstreamDoor:
         self._by_endpoint: dict[str, dict[str, UpstreamConnection]] = {}
         self._by_address: Counter[str] = Counter()
         self._unfinished = Unfinished(config.unfinished_bytes_max, config.websocket_limits.message_bytes_max)
+        self.handshakes = Spares(clock, lambda: metrics.connections_given_up.add("upstream"))
+        """Connections that have not registered yet (TUN-44)."""
         self.draining = False
         self.better_elsewhere: Callable[[Sequence[str]], bool] = lambda named: False
         """Whether an agent that named these nodes is to try another one; set by whoever knows the others."""
@@ -199,6 +202,8 @@ class UpstreamDoor:
             if not data:
                 raise ConnectionLost("the connection ended before the handshake was complete")
             heads.receive_data(data)
+        if reader.stream.closed:
+            raise ConnectionLost("the connection was lost as soon as the handshake was complete")
         return check_registration(request), request, heads.take_rest() + reader.detach()
 
     def _check_limits(self, endpoint_id: str, address: str) -> None:

@@ -212,6 +212,7 @@ class NodeMetrics(_Metrics):
         "cluster",
         "connection_failures",
         "connections",
+        "connections_given_up",
         "endpoints",
         "forwarded_in",
         "forwarded_out",
@@ -256,6 +257,7 @@ class NodeMetrics(_Metrics):
         self.handshakes = Tally(HANDSHAKE_RESULTS)
         self.proxy_headers = Tally(("accepted", "refused", "lost"))
         self.connections = Tally(doors)
+        self.connections_given_up = Tally(doors)
         self.connection_failures = Tally(doors)
         self.tls_handshake_failures = Tally(TLS_LISTENERS)
         self.client_connections: Gauge = _zero
@@ -332,6 +334,11 @@ class NodeMetrics(_Metrics):
         yield self.handshakes.family("pico_upstream_handshakes_total", "Agents at the upstream door.", "result")
         yield self.proxy_headers.family("pico_proxy_headers_total", "Headers of the PROXY protocol.", "result")
         yield self.connections.family("pico_connections_total", "Connections accepted.", "listener")
+        yield self.connections_given_up.family(
+            "pico_connections_given_up_total",
+            "Connections without a request that ended at a full door to make room for another.",
+            "listener",
+        )
         yield self.connection_failures.family(
             "pico_connection_failures_total", "Connections ended by an error of our own.", "listener"
         )

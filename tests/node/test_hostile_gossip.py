@@ -45,7 +45,8 @@ from tests.node.clusters import (
     serve,
     with_status,
 )
-from tests.node.harness import Agent, Client, plain_socket, settled, until
+from tests.node.harness import Agent, Client, plain_socket, running_node, settled, until
+from tests.rules import covers
 
 GET = RequestHead(b"GET", b"/", b"Host: a.b\r\n", 0, b"")
 LIMITS = PeerLimits(channel_limits=ChannelLimits(handshake_s=0.5), connections_max=40)
@@ -285,6 +286,25 @@ def test_connections_that_say_nothing_are_closed_and_keep_nobody_out(nodes):
     stream, channel = dial(nodes[0], Purpose.LINK)
     assert channel.node_id == "node-1"
     stream.abort()
+
+
+@covers("CHANNEL-21")
+def test_at_a_full_port_the_oldest_handshake_makes_room_and_no_channel():
+    with running_node(peer_limits=PeerLimits(connections_max=3)) as node:
+        exchange, _ = dial(node, Purpose.EXCHANGE, "first")
+        until(lambda: channels(node, "exchange") == 1)
+        silent = [raw(node) for _ in range(2)]
+        until(lambda: node.metrics.connections.count("gossip") == 3, "all of them")
+        link = Link(node)
+        assert silent[0].recv(1) == b""
+        assert node.metrics.connections_given_up.count("gossip") == 1
+        until(lambda: channels(node, "link") == 1)
+        second = [raw(node) for _ in range(2)]
+        assert silent[1].recv(1) == b""
+        assert not exchange.closed and not link.ended
+        assert node.metrics.connections_given_up.count("gossip") == 2
+        for one in (exchange, link, *silent, *second):
+            one.close()
 
 
 def test_a_hello_byte_by_byte_is_as_late_as_none(nodes):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import socket as blocking_socket
+import ssl
 
 import gevent
 import pytest
+from gevent.ssl import SSLContext
 
+from pico.actors.spares import SPARED_S
 from pico.config import HttpLimits, HttpTimers, RpcLimits
 from pico.node.proxy_door import BUFFER_BYTES_MAX, ClientConnection
 from pico.observability.access_log import VALUE_CHARS_MAX
@@ -16,6 +20,7 @@ from pico.protocol.rpc import ResetCode, StreamReset
 from pico.transport.clock import HubClock
 from pico.transport.memory import memory_pair
 from tests.actors.census import found_by_the_collector
+from tests.certificates import Authority
 from tests.node.harness import (
     UNKNOWN_LENGTH,
     UPLOAD_BYTES_HELD_MAX,
@@ -23,6 +28,7 @@ from tests.node.harness import (
     Client,
     Response,
     bytes_in_kernel,
+    connect,
     echo,
     ends_with_reset,
     logged,
@@ -657,6 +663,104 @@ def test_of_a_head_that_is_late_the_log_has_what_came_and_how_long_it_took():
 def test_an_idle_connection_is_closed_without_a_word():
     with with_timers(keep_alive_s=0.1) as node:
         assert Client(node).at_end()
+
+
+@covers("HTTP-72")
+def test_at_a_full_door_who_has_waited_longest_without_a_request_makes_room():
+    with running_node(client_connections_max=3) as node:
+        Agent(node, "ep", small())
+        silent = Client(node)
+        served = Client(node)
+        assert served.get().body == b"hello"
+        begun = Client(node).send(b"GET /slow HTTP/1.1\r\n")
+        until(lambda: len(node.services.connections) == 3, "the full door")
+        newcomers = []
+        for number, oldest in enumerate((silent, served, begun), start=1):
+            newcomers.append(Client(node))
+            assert newcomers[-1].get().body == b"hello"
+            if oldest is begun:
+                assert (response := begun.response()).status == 408
+                assert response.error() == "header_timeout"
+            assert oldest.at_end(), "without a word"
+            assert node.metrics.connections_given_up.count("proxy") == number
+        assert [newcomer.get().body for newcomer in newcomers] == [b"hello"] * 3
+
+
+@covers("HTTP-72")
+def test_a_head_that_begins_has_its_time_from_then_on():
+    with running_node(client_connections_max=2) as node:
+        Agent(node, "ep", small())
+        first, second = Client(node), Client(node)
+        settled(lambda: len(node.services.spares) == 2, "both", SPARED_S)
+        first.send(b"GET / HTTP/1.1\r\n")
+        newcomer = Client(node)
+        assert newcomer.get().body == b"hello"
+        assert second.at_end()
+        first.send(b"Host: ep.x\r\n\r\n")
+        assert first.response().body == b"hello"
+
+
+@covers("HTTP-72")
+def test_requests_in_progress_and_upgraded_connections_never_make_room():
+    def handler(call):
+        if call.head.upgrade:
+            switch(call)
+
+    with running_node(client_connections_max=2) as node:
+        agent = Agent(node, "ep", handler)
+        upgraded = Client(node).send(UPGRADE)
+        assert upgraded.read_head().startswith(b"HTTP/1.1 101 ")
+        busy = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        until(lambda: len(agent.calls) == 2)
+        newcomer = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        settled(lambda: len(agent.calls) == 2, "nobody makes room", SPARED_S + 0.5)
+        agent.calls[1].respond(200, b"at last")
+        assert busy.response().body == b"at last"
+        until(lambda: len(agent.calls) == 3, "the newcomer, once the other one is idle")
+        assert busy.at_end()
+        agent.calls[2].respond(200, b"me, too")
+        assert newcomer.response().body == b"me, too"
+        upgraded.send(b"still here")
+        assert agent.calls[0].next_event().data == b"still here"
+        assert node.metrics.connections_given_up.count("proxy") == 1
+
+
+@covers("HTTP-72")
+@pytest.mark.parametrize("request_first", [True, False])
+def test_a_request_that_has_arrived_is_answered_though_its_connection_was_to_make_room(request_first):
+    with running_node(client_connections_max=1) as node:
+        Agent(node, "ep", small())
+        client = Client(node)
+        settled(lambda: len(node.services.spares) == 1, "one who can make room", SPARED_S)
+        # The hub has no turn in between, and then comes to both in the order that it likes.
+        if request_first:
+            client.send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        waiting = blocking_socket.create_connection(node.address("proxy-door"))
+        if not request_first:
+            client.send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        assert client.response().body == b"hello"
+        waiting.close()
+
+
+@covers("HTTP-72")
+def test_at_a_full_door_of_tls_a_client_makes_room_before_its_handshake_and_after(tmp_path):
+    authority = Authority(tmp_path)
+    context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority.ca_file)
+    with running_node(client_connections_max=1, proxy_tls=authority.issue("localhost")) as node:
+        silent = connect(node)
+        until(lambda: len(node.services.spares) == 1, "its connection")
+        clients = []
+        for _ in range(2):
+            clients.append(context.wrap_socket(connect(node), server_hostname="localhost", suppress_ragged_eofs=False))
+            clients[-1].sendall(b"GET / HTTP/1.1\r\nHost: nobody.x\r\n\r\n")
+            assert clients[-1].recv(12) == b"HTTP/1.1 502"
+        assert silent.recv(1) == b""
+        while clients[0].recv(4096):  # to its end by TLS, which a connection that breaks does not have
+            pass
+        assert node.metrics.connections_given_up.count("proxy") == 2
+        for sock in (silent, *clients):
+            sock.close()
 
 
 @covers("HTTP-62")

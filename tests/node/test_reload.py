@@ -127,7 +127,9 @@ def test_an_upstream_stays_when_there_may_be_fewer(tmp_path: Path) -> None:
 
 def test_the_proxy_door_takes_as_many_as_it_may() -> None:
     with running_node(client_connections_max=1) as node:
-        first = Client(node)
+        agent = Agent(node, "ep", lambda call: None)
+        first = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        until(lambda: agent.calls, "the request, whose connection makes room for nobody")
         second = Client(node)
         settled(lambda: len(node.services.connections) == 1)
         node.reconfigure(replace(node.config, client_connections_max=2))

@@ -12,11 +12,24 @@ from gevent import socket
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, Request
 
+from pico.actors.spares import SPARED_S
 from pico.config import RpcLimits, WebSocketLimits
+from pico.node.proxy_protocol import Preface
 from pico.protocol.rpc import ResetCode, StreamReset
 from pico.protocol.rpc.messages import END, HEADER, RESPONSE
 from tests.actors.census import found_by_the_collector
-from tests.node.harness import Agent, Client, connect, handshake, read_head, running_node, send_until_blocked, until
+from tests.node.harness import (
+    Agent,
+    Client,
+    connect,
+    handshake,
+    read_head,
+    running_node,
+    send_until_blocked,
+    settled,
+    socket_pair,
+    until,
+)
 from tests.rules import covers
 
 
@@ -138,6 +151,37 @@ def test_a_handshake_that_is_not_complete_in_time_is_dropped():
         sock.sendall(b"GET /pico")
         assert sock.recv(100) == b""
         sock.close()
+
+
+@covers("TUN-44")
+def test_at_a_full_door_the_oldest_handshake_makes_room_and_no_tunnel(monkeypatch):
+    monkeypatch.setattr("pico.node.server.HANDSHAKES_MAX", 3)
+    with running_node() as node:
+        first = Agent(node, "first")
+        begun = [connect(node, "upstream-door") for _ in range(3)]
+        begun[1].sendall(b"GET /pico")
+        until(lambda: node.metrics.connections.count("upstream") == 4, "all of them")
+        settled(lambda: node.metrics.connections_given_up.count("upstream") == 0, "nobody for nobody", SPARED_S + 0.2)
+        for number in (1, 2):
+            Agent(node, f"ep-{number}")
+            assert begun[number - 1].recv(1) == b"", "without an answer"
+            assert node.metrics.connections_given_up.count("upstream") == number
+            assert node.metrics.handshakes.count("lost") == number
+            begun.append(connect(node, "upstream-door"))
+            came = 4 + 2 * number
+            until(lambda came=came: node.metrics.connections.count("upstream") == came, "a full door again")
+        assert not first.ended.ready()
+        for sock in begun:
+            sock.close()
+
+
+def test_what_was_given_up_as_its_handshake_became_complete_is_no_upstream(node):
+    near, far = socket_pair()
+    near.give_up()
+    node.upstream_door.handle(near, Preface(handshake("ep")))
+    assert node.upstream_door.upstreams == 0
+    assert node.metrics.handshakes.count("lost") == 1
+    far.close()
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /pico"])

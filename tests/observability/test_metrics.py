@@ -143,6 +143,7 @@ def test_what_a_node_tells() -> None:
         "pico_upstream_handshakes",
         "pico_proxy_headers",
         "pico_connections",
+        "pico_connections_given_up",
         "pico_connection_failures",
         "pico_tls_handshake_failures",
         "pico_access_log_dropped",
@@ -282,6 +283,7 @@ def test_counters_that_owners_count_up() -> None:
     metrics.protocol_errors.add(PROTOCOLS[0])
     metrics.actor_restarts.add("proxy-door")
     metrics.connections.add("proxy")
+    metrics.connections_given_up.add("proxy", 2)
     metrics.connection_failures.add("upstream")
     metrics.tls_handshake_failures.add("admin")
     metrics.hub_blocked(0.5)
@@ -297,6 +299,7 @@ def test_counters_that_owners_count_up() -> None:
     assert value(metrics, "pico_protocol_errors_total", protocol="http") == 1
     assert value(metrics, "pico_actor_restarts_total", actor="proxy-door") == 1
     assert value(metrics, "pico_connections_total", listener="proxy") == 1
+    assert value(metrics, "pico_connections_given_up_total", listener="proxy") == 2
     assert value(metrics, "pico_connection_failures_total", listener="upstream") == 1
     assert value(metrics, "pico_tls_handshake_failures_total", listener="admin") == 1
     assert value(metrics, "pico_hub_blocked_seconds_total") == 0.5

@@ -830,7 +830,7 @@ class SimulatedNode(Node):
             system=SimulatedSystem(process),
         )
 
-    def _listener(self, name, serve, connections_max, *, port=None):
+    def _listener(self, name, serve, spares, connections_max, *, port=None):
         listener = MemoryListener(self._process, getattr(self.config, f"{name}_port"), serve)
         self._listening[f"{name}-door"] = listener
         return listener
