@@ -60,6 +60,13 @@ class PeerUpstream:
         return self._link is not None and self._link.may_open
 
     @property
+    def streams_free(self) -> int:
+        """How many requests may be given to it now, or may wait for its link."""
+        if self._link is not None:
+            return self._link.streams_free
+        return LINK_WAITERS_MAX - len(self._waiters) if self.may_connect else 0
+
+    @property
     def may_connect(self) -> bool:
         """Whether there is no link, and one can be waited for."""
         return self._link is None and not self._failed and len(self._waiters) < LINK_WAITERS_MAX

@@ -162,9 +162,10 @@ class ProxyExchange:
     _detours = 0  # peers that it came to without being given to an upstream
     _entry: EntryVersion | None = None  # because of which a peer has the request
     _refusal = Failure.OVERLOADED  # what the upstream that had the request last stands for
-    _waiting = False  # for the endpoint to return, or for the link of a peer
+    _waiting = False  # for the endpoint to return, for a free stream, or for the link of a peer
     _connecting: PeerUpstream | None = None  # the peer whose link is waited for
-    _wait_until = inf  # for the endpoint, however often it appears and is of no use
+    _wait_until = inf  # for the endpoint, however often it appears and is of no use; finite once it has waited
+    _refused = False  # since it was its turn
     _pending = b""  # read from the client, not sent yet
     _body_read = False  # the client's body has been read to its end
     _request_sent = False
@@ -285,9 +286,11 @@ class ProxyExchange:
         assert self._head is not None
         services = self._services
         tried = self._tried + self._passed_over if self._passed_over else self._tried
-        upstream = services.routes.choose(self.endpoint_id, tried)
+        upstream = services.routes.choose(self.endpoint_id, tried, waited=self._wait_until < inf)
         if upstream is None:
-            if services.routes.knows(self.endpoint_id):
+            if self._wait_until < inf:
+                self._wait_on()
+            elif services.routes.knows(self.endpoint_id):
                 self._give_up(self._refusal)
             else:
                 self._wait_for_endpoint()
@@ -297,15 +300,30 @@ class ProxyExchange:
             self._open(upstream, self._head)
 
     def _wait_for_endpoint(self) -> None:
-        until = 0.0
-        if self._wait_until > self._now:
-            until = min(self._services.routes.wait(self.endpoint_id, self._ref), self._wait_until)
-        self._waiting = until > 0.0
-        if self._waiting:
-            self._service_deadline = self._wait_until = until
-            self._client_deadline = inf  # nobody reads on while nobody takes it
+        until = self._services.routes.wait(self.endpoint_id, self._ref)
+        if until > 0.0:
+            self._wait_until = until
+            self._note_waiting()
         else:
             self._give_up(Failure.ENDPOINT_NOT_FOUND)
+
+    def _wait_on(self) -> None:
+        """Its turn came, and in vain (ROUTING-26)."""
+        refused, self._refused = self._refused, False
+        self._tried = ()  # they may have room by then
+        if self._now < self._wait_until and self._services.routes.wait_on(self.endpoint_id, self._ref, refused=refused):
+            self._note_waiting()
+        else:
+            self._give_up_waiting()
+
+    def _note_waiting(self) -> None:
+        self._waiting = True
+        self._service_deadline = self._wait_until
+        self._client_deadline = inf  # nobody reads on while nobody takes it
+
+    def _give_up_waiting(self) -> None:
+        known = self._services.routes.knows(self.endpoint_id)
+        self._give_up(self._refusal if known else Failure.ENDPOINT_NOT_FOUND)
 
     def _open(self, upstream: Upstream | PeerUpstream, head: RequestHead) -> None:
         self._upstream = upstream
@@ -631,14 +649,21 @@ class ProxyExchange:
             self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
         )
         denied = event.code is ResetCode.NO_ENDPOINT and isinstance(self._upstream, PeerUpstream)
+        full = again and event.code is ResetCode.REFUSED and self._wait_until < inf and not self._waits_for_101
         if denied:
             self._services.routes.absent(self.gone_to[1], self.endpoint_id, self._entry)
-        if again and denied and event.untouched:
+        if full or (again and denied and event.untouched):
             self._attempts -= 1  # it was none
         if not again or self._attempts >= self._services.attempts_max:
             self._give_up(self._refusal)
             return
         self._take_back()
+        if full:  # ROUTING-30
+            self._refused = True
+            self._detour()
+            return
+        self._wait_until = inf
+        self._services.routes.request_over(self.endpoint_id)
         if denied:
             self._tried = self._tried[:-1]  # it may have the endpoint again soon
             self._detour()
@@ -657,7 +682,7 @@ class ProxyExchange:
         self._pending = b"".join((self._held, self._pending))
         self._held = b""
         self._request_sent = False
-        self._wait_until = self._service_deadline = inf
+        self._service_deadline = inf
 
     def _on_credit(self, event: CreditReceived) -> None:
         if event.stream is self._stream:
@@ -690,6 +715,7 @@ class ProxyExchange:
         self._give_up(Failure.NODE_STOPPED)
 
     def _on_endpoint_appeared(self, _: EndpointAppeared) -> None:
+        self._services.routes.came(self.endpoint_id, self._ref)
         self._waiting = False
         self._service_deadline = inf
         self._body_from = self._now
@@ -720,7 +746,7 @@ class ProxyExchange:
         if self._connecting is not None:
             self._pass_over(self._connecting)
         elif self._waiting:
-            self._give_up(Failure.ENDPOINT_NOT_FOUND)
+            self._give_up_waiting()
         else:
             self._give_up(Failure.RESPONSE_TIMEOUT)
 
@@ -766,6 +792,7 @@ class ProxyExchange:
             if not stream.ended:
                 self._multiplexer.reset(stream, ResetCode.CANCELLED)
             self._multiplexer.release(stream)  # else it and this actor would keep each other until garbage is collected
+            self._services.routes.request_over(self.endpoint_id)
         self._services.request_finished(self._request, self._client, self, outcome, self._now)
         actor = self._actor
         if actor is not None:

@@ -470,6 +470,7 @@ class Relay:
         self._link.release(self._link_stream)
         if self._stream is not None and self._multiplexer is not None:
             self._multiplexer.release(self._stream)
+            self._forwarding.routes.request_over(self._endpoint_id)
 
 
 _FROM_LINK: Final[dict[type[Any], Any]] = {

@@ -17,8 +17,8 @@ import pykka
 from pico.actors.messages import EndpointAppeared
 from pico.actors.peers import Peers, PeerUpstream
 from pico.actors.runtime import tell
-from pico.protocol.cluster import ClusterView, EntryVersion, Place, PlaceGained
-from pico.protocol.routing import Balancer, Chance, PeerChoice, choose_peer
+from pico.protocol.cluster import ClusterView, EntryVersion, Place, PlaceGained, Standing
+from pico.protocol.routing import CALL_AGAIN_S, Balancer, Chance, PeerChoice, WaitingList, choose_peer
 from pico.transport.clock import Clock
 from pico.transport.multiplexer import Multiplexer
 
@@ -66,6 +66,11 @@ class Upstream:
         return self.multiplexer.may_open
 
     @property
+    def streams_free(self) -> int:
+        """How many more it takes now."""
+        return self.multiplexer.streams_free
+
+    @property
     def leaving(self) -> bool:
         """Whether it will take no stream any more, though its pool may not know yet."""
         return self.multiplexer.leaving
@@ -87,8 +92,10 @@ class Routes:
         self._requests_max = requests_max  # in flight for one endpoint
         self._balancers: dict[str, Balancer[Upstream]] = {}
         self._vanished: dict[str, float] = {}
-        self._waiters: dict[str, dict[pykka.ActorRef[Any], None]] = {}  # in the order in which they came
-        self._waiting = 0
+        self._lists: dict[str, WaitingList[pykka.ActorRef[Any]]] = {}
+        self._waiting = 0  # in all of these
+        self._full: dict[str, None] = {}  # endpoints that somebody has while others wait
+        self._full_timer = clock.timer(self._call_again)
         self._view = ClusterView("")
         self._peers: Peers = {}
         self._rng: Chance | None = None
@@ -107,8 +114,15 @@ class Routes:
 
     # Where a request goes.
 
-    def choose(self, endpoint_id: str, tried: Collection[Any] = ()) -> Upstream | PeerUpstream | None:
-        """The upstream for a request, else a peer, perhaps one to be connected to first; None when none takes it."""
+    def choose(
+        self, endpoint_id: str, tried: Collection[Any] = (), *, waited: bool = False
+    ) -> Upstream | PeerUpstream | None:
+        """The upstream for a request, else a peer, perhaps one to be connected to first; None when none takes it.
+
+        Nor does anybody take one that has not ``waited`` while others wait (ROUTING-27).
+        """
+        if self._lists and not waited and self._others_wait(endpoint_id):
+            return None
         balancer = self._balancers.get(endpoint_id)
         if balancer is not None:
             if balancer.is_full(self._requests_max):  # ROUTING-9
@@ -162,7 +176,8 @@ class Routes:
     def wait(self, endpoint_id: str, waiter: pykka.ActorRef[Any]) -> float:
         """Until when ``waiter`` waits for an endpoint that vanished moments ago; 0.0 when it should not (ROUTING-7).
 
-        It is told ``EndpointAppeared`` when the endpoint is back, here or elsewhere.
+        It is told ``EndpointAppeared`` when it is its turn: the endpoint is back, here or elsewhere, and seems to have
+        room. Then it says ``came``, and ``wait_on`` when that was in vain.
         """
         there = endpoint_id in self._balancers or endpoint_id in self._view.places
         now = (there and not self.knows(endpoint_id)) or (not there and self.joining())  # ROUTING-19, ROUTING-20
@@ -170,24 +185,105 @@ class Routes:
         until = 0.0 if vanished_at is None else vanished_at + self._endpoint_wait_s
         if until <= self._clock.now() or self._waiting >= WAITERS_MAX:
             return 0.0
-        self._waiters.setdefault(endpoint_id, {})[waiter] = None
+        self._list_of(endpoint_id).add(waiter)
         self._waiting += 1
         return until
 
+    def wait_on(self, endpoint_id: str, waiter: pykka.ActorRef[Any], *, refused: bool) -> bool:
+        """Wait for another turn; ``refused``: by somebody who seemed to have room. False when it should not."""
+        if self._waiting >= WAITERS_MAX:
+            return False
+        self._list_of(endpoint_id).add_again(waiter, refused=refused)
+        self._waiting += 1
+        self._call(endpoint_id)  # for what has become free meanwhile
+        return True
+
+    def came(self, endpoint_id: str, waiter: pykka.ActorRef[Any]) -> None:
+        """Who was told that it is its turn looks for a stream now."""
+        waiting = self._lists.get(endpoint_id)
+        if waiting is not None:
+            waiting.came(waiter)
+            self._forget_if_empty(endpoint_id, waiting)
+
     def stop_waiting(self, endpoint_id: str, waiter: pykka.ActorRef[Any]) -> None:
         """Forget a waiter whose time has passed or whose client has gone."""
-        waiters = self._waiters.get(endpoint_id, {})
-        if waiter in waiters:
-            del waiters[waiter]
+        waiting = self._lists.get(endpoint_id)
+        if waiting is None:
+            return
+        if waiting.left(waiter):
             self._waiting -= 1
-            if not waiters:
-                del self._waiters[endpoint_id]
+        else:
+            self._call(endpoint_id)  # ROUTING-29
+        self._forget_if_empty(endpoint_id, waiting)
 
-    def _wake(self, endpoint_id: str) -> None:
-        waiters = self._waiters.pop(endpoint_id, {})
-        self._waiting -= len(waiters)
-        for waiter in waiters:
+    def request_over(self, endpoint_id: str) -> None:
+        """A request that was given to an upstream or a peer has ended, and its stream with it."""
+        waiting = self._lists.get(endpoint_id)
+        if waiting is not None:
+            waiting.ended()
+            self._call(endpoint_id)
+
+    def _list_of(self, endpoint_id: str) -> WaitingList[pykka.ActorRef[Any]]:
+        waiting = self._lists.get(endpoint_id)
+        if waiting is None:
+            waiting = self._lists[endpoint_id] = WaitingList()
+        return waiting
+
+    def _forget_if_empty(self, endpoint_id: str, waiting: WaitingList[pykka.ActorRef[Any]]) -> None:
+        if waiting.empty:
+            del self._lists[endpoint_id]
+
+    def _others_wait(self, endpoint_id: str) -> bool:
+        self._call(endpoint_id)
+        waiting = self._lists.get(endpoint_id)
+        return waiting is not None and len(waiting) > 0
+
+    def _appeared(self, endpoint_id: str) -> None:
+        waiting = self._lists.get(endpoint_id)
+        if waiting is not None:
+            waiting.appeared(sum([place.upstreams for place in self._places(endpoint_id)]))
+            self._call(endpoint_id)
+
+    def _call(self, endpoint_id: str) -> None:
+        """Tell as many of those who wait as there seems to be room for that it is their turn."""
+        waiting = self._lists.get(endpoint_id)
+        if waiting is None or not waiting:
+            return
+        for waiter in waiting.call(*self._room(endpoint_id)):
+            self._waiting -= 1
             tell(waiter, EndpointAppeared())
+        if waiting and endpoint_id not in self._full and self.exists(endpoint_id):
+            self._full[endpoint_id] = None
+            if len(self._full) == 1:
+                self._full_timer.start(CALL_AGAIN_S)
+
+    def _room(self, endpoint_id: str) -> tuple[int, int]:
+        """How many streams are free here, and at most so many at peers."""
+        here = 0
+        balancer = self._balancers.get(endpoint_id)
+        if balancer is not None:
+            left = self._requests_max - balancer.in_flight
+            if left <= 0:  # ROUTING-9
+                return 0, 0
+            here = min(left, sum([one.streams_free for one in balancer.candidates]))
+        there = 0
+        for node_id, _ in self._places(endpoint_id):
+            peer = self._peers.get(node_id)
+            if peer is not None and self._view.standing(node_id) is not Standing.NOT:
+                there += peer.streams_free
+        return here, there
+
+    def _call_again(self) -> None:
+        """ROUTING-31."""
+        for endpoint_id in list(self._full):
+            waiting = self._lists.get(endpoint_id)
+            if waiting is not None and self.exists(endpoint_id):
+                waiting.nothing_happened()
+                self._call(endpoint_id)
+            if waiting is None or not waiting or not self.exists(endpoint_id):
+                del self._full[endpoint_id]
+        if self._full:
+            self._full_timer.start(CALL_AGAIN_S)
 
     def _remember(self, endpoint_id: str) -> None:
         self._vanished.pop(endpoint_id, None)
@@ -205,7 +301,7 @@ class Routes:
             self.changes += endpoint_id not in self._balancers
             self._balancers[endpoint_id] = balancer
             self._vanished.pop(endpoint_id, None)
-            self._wake(endpoint_id)
+            self._appeared(endpoint_id)
         elif self._balancers.pop(endpoint_id, None) is not None:
             self.changes += 1
             self._remember(endpoint_id)
@@ -231,7 +327,7 @@ class Routes:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for an endpoint."""
+        """Requests that wait for an endpoint; those whose turn it is wait no more."""
         return self._waiting
 
     @property
@@ -277,20 +373,20 @@ class Routes:
         self.cluster_changed()
 
     def cluster_changed(self) -> None:
-        """To be called after each change of the view: wakes who waits for what has appeared."""
+        """To be called after each change of the view: calls who waits for what has appeared."""
         for event in self._view.events():
             self.changes += 1
             if isinstance(event, PlaceGained):
                 self._vanished.pop(event.endpoint_id, None)
-                self._wake(event.endpoint_id)
+                self._appeared(event.endpoint_id)
             elif event.endpoint_id not in self._balancers:
                 self._remember(event.endpoint_id)
 
     def peer_opened(self, node_id: str) -> None:
-        """A peer that was about to leave or could not be reached has a link again: wakes who waits for what it has."""
-        for endpoint_id in list(self._waiters):
+        """A peer that was about to leave or could not be reached has a link again: calls who waits for what it has."""
+        for endpoint_id in list(self._lists):
             if any(place.node_id == node_id for place in self._places(endpoint_id)):
-                self._wake(endpoint_id)
+                self._appeared(endpoint_id)
 
     def entry_of(self, node_id: str, endpoint_id: str) -> EntryVersion | None:
         """Because of which entry a request goes to that peer."""

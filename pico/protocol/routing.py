@@ -1,13 +1,15 @@
 """Which upstream or peer a request goes to, and whether it may go to another one afterwards.
 
-Responsible for: the choice among the upstreams of one endpoint, the choice among the peers that have it, the line that
-tells a peer which endpoint is meant, or that the node itself is, and the rule about trying again. Refuses to know: what
+Responsible for: the choice among the upstreams of one endpoint, the choice among the peers that have it, who of those
+that wait for it is called, the line that tells a peer which endpoint is meant, or that the node itself is, and the rule
+about trying again. Refuses to know: what
 an upstream or a peer is beyond how much it has in flight and whether it takes more, and how the others are told.
 """
 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,6 +22,8 @@ from pico.protocol.rpc import ResetCode
 
 __all__ = [
     "BALANCERS",
+    "CALLED_PER_UPSTREAM_MAX",
+    "CALL_AGAIN_S",
     "DETOURS_MAX",
     "HELD_BYTES_MAX",
     "IDEMPOTENT_METHODS",
@@ -29,6 +33,7 @@ __all__ = [
     "LeastInFlight",
     "PeerChoice",
     "RoundRobin",
+    "WaitingList",
     "address_of",
     "addressed",
     "choose_peer",
@@ -40,7 +45,16 @@ __all__ = [
 ]
 
 DETOURS_MAX: Final = 16
-"""Peers that one request comes to without being given to an upstream: unreachable, or without the endpoint."""
+"""Times that one request comes to somebody in vain without an attempt: unreachable, without the endpoint, or full."""
+
+CALLED_PER_UPSTREAM_MAX: Final = 1024
+"""Streams that an upstream of a peer seems to have free: as many as a tunnel has, unless it is told otherwise."""
+
+CALLED_AFTER_END_MAX: Final = 2
+"""Called when a request has ended, where somebody was refused: with more than one their number can grow."""
+
+CALL_AGAIN_S: Final = 0.25
+"""How often those who wait are looked at although nothing has happened."""
 
 HELD_BYTES_MAX: Final = 64 * 1024
 """Request body that is kept so that it can be sent again (``held_bytes_max``)."""
@@ -260,6 +274,84 @@ def question_of(head: RequestHead) -> str | None:
     if len(head.target) > QUESTION_BYTES_MAX or not _QUESTION(head.target):
         return None
     return head.target.decode("ascii")
+
+
+# Waiting.
+
+W = TypeVar("W")
+
+
+class WaitingList(Generic[W]):
+    """Those who wait for one endpoint, and those who were called and have not come yet; nobody is searched for.
+
+    Whoever ``call`` gives must say ``came`` before it looks for a stream, or ``left``. What is free here is known, what
+    is free at peers is tried out. That takes *trust*: each that ends gives some of it, and a refusal takes all away.
+    """
+
+    __slots__ = ("_called", "_first", "_refused", "_trust", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[W, None] = OrderedDict()  # in the order in which they came
+        self._first: OrderedDict[W, None] = OrderedDict()  # were called in vain: before all the others
+        self._called: dict[W, None] = {}
+        self._refused = False  # nor is here as much free as it seemed
+        self._trust = 0
+
+    def __len__(self) -> int:
+        """How many wait; who was called does not."""
+        return len(self._waiting) + len(self._first)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody waits, and nobody is on the way."""
+        return not (self._waiting or self._first or self._called)
+
+    def add(self, waiter: W) -> None:
+        """Behind all the others."""
+        self._waiting[waiter] = None
+
+    def add_again(self, waiter: W, *, refused: bool) -> None:
+        """Who was called in vain; ``refused``: by somebody who seemed to have room (ROUTING-30)."""
+        self._first[waiter] = None
+        if refused:
+            self._refused, self._trust = True, 0
+
+    def came(self, waiter: W) -> None:
+        """Who was called looks for a stream now, and takes it at once if there is one."""
+        self._called.pop(waiter, None)
+
+    def left(self, waiter: W) -> bool:
+        """Forget it, called or not; whether it waited."""
+        for several in (self._first, self._waiting):
+            if waiter in several:
+                del several[waiter]
+                return True
+        self._called.pop(waiter, None)
+        return False
+
+    def appeared(self, upstreams: int) -> None:
+        """There is news of who has the endpoint: peers with so many upstreams, in all."""
+        self._refused, self._trust = False, upstreams * CALLED_PER_UPSTREAM_MAX
+
+    def ended(self) -> None:
+        """A request for the endpoint has ended: where there was one stream, there may be two."""
+        self._trust += CALLED_AFTER_END_MAX
+
+    def nothing_happened(self) -> None:
+        """For ``call_again_s``: an end may have escaped this node (ROUTING-31)."""
+        self._trust = max(self._trust, 1)
+
+    def call(self, here: int, there: int) -> list[W]:
+        """Whose turn it is, with so many streams free here, and at most so many at peers (ROUTING-28)."""
+        sure, perhaps = (0, here + there) if self._refused else (here, there)
+        sure -= len(self._called)  # ROUTING-29
+        called: list[W] = []
+        for several in (self._first, self._waiting):
+            while several and len(called) < sure + min(perhaps, self._trust):
+                called.append(several.popitem(last=False)[0])
+        self._trust -= max(0, len(called) - max(0, sure))
+        self._called.update(dict.fromkeys(called))
+        return called
 
 
 # Trying again.

@@ -194,6 +194,11 @@ class Multiplexer:
         return not self._ended and not self._closing and self._engine.may_open
 
     @property
+    def streams_free(self) -> int:
+        """How many streams may be opened now."""
+        return self._engine.streams_free if self.may_open else 0
+
+    @property
     def leaving(self) -> bool:
         """Whether no stream can be opened any more; whoever has told the owner so may not have been heard yet."""
         return self._ended or bool(self._closing) or self._engine.goaway_received

@@ -20,6 +20,11 @@ class One:
     in_flight: int = 0
     may_open: bool = True
     leaving: bool = False
+    streams_max: int = 1000
+
+    @property
+    def streams_free(self) -> int:
+        return self.streams_max - self.in_flight if self.may_open and not self.leaving else 0
 
 
 @dataclass(eq=False)

@@ -29,6 +29,7 @@ from pico.protocol.http import UNKNOWN_LENGTH, Failure, RequestReader, ResponseH
 from pico.protocol.routing import DETOURS_MAX, LeastInFlight
 from pico.protocol.rpc import CreditReceived, DataReceived, HeadReceived, ResetCode, StreamReset
 from pico.transport.clock import ManualClock
+from tests.actors.test_endpoint_pool import Waiter
 from tests.rules import covers
 
 GET = b"GET /a HTTP/1.1\r\nHost: ep.x\r\n\r\n"
@@ -47,10 +48,14 @@ class Tunnel:
     def __init__(self, credit: int = 1000) -> None:
         self.log: list[tuple] = []
         self.credit = credit
-        self.may_open, self.in_flight, self.first_bytes_max = True, 0, 1000
+        self.may_open, self.in_flight, self.first_bytes_max, self.streams_max = True, 0, 1000, 1000
         self.leaving = False
         self.heads: list = []
         self.streams: list[Stream] = []
+
+    @property
+    def streams_free(self) -> int:
+        return self.streams_max if self.may_open and not self.leaving else 0
 
     def open(self, head, data, end, sink):
         self.log.append(("open", head.method, data, end))
@@ -85,6 +90,7 @@ class Upstream:
     may_open = property(lambda self: self.multiplexer.may_open)
     leaving = False
     in_flight = property(lambda self: self.multiplexer.in_flight)
+    streams_free = property(lambda self: self.multiplexer.streams_free)
 
 
 class Client:
@@ -579,7 +585,138 @@ def test_an_endpoint_that_appears_in_vain_does_not_prolong_the_waiting():
     scene.clock.advance(0.5)
     scene.actor.on_receive(DeadlinePassed(2.0))
     assert scene.error() == "endpoint_not_found"
-    assert not scene.services.routes._waiters
+    assert not scene.services.routes._lists
+
+
+class WaitingScene(Scene):
+    """A request that waits for an endpoint which was here."""
+
+    def prepare(self) -> None:
+        self.services.routes.publish("ep", LeastInFlight(()))
+
+    def return_with(self, *upstreams, taken: bool = False) -> None:
+        """``taken``: others, of another node perhaps, have what was free by the time that it comes."""
+        self.upstreams = upstreams
+        self.services.routes.publish("ep", LeastInFlight(upstreams))
+        for upstream in upstreams:
+            upstream.multiplexer.may_open = not taken
+        self.handle_next()
+
+    def handle_next(self) -> None:
+        message = self.actor.actor_inbox.get().message
+        assert message == EndpointAppeared()
+        self.actor.on_receive(message)
+
+
+@covers("ROUTING-26")
+def test_who_has_waited_and_finds_everybody_full_waits_on_until_somebody_is_free():
+    scene, upstream = WaitingScene(POST + b"0123456789"), Upstream("new")
+    scene.return_with(upstream, taken=True)
+    assert not scene.ended
+    assert scene.actor.exchange.deadline == 2.0
+    upstream.multiplexer.may_open = True
+    scene.clock.advance(0.5)
+    scene.services.routes.request_over("ep")
+    scene.handle_next()
+    assert scene.log == [("open", b"POST", b"0123456789", True)]
+    assert not scene.services.routes._lists
+
+
+@covers("ROUTING-26")
+@pytest.mark.parametrize("gone", [False, True])
+def test_who_has_waited_in_vain_is_told_why(gone):
+    scene, upstream = WaitingScene(), Upstream("new")
+    scene.return_with(upstream, taken=True)
+    if gone:
+        scene.services.routes.publish("ep", LeastInFlight(()))
+    scene.clock.advance(2.0)
+    scene.actor.on_receive(DeadlinePassed(2.0))
+    assert scene.error() == ("endpoint_not_found" if gone else "overloaded")
+    assert not scene.services.routes._lists
+
+
+@covers("ROUTING-27")
+def test_who_has_not_waited_is_refused_at_once():
+    class Full(Scene):
+        def prepare(self) -> None:
+            self.upstreams[0].multiplexer.may_open = False
+
+    assert Full().error() == "overloaded"
+
+
+@covers("ROUTING-29")
+def test_a_client_that_goes_when_it_is_its_turn_gives_it_to_the_next():
+    scene, waiter = WaitingScene(), Waiter()
+    scene.services.routes.wait("ep", waiter)
+    upstream = Upstream("new")
+    upstream.multiplexer.streams_max = 1
+    scene.services.routes.publish("ep", LeastInFlight((upstream,)))
+    assert not waiter.told
+    scene.actor.on_receive(ClientLost())
+    assert waiter.told == [EndpointAppeared()]
+
+
+@covers("ROUTING-30", "ROUTING-18")
+def test_a_refusal_after_waiting_is_no_attempt_and_ends_no_waiting():
+    scene = WaitingScene(POST + b"0123456789")
+    scene.return_with(Upstream("a"), Upstream("b"))
+    for number in range(DETOURS_MAX + 1):
+        assert not scene.ended
+        assert scene.actor.exchange.deadline > 2.0
+        scene.actor.on_receive(StreamReset(scene.actor.exchange._stream, ResetCode.REFUSED, True, "full"))
+        if number % 2:  # both of them
+            assert scene.actor.exchange.deadline == 2.0
+            assert scene.actor.exchange.answered_here
+            scene.services.routes.request_over("ep")
+            scene.handle_next()
+    assert scene.error() == "overloaded"
+    assert scene.log == [("open", b"POST", b"0123456789", True)] * (DETOURS_MAX + 1)
+
+
+@covers("ROUTING-28")
+@pytest.mark.parametrize("ends_with", ["a response", "a reset"])
+def test_when_a_request_has_ended_it_is_the_next_ones_turn(ends_with):
+    scene, waiter = WaitingScene(), Waiter()
+    scene.services.routes.wait("ep", waiter)
+    upstream = Upstream("new")
+    upstream.multiplexer.streams_max = 1
+    scene.return_with(upstream)
+    upstream.multiplexer.streams_max = 0
+    scene.services.routes.request_over("ep")
+    assert not waiter.told
+    upstream.multiplexer.streams_max = 1
+    if ends_with == "a response":
+        scene.tell(HeadReceived, OK, b"hello", True)
+    else:
+        scene.tell(StreamReset, ResetCode.SERVICE_CLOSED, False, "")
+    assert waiter.told == [EndpointAppeared()]
+
+
+@covers("ROUTING-30")
+def test_after_a_refusal_nobody_else_is_called_until_a_request_has_ended():
+    scene, waiter = WaitingScene(), Waiter()
+    scene.services.routes.wait("ep", waiter)
+    upstream = Upstream("new")
+    upstream.multiplexer.streams_max = 1
+    scene.return_with(upstream)
+    upstream.multiplexer.streams_max = 9
+    scene.tell(StreamReset, ResetCode.REFUSED, True, "full")
+    assert scene.actor.exchange.deadline == 2.0
+    assert not waiter.told
+    scene.services.routes.request_over("ep")
+    assert waiter.told == [EndpointAppeared()]
+
+
+@covers("ROUTING-30")
+@pytest.mark.parametrize(
+    "code, error", [(ResetCode.REFUSED, "overloaded"), (ResetCode.SERVICE_UNREACHABLE, "service_unreachable")]
+)
+def test_other_refusals_are_attempts(code, error):
+    upgrade = GET[:-2] + b"Connection: upgrade\r\nUpgrade: x\r\n\r\n"
+    scene = WaitingScene(upgrade if code is ResetCode.REFUSED else GET)
+    scene.return_with(Upstream("a"))
+    scene.tell(StreamReset, code, True, "")
+    assert scene.error() == error
 
 
 def test_body_bytes_that_come_while_a_request_waits_to_be_tried_again_are_not_lost():

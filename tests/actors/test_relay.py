@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,7 @@ from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
 from pico.transport.multiplexer import Multiplexer
 from pico.transport.websocket import WebSocketCodec
+from tests.actors.test_endpoint_pool import Waiter
 from tests.rules import covers
 
 SMALL = RpcLimits(window_bytes=100, window_bytes_max=100, data_bytes_max=40, base_body_bytes_max=1000)
@@ -654,3 +656,15 @@ def test_whatever_both_ends_do_bytes_arrive_in_order_once_and_bounded_and_nothin
         conversation.step(action, size)
         conversation.check()
     conversation.settle()
+
+
+@covers("ROUTING-28")
+def test_when_a_relay_is_over_it_is_the_turn_of_who_waits_for_the_endpoint_here():
+    world, waiters = World(limits=replace(SMALL, streams_max=1)), [Waiter(), Waiter()]
+    world.open()
+    for waiter in waiters:
+        assert world.routes.wait_on("ep", waiter, refused=False)
+    assert not waiters[0].told
+    world.agent.multiplexer.send_head(world.agent.stream, OK, b"", True)
+    world.clock.advance()
+    assert [len(waiter.told) for waiter in waiters] == [1, 0]

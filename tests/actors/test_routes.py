@@ -12,7 +12,7 @@ from pico.actors.routes import Routes
 from pico.config import GossipLimits
 from pico.protocol.cluster import ClusterView, Condition, endpoint_key
 from pico.protocol.gossip.state import OwnState
-from pico.protocol.routing import LeastInFlight
+from pico.protocol.routing import CALL_AGAIN_S, LeastInFlight
 from pico.transport.clock import ManualClock
 from tests.actors.test_endpoint_pool import One, Waiter
 from tests.calls import calls_of
@@ -21,11 +21,20 @@ from tests.rules import covers
 FINE = Condition(verified=True)
 
 
+def told(waiters: list[Waiter]) -> list[int]:
+    """How often each was told that it is its turn."""
+    return [len(waiter.told) for waiter in waiters]
+
+
 class Link:
     """Stands for a multiplexer."""
 
     def __init__(self) -> None:
         self.may_open, self.leaving, self.in_flight = True, False, 0
+
+    @property
+    def streams_free(self) -> int:
+        return 10_000 - self.in_flight if self.may_open and not self.leaving else 0
 
 
 class Scene:
@@ -182,6 +191,99 @@ def test_a_peer_that_can_be_reached_again_wakes_whoever_waits_for_what_it_has():
     scene.link("a")
     scene.routes.peer_opened("a")
     assert [len(waiter.told) for waiter in waiters] == [1, 0]
+
+
+@covers("ROUTING-28", "ROUTING-29")
+def test_no_more_are_told_than_there_are_free_streams_and_one_for_each_that_ends():
+    scene, one, waiters = Scene(), One(streams_max=2), [Waiter() for _ in range(5)]
+    scene.routes.publish("ep", LeastInFlight((one,)))
+    scene.routes.publish("ep", LeastInFlight(()))
+    for waiter in waiters:
+        assert scene.routes.wait("ep", waiter) == 2.0
+    scene.routes.publish("ep", LeastInFlight((one,)))
+    assert told(waiters) == [1, 1, 0, 0, 0]
+    for waiter in waiters[:2]:
+        scene.routes.came("ep", waiter)
+        assert scene.routes.choose("ep", waited=True) is one
+        one.in_flight += 1
+    scene.routes.request_over("ep")  # of one that was not here
+    assert told(waiters) == [1, 1, 0, 0, 0]
+    one.in_flight -= 1
+    scene.routes.request_over("ep")
+    assert told(waiters) == [1, 1, 1, 0, 0]
+    scene.routes.stop_waiting("ep", waiters[3])
+    scene.routes.stop_waiting("ep", waiters[2])  # though it was its turn
+    assert told(waiters) == [1, 1, 1, 0, 1]
+    scene.routes.came("ep", waiters[4])
+    assert scene.routes.waiting == 0
+    assert not scene.routes._lists
+
+
+@covers("ROUTING-27")
+def test_who_has_not_waited_does_not_overtake_those_who_find_the_endpoint_full():
+    scene, one, waiters = Scene(), One(streams_max=1), [Waiter(), Waiter()]
+    scene.routes.publish("ep", LeastInFlight((one,)))
+    scene.routes.publish("ep", LeastInFlight(()))
+    for waiter in waiters:
+        scene.routes.wait("ep", waiter)
+    scene.routes.publish("ep", LeastInFlight((one,)))
+    assert scene.routes.choose("ep") is None
+    assert scene.routes.choose("other") is None
+    scene.routes.came("ep", waiters[0])
+    one.in_flight = 1
+    one.in_flight = 0  # nobody has said so yet
+    assert scene.routes.choose("ep") is one, "whoever waited is on the way"
+    assert told(waiters) == [1, 1]
+
+
+@covers("ROUTING-9", "ROUTING-28")
+def test_the_limit_of_requests_for_an_endpoint_holds_for_those_who_waited():
+    scene, waiters = Scene(requests_max=3), [Waiter() for _ in range(5)]
+    scene.link("a")
+    scene.say("a", "ep", 1)
+    scene.say("a", "ep", 0)
+    for waiter in waiters:
+        scene.routes.wait("ep", waiter)
+    one = One(in_flight=3)
+    scene.routes.publish("ep", LeastInFlight((one,)))
+    scene.say("a", "ep", 1)
+    assert told(waiters) == [0, 0, 0, 0, 0]
+    scene.say("a", "ep", 0)
+    one.in_flight = 1
+    scene.routes.request_over("ep")
+    assert told(waiters) == [1, 1, 0, 0, 0]
+
+
+@covers("ROUTING-28", "ROUTING-30", "ROUTING-31")
+def test_those_whom_a_peer_refused_are_told_one_by_one_as_time_passes():
+    scene, waiters = Scene(), [Waiter() for _ in range(4)]
+    scene.link("a")
+    scene.say("a", "ep", 1)
+    scene.say("a", "ep", 0)
+    for waiter in waiters[:3]:
+        scene.routes.wait("ep", waiter)
+    scene.say("a", "ep", 1)
+    assert told(waiters) == [1, 1, 1, 0]
+    for waiter in waiters[:3]:
+        scene.routes.came("ep", waiter)
+        assert scene.routes.wait_on("ep", waiter, refused=True)
+    assert told(waiters) == [1, 1, 1, 0]
+    scene.clock.advance(CALL_AGAIN_S)
+    assert told(waiters) == [2, 1, 1, 0]
+    scene.routes.came("ep", waiters[0])
+    scene.routes.request_over("ep")
+    assert told(waiters) == [2, 2, 2, 0]
+    for waiter in waiters[1:3]:
+        scene.routes.came("ep", waiter)
+    scene.clock.advance(1.0)
+    assert scene.clock.next_due() is None
+
+
+def test_no_more_wait_on_than_may_wait(monkeypatch):
+    monkeypatch.setattr("pico.actors.routes.WAITERS_MAX", 1)
+    scene = Scene()
+    assert scene.routes.wait_on("ep", Waiter(), refused=False)
+    assert not scene.routes.wait_on("ep", Waiter(), refused=False)
 
 
 # What is told to the cluster, and what it changes.

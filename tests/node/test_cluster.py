@@ -194,7 +194,7 @@ def test_a_request_that_comes_before_the_node_knows_the_cluster_waits_for_it():
         names = Names({"first.test": gossip_of(first)}, waits=True)
         with running_node("second", system=names, join=(("first.test", 1),), endpoint_wait_s=3.0) as second:
             client = Client(second).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
-            until(lambda: second.routes._waiters, "the request")
+            until(lambda: second.routes.waiting, "the request")
             names.answer.set()
             assert client.response().body == ANSWER
             until(lambda: second.gossip_door.actor.caught_up)
@@ -241,7 +241,7 @@ def test_an_upstream_that_leaves_takes_its_route_with_it_and_its_return_is_waite
     agent.kill()
     until(lambda: not places(three[2]), "the end of the route")
     client = Client(three[2]).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
-    until(lambda: three[2].routes._waiters, "the request")
+    until(lambda: three[2].routes.waiting, "the request")
     Agent(three[1], "ep", serve)
     assert client.response().fields(b"x-node") == [b"node-2"]
 

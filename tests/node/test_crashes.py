@@ -241,7 +241,7 @@ def test_a_fault_on_the_way_from_a_peer_without_the_endpoint_leaves_nothing_open
         with monkeypatch.context() as patch:
             patch.setattr(owner, step, boom)
             assert Client(entry.machine).get(host=b"gone.x").status in (500, 502)
-            until(lambda: not entry.machine.routes._waiters)
+            until(lambda: not entry.machine.routes.waiting)
             until(lambda: all_ended(entry, other))
         assert other.forwarding.relays == 0
 

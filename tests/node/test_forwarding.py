@@ -372,6 +372,21 @@ def test_a_body_that_is_too_long_to_keep_is_not_repeated_by_anyone(nodes):
     assert sum(len(agent.calls) for agent in agents) == 1
 
 
+@covers("ROUTING-26", "ROUTING-28", "ROUTING-30", "ROUTING-31")
+def test_those_who_waited_at_two_nodes_are_all_served_by_the_one_upstream_that_returns():
+    with running_nodes(2, rpc_limits=RpcLimits(streams_max=3), endpoint_wait_s=20.0) as nodes:
+        entry, owner = nodes
+        agent = Agent(owner.machine, "ep")
+        assert Client(entry.machine).send(POST).response().status == 200
+        agent.kill()
+        until(lambda: not any(node.machine.routes.knows("ep") for node in nodes))
+        clients = [Client(nodes[number % 2].machine).send(POST) for number in range(20)]
+        until(lambda: [node.machine.routes.waiting for node in nodes] == [10, 10])
+        Agent(owner.machine, "ep")
+        assert [client.response().body for client in clients] == [b"hello"] * 20
+        assert not any(node.machine.routes._lists for node in nodes)
+
+
 @covers("ROUTING-14")
 def test_an_owner_whose_upstreams_are_busy_is_passed_over_and_stays_in_the_view():
     with running_nodes(3, rpc_limits=RpcLimits(streams_max=1)) as (entry, full, free):
@@ -415,7 +430,7 @@ def test_a_request_waits_for_an_endpoint_that_vanished_elsewhere_and_is_woken_wh
         agent.kill()
         until(lambda: not before.machine.routes.knows("ep"))
         client = Client(entry.machine).send(post(b"hello", method))
-        until(lambda: entry.machine.routes._waiters)
+        until(lambda: entry.machine.routes.waiting)
         Agent(after.machine, "ep")
         assert client.response().body == b"hello"
         assert logged(entry.machine)[0]["peer"] == "node-3"
@@ -427,7 +442,7 @@ def test_a_request_lost_with_the_last_agent_of_the_owner_waits_for_its_return_th
         dying = Agent(owner.machine, "ep", lambda call: call.agent.kill())
         client = Client(entry.machine).send(GET)
         until(lambda: dying.calls)
-        until(lambda: entry.machine.routes._waiters)
+        until(lambda: entry.machine.routes.waiting)
         Agent(owner.machine, "ep", lambda call: call.respond(200, b"again"))
         assert client.response().body == b"again"
 
@@ -438,7 +453,7 @@ def test_a_request_that_kills_each_agent_is_given_to_no_more_than_attempts_max()
         agents = [Agent(owner.machine, "ep", lambda call: call.agent.kill())]
         client = Client(entry.machine).send(GET)
         for _ in range(2):
-            until(lambda: entry.machine.routes._waiters)
+            until(lambda: entry.machine.routes.waiting)
             agents.append(Agent(owner.machine, "ep", lambda call: call.agent.kill()))
             until(lambda: agents[-1].calls)
         assert client.response().status == 502
@@ -465,7 +480,7 @@ def test_a_request_for_an_endpoint_of_an_unreachable_peer_waits_until_it_is_else
         Agent(dead.machine, "ep")
         dead.answers_dials = False
         client = Client(entry.machine).send(POST)
-        until(lambda: entry.machine.routes._waiters)
+        until(lambda: entry.machine.routes.waiting)
         Agent(other.machine, "ep")
         assert client.response().body == b"hello"
 
@@ -477,7 +492,7 @@ def test_a_request_is_woken_when_the_peer_can_be_reached_again():
         owner.answers_dials = False
         entry.peers["node-2"].unreachable()
         client = Client(entry.machine).send(POST)
-        until(lambda: entry.machine.routes._waiters)
+        until(lambda: entry.machine.routes.waiting)
         owner.answers_dials = True
         entry.connect(owner)
         assert client.response().body == b"hello"

@@ -911,7 +911,7 @@ def test_the_time_of_the_upstream_is_counted_from_when_it_had_the_request():
         Agent(node, "ep", small()).close()
         until(lambda: not node.routes.has("ep"))
         client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
-        until(lambda: node.routes._waiters)
+        until(lambda: node.routes.waiting)
         gevent.sleep(0.2)
         Agent(node, "ep", small())
         assert client.response().body == b"hello"

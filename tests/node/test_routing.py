@@ -110,7 +110,7 @@ def test_it_waits_only_so_long_and_not_for_an_endpoint_that_never_was():
         Agent(node, "ep").kill()
         until(lambda: not node.routes.knows("ep"))
         assert Client(node).get().error() == "endpoint_not_found"
-        assert not node.routes._waiters
+        assert not node.routes.waiting
 
 
 @covers("ROUTING-7")
@@ -119,9 +119,9 @@ def test_a_client_that_goes_away_waits_no_longer():
         Agent(node, "ep").kill()
         until(lambda: not node.routes.knows("ep"))
         client = Client(node).send(POST)
-        until(lambda: node.routes._waiters)
+        until(lambda: node.routes.waiting)
         client.reset()
-        until(lambda: not node.routes._waiters)
+        until(lambda: not node.routes.waiting)
 
 
 @covers("ROUTING-2")
@@ -168,6 +168,55 @@ def test_a_full_upstream_is_passed_over_and_a_full_endpoint_is_overloaded():
         assert Client(node).send(POST).response().status == 200
         assert len(other.calls) == 1
         first.close()
+
+
+@covers("ROUTING-26", "ROUTING-27", "ROUTING-28", "ROUTING-29")
+def test_those_who_waited_for_an_endpoint_get_what_is_free_one_after_the_other():
+    with running_node(rpc_limits=RpcLimits(streams_max=2), endpoint_wait_s=20.0) as node:
+        Agent(node, "ep").kill()
+        until(lambda: not node.routes.knows("ep"))
+        clients = []
+        for number in range(7):
+            clients.append(Client(node).send(b"GET /%d HTTP/1.1\r\nHost: ep.x\r\n\r\n" % number))
+            until(lambda number=number: node.routes.waiting == number + 1)
+        agent = Agent(node, "ep", lambda call: None)
+        until(lambda: len(agent.calls) == 2)
+        assert node.routes.waiting == 5
+        assert Client(node).get().error() == "overloaded"
+        agent.calls[1].respond(200, b"")
+        assert clients[1].response().status == 200
+        until(lambda: len(agent.calls) == 3)
+        clients[3].reset()
+        until(lambda: node.routes.waiting == 3)
+        clients[0].reset()  # which has a stream
+        until(lambda: len(agent.calls) == 4)
+        for number, at in ((2, 2), (4, 3), (5, 4), (6, 5)):
+            until(lambda at=at: len(agent.calls) > at)
+            agent.calls[at].respond(200, b"")
+            assert clients[number].response().status == 200
+        assert [call.head.target for call in agent.calls] == [b"/%d" % number for number in (0, 1, 2, 4, 5, 6)]
+        assert not node.routes._lists
+
+
+@covers("ROUTING-30", "ROUTING-31")
+def test_those_who_waited_and_are_refused_by_an_agent_with_less_room_are_all_served():
+    with running_node(endpoint_wait_s=20.0) as node:
+        Agent(node, "ep").kill()
+        until(lambda: not node.routes.knows("ep"))
+        clients = [Client(node).send(POST) for _ in range(8)]
+        until(lambda: node.routes.waiting == 8)
+        served = []
+
+        def one_at_a_time(call) -> None:
+            if served and not served[-1].stream.ended:
+                call.reset(ResetCode.REFUSED, untouched=True)
+            else:
+                served.append(call)
+                echo(call)
+
+        Agent(node, "ep", one_at_a_time)
+        assert [client.response().status for client in clients] == [200] * 8
+        assert len(served) == 8
 
 
 # The base protocol.

@@ -11,10 +11,12 @@ import pytest
 from pico.protocol.cluster import Standing
 from pico.protocol.http.values import RequestHead, valid_field_block
 from pico.protocol.routing import (
+    CALLED_PER_UPSTREAM_MAX,
     HELD_BYTES_MAX,
     LeastInFlight,
     PeerChoice,
     RoundRobin,
+    WaitingList,
     address_of,
     addressed,
     choose_peer,
@@ -25,6 +27,7 @@ from pico.protocol.routing import (
     question_of,
 )
 from pico.protocol.rpc import ResetCode
+from tests.calls import calls_of
 from tests.rules import covers
 
 VECTORS = json.loads((Path(__file__).parents[2] / "spec/vectors/routing.json").read_text())
@@ -237,3 +240,122 @@ def test_a_question_is_told_from_a_request_and_comes_back():
     for target in ("/", "/metrics", "/status/\n", "/status/ x", "/status/" + "x" * 1017):
         assert question(target) is None, target
     assert question("/status/" + "x" * 1016) is not None
+
+
+# Waiting.
+
+
+def waiting(names: str) -> WaitingList[str]:
+    some: WaitingList[str] = WaitingList()
+    for name in names:
+        some.add(name)
+    return some
+
+
+def call(some: WaitingList[str], here: int, there: int = 0) -> str:
+    """Who is called, and comes at once."""
+    called = some.call(here, there)
+    for name in called:
+        some.came(name)
+    return "".join(called)
+
+
+@covers("ROUTING-28")
+def test_as_many_are_called_as_there_are_free_streams_and_in_the_order_in_which_they_came():
+    some = waiting("abcdef")
+    assert call(some, 0) == ""
+    assert call(some, 2) == "ab"
+    some.left("c")
+    assert call(some, 1) == "d"
+    assert len(some) == 2
+    assert call(some, 5) == "ef"
+    assert some.empty
+
+
+@covers("ROUTING-28")
+def test_who_was_called_in_vain_is_called_before_the_others_and_in_order():
+    some = waiting("abcd")
+    assert call(some, 2) == "ab"
+    for name in "ab":
+        some.add_again(name, refused=False)
+    assert call(some, 3) == "abc"
+
+
+@covers("ROUTING-29")
+def test_who_was_called_has_a_stream_until_it_comes_or_goes():
+    some = waiting("abcd")
+    assert some.call(2, 0) == ["a", "b"]
+    assert some.call(2, 0) == []
+    assert not some.left("a")
+    assert some.call(2, 0) == ["c"]
+    some.came("b")  # ... and takes one of the two
+    assert some.call(1, 0) == []
+    assert some.left("d")
+    assert not some.empty
+    some.came("c")
+    assert some.empty
+
+
+@covers("ROUTING-28")
+def test_peers_get_what_their_upstreams_seem_to_take_and_then_two_for_each_that_has_ended():
+    some: WaitingList[int] = WaitingList()
+    for number in range(3 * CALLED_PER_UPSTREAM_MAX):
+        some.add(number)
+    assert some.call(0, 99_999) == [], "nobody is known to have the endpoint"
+    some.appeared(2)
+    for number in some.call(0, 99_999):
+        some.came(number)
+    assert len(some) == CALLED_PER_UPSTREAM_MAX
+    assert some.call(0, 99_999) == []
+    some.ended()
+    assert some.call(0, 99_999) == [2 * CALLED_PER_UPSTREAM_MAX, 2 * CALLED_PER_UPSTREAM_MAX + 1]
+
+
+@covers("ROUTING-28")
+def test_no_more_are_called_for_peers_than_their_links_take():
+    some = waiting("abcdef")
+    some.appeared(1)
+    assert call(some, 1, 2) == "abc"
+    assert call(some, 0, 1) == "d"
+
+
+@covers("ROUTING-30")
+@pytest.mark.parametrize("here, there", [(9, 0), (0, 9)])
+def test_after_a_refusal_two_are_called_for_each_that_has_ended_until_the_endpoint_appears_again(here, there):
+    some = waiting("abcdefgh")
+    some.appeared(1)
+    assert call(some, 1 if here else 0, 1 if there else 0) == "a"
+    some.ended()
+    some.add_again("a", refused=True)
+    assert call(some, here, there) == ""
+    some.ended()
+    assert call(some, here, there) == "ab"
+    assert call(some, here, there) == ""
+    some.appeared(1)
+    assert call(some, here, there) == "cdefgh"
+
+
+@covers("ROUTING-31")
+def test_one_is_called_although_nothing_has_happened_and_only_where_something_is_free():
+    some = waiting("abc")
+    some.appeared(1)
+    some.add_again("z", refused=True)
+    some.nothing_happened()
+    assert call(some, 0, 0) == ""
+    assert call(some, 0, 9) == "z"
+    for _ in range(2):
+        some.nothing_happened()
+    assert call(some, 9, 9) == "a"
+
+
+def test_calling_one_of_many_costs_the_same_however_many_wait():
+    costs = []
+    for size in (10, 10_000):
+        some: WaitingList[int] = WaitingList()
+        for number in range(size):
+            some.add(number)
+        for _ in range(size // 2):
+            some.call(1, 0)
+            some.left(next(iter(some._called)))
+        costs.append(calls_of(lambda some=some: some.call(1, 0)))
+    assert costs[0] == costs[1]

@@ -209,6 +209,11 @@ class RpcConnection:
         return len(self._opened) + self._opened_leaving < self.streams_max and not self.goaway_received
 
     @property
+    def streams_free(self) -> int:
+        """How many may be opened now."""
+        return max(0, self.streams_max - len(self._opened) - self._opened_leaving) if self.may_open else 0
+
+    @property
     def open_streams(self) -> int:
         """Streams that have not ended, of both sides."""
         return len(self._opened) + len(self._accepted)
