@@ -663,7 +663,6 @@ class ProxyExchange:
             self._detour()
             return
         self._wait_until = inf
-        self._services.routes.request_over(self.endpoint_id)
         if denied:
             self._tried = self._tried[:-1]  # it may have the endpoint again soon
             self._detour()

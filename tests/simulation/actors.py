@@ -332,7 +332,7 @@ class World:
             counts["connections of visitors"] += len(node.services.connections)
             counts["deadlines"] += len(node.services.deadlines)
             counts["relays"] += node.gossip_door.forwarding.relays
-            counts["requests that wait"] += node.routes._waiting + sum(map(len, node.routes.waiting.values()))
+            counts["requests that wait"] += node.routes.waiting + len(node.routes._lists)
             counts["streams on tunnels"] += node.routes.streams
             for peer in member.cluster._upstreams.values():
                 counts["streams on links"] += peer.in_flight
