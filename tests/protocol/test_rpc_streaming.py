@@ -10,6 +10,7 @@ from pico.config import RpcLimits
 from pico.errors import LocalProtocolError, RemoteProtocolError
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc import DataReceived, PeerSilent, ResetCode, StreamingEngine
+from tests.calls import calls_of
 from tests.rpc_side import EngineSide, Pair, head_message, message, request_head, response_head, streaming_side
 from tests.rpc_slow import Value, encode, octets
 from tests.rules import covers
@@ -1660,6 +1661,60 @@ def test_what_is_queued_is_discarded_when_the_peer_resets() -> None:
     assert side.engine.snapshot().queued_bytes == 0
     assert side.take_sent() == []
     assert not side.engine.has_outgoing
+
+
+@covers("RPC-49")
+@pytest.mark.parametrize("ahead_bytes", [0, 10_000])
+def test_to_discard_what_is_queued_costs_the_same_however_much_is(ahead_bytes: int) -> None:
+    costs = []
+    for count in (10, 1000):
+        side = streaming_side(ahead_bytes=ahead_bytes)
+        names = [side.open(ASKED, "x") for _ in range(count)]
+        costs.append(calls_of(lambda side=side, name=names[-2]: side.reset(name, "CANCELLED")))
+        sent = [value["id"] for value in side.take_sent() if value["type"] == "HEAD"]
+        assert sent == [*range(1, count - 1), count]
+    assert costs[0] == costs[1]
+
+
+@covers("RPC-49")
+@pytest.mark.parametrize("ahead_bytes", [0, 10_000])
+def test_what_was_discarded_is_not_kept_while_nothing_leaves(ahead_bytes: int) -> None:
+    side = streaming_side(ahead_bytes=ahead_bytes)
+    first = side.open(ASKED, "x")
+    last = [side.open(ASKED, "x") for _ in range(3)]
+    for _ in range(1000):
+        name = side.open(ASKED, "x")
+        side.reset(name, "CANCELLED")
+        assert len(side.engine._ahead) + len(side.engine._ring) <= 2 * (1 + len(last))
+    for name in (first, *last):
+        side.reset(name, "CANCELLED")
+    assert not side.engine.has_outgoing
+    assert side.engine.snapshot().queued_bytes == 0
+
+
+@covers("RPC-49")
+@pytest.mark.parametrize("ahead_bytes", [0, 10_000])
+@pytest.mark.parametrize("discarded", [(4, 5, 6), (1, 2, 3), (2, 4, 6), (5, 6, 7)])
+def test_what_was_discarded_leaves_no_trace_in_what_leaves(ahead_bytes: int, discarded: tuple[int, ...]) -> None:
+    side = streaming_side(ahead_bytes=ahead_bytes)
+    names = [side.open(ASKED, "x") for _ in range(7)]
+    for number in discarded:
+        side.reset(names[number - 1], "CANCELLED")
+    sent = [value["id"] for value in side.take_sent()]
+    assert sent == [number for number in range(1, 8) if number not in discarded]
+    assert not side.engine.has_outgoing
+
+
+@covers("RPC-62")
+def test_a_turn_that_was_discarded_is_no_turn_that_is_waited_for() -> None:
+    """Only where somebody waits for a turn is what goes ahead counted against it."""
+    side = opener(ahead_bytes=100, data_bytes_max=200)
+    side.data("ours:1", "x" * 150)  # takes turns
+    small = [side.open(ASKED, "y") for _ in range(9)]
+    side.reset("ours:1", "CANCELLED")
+    sent = [value["id"] for value in side.take_sent() if value["type"] == "HEAD"]
+    assert len(sent) == len(small)
+    assert side.engine._ahead_bytes == 0
 
 
 @covers("RPC-49")

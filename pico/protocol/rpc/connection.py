@@ -5,7 +5,9 @@ bodies and credit; the two engines that extend it do. Time is an argument, and t
 
 Three queues leave here. *Control* messages go first, then what little a stream has to send that had nothing waiting:
 that goes *ahead*. Everything else waits in the *ring*. Each stream has at most one message in one of the two and the
-rest behind it in its own backlog, so streams take turns and the order within one is kept.
+rest behind it in its own backlog, so streams take turns and the order within one is kept. The queues hold the streams.
+One whose message was discarded is not searched for: it keeps its place, *dead*, until that is the first one, or until
+dead ones are in the majority.
 """
 
 from __future__ import annotations
@@ -82,9 +84,10 @@ class RpcConnection:
         self._events: list[Event] = []
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
-        self._ahead: deque[tuple[RpcStream, Encoded]] = deque()
+        self._ahead: deque[RpcStream] = deque()  # the first one is never dead
         self._ahead_bytes = 0  # that went ahead of the ring and were not made up for by its turns
-        self._ring: deque[tuple[RpcStream, Encoded]] = deque()
+        self._ring: deque[RpcStream] = deque()  # likewise
+        self._dead = 0  # in both of them
         self._queued_bytes = 0
         self._next_id = 1
         self._received_at = now  # the last sign of life
@@ -280,24 +283,40 @@ class RpcConnection:
         """Nothing that is queued for the stream, which has ended, may leave any more (RPC-49)."""
         if not stream.queued:
             return
-        queue = self._ahead if stream.ahead_left >= 0 else self._ring
-        place = next(place for place, entry in enumerate(queue) if entry[0] is stream)
-        self._queued_bytes -= size_of(queue[place][1]) + sum(size_of(each) for each, _ in stream.backlog or ())
-        del queue[place]
+        self._queued_bytes -= size_of(stream.message) + sum(size_of(each) for each, _ in stream.backlog or ())
+        self._forget_queued(stream)
+        self._dead += 1
+        self._drop_dead()
         if not self._ring:
             self._ahead_bytes = 0
+        self._count_leaving(stream, -1)
+
+    def _forget_queued(self, stream: RpcStream) -> None:
+        stream.message = b""
         stream.backlog = None
         stream.backlog_bytes = 0
         stream.queued = False
-        self._count_leaving(stream, -1)
+
+    def _drop_dead(self) -> None:
+        """Those that have come to the front; all of them, once they are more than the others."""
+        ahead, ring = self._ahead, self._ring
+        while ahead and not ahead[0].queued:
+            ahead.popleft()
+            self._dead -= 1
+        while ring and not ring[0].queued:
+            ring.popleft()
+            self._dead -= 1
+        if 2 * self._dead > len(ahead) + len(ring):
+            self._ahead = deque([stream for stream in ahead if stream.queued])
+            self._ring = deque([stream for stream in ring if stream.queued])
+            self._dead = 0
 
     def _forget_queues(self) -> None:
-        for stream, _ in (*self._ahead, *self._ring):
-            stream.queued = False
-            stream.backlog = None
-            stream.backlog_bytes = 0
+        for stream in (*self._ahead, *self._ring):
+            self._forget_queued(stream)
         self._ahead.clear()
         self._ring.clear()
+        self._dead = 0
         self._control.clear()
         self._queued_bytes = self._control_bytes = 0
         self._opened_leaving = self._accepted_leaving = 0
@@ -320,11 +339,13 @@ class RpcConnection:
         cut_bytes = max(bytes_max, CUT_BYTES_MIN)
         while (ahead or ring) and size < bytes_max:
             if ahead and (not ring or self._ahead_bytes < self.limits.data_bytes_max):  # RPC-61, RPC-62
-                stream, message = ahead.popleft()
+                stream = ahead.popleft()
+                message = stream.message
                 message_bytes = size_of(message)
                 self._ahead_bytes = self._ahead_bytes + message_bytes if ring else 0
             else:
-                stream, message = ring.popleft()
+                stream = ring.popleft()
+                message = stream.message
                 if not isinstance(message, bytes) and len(message[1]) > cut_bytes:
                     message = self._cut(stream, message, cut_bytes)
                 message_bytes = size_of(message)
@@ -339,8 +360,12 @@ class RpcConnection:
                 self._enqueue(stream, message, stream.ahead_left - size_of(message))
             else:
                 stream.queued = False
+                stream.message = b""
                 if stream.ended:
                     self._count_leaving(stream, -1)
+            if self._dead:
+                self._drop_dead()
+                ahead, ring = self._ahead, self._ring
             if not ring:
                 self._ahead_bytes = 0
         return messages
@@ -399,7 +424,8 @@ class RpcConnection:
 
     def _enqueue(self, stream: RpcStream, message: Encoded, ahead_left: int) -> None:
         stream.ahead_left = ahead_left
-        (self._ring if ahead_left < 0 else self._ahead).append((stream, message))  # RPC-45, RPC-61
+        stream.message = message
+        (self._ring if ahead_left < 0 else self._ahead).append(stream)  # RPC-45, RPC-61
 
     def snapshot(self) -> RpcSnapshot:
         """What this connection holds now."""

@@ -39,6 +39,7 @@ class RpcStream:
     is_head_request = False
     upgrade_asked = False
     queued = False  # has a message in a queue of the connection
+    message: Encoded  # while it has: that one
     ahead_left = 0  # while it has: bytes that may still go ahead of the turns; below zero it takes turns
     head_left = False  # its first message was handed to the transport
     backlog: deque[tuple[Encoded, int]] | None = None  # behind the message that is queued, with its body bytes

@@ -425,7 +425,7 @@ class StreamingEngine(RpcConnection):
 
     def _lift_in_all(self) -> int:
         """The same for all streams, looked at now: what was noted is the most, since it shrinks as bytes leave."""
-        leaving = [stream for stream, _ in (*self._ahead, *self._ring) if stream.ended]
+        leaving = [stream for stream in (*self._ahead, *self._ring) if stream.ended]
         for stream in [*self._opened.values(), *self._accepted.values(), *leaving]:
             if stream.lift_bytes:
                 self._note_lift(stream)
