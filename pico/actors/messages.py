@@ -152,7 +152,7 @@ class NodeStops:
 
 @dataclass(frozen=True, slots=True)
 class EndpointAppeared:
-    """Somebody has the endpoint that the request waits for, or one who has it can be reached again."""
+    """It is the turn of a request that waits: somebody has the endpoint, and seems to take it."""
 
 
 @dataclass(frozen=True, slots=True)
