@@ -290,8 +290,6 @@ class ProxyExchange:
         if upstream is None:
             if self._wait_until < inf:
                 self._wait_on()
-            elif services.routes.knows(self.endpoint_id):
-                self._give_up(self._refusal)
             else:
                 self._wait_for_endpoint()
         elif isinstance(upstream, PeerUpstream):
@@ -305,7 +303,7 @@ class ProxyExchange:
             self._wait_until = until
             self._note_waiting()
         else:
-            self._give_up(Failure.ENDPOINT_NOT_FOUND)
+            self._give_up_waiting()
 
     def _wait_on(self) -> None:
         """Its turn came, and in vain (ROUTING-26)."""

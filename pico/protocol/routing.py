@@ -288,7 +288,7 @@ class WaitingList(Generic[W]):
     is free at peers is tried out. That takes *trust*: each that ends gives some of it, and a refusal takes all away.
     """
 
-    __slots__ = ("_called", "_first", "_refused", "_trust", "_waiting")
+    __slots__ = ("_called", "_first", "_refused", "_trust", "_waiting", "joined_until")
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[W, None] = OrderedDict()  # in the order in which they came
@@ -296,6 +296,8 @@ class WaitingList(Generic[W]):
         self._called: dict[W, None] = {}
         self._refused = False  # nor is here as much free as it seemed
         self._trust = 0
+        self.joined_until = 0.0
+        """Until when those who come now wait behind the others (ROUTING-27)."""
 
     def __len__(self) -> int:
         """How many wait; who was called does not."""

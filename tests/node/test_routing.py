@@ -182,19 +182,20 @@ def test_those_who_waited_for_an_endpoint_get_what_is_free_one_after_the_other()
         agent = Agent(node, "ep", lambda call: None)
         until(lambda: len(agent.calls) == 2)
         assert node.routes.waiting == 5
-        assert Client(node).get().error() == "overloaded"
+        clients.append(Client(node).send(b"GET /7 HTTP/1.1\r\nHost: ep.x\r\n\r\n"))  # behind the others
+        until(lambda: node.routes.waiting == 6)
         agent.calls[1].respond(200, b"")
         assert clients[1].response().status == 200
         until(lambda: len(agent.calls) == 3)
         clients[3].reset()
-        until(lambda: node.routes.waiting == 3)
+        until(lambda: node.routes.waiting == 4)
         clients[0].reset()  # which has a stream
         until(lambda: len(agent.calls) == 4)
-        for number, at in ((2, 2), (4, 3), (5, 4), (6, 5)):
+        for number, at in ((2, 2), (4, 3), (5, 4), (6, 5), (7, 6)):
             until(lambda at=at: len(agent.calls) > at)
             agent.calls[at].respond(200, b"")
             assert clients[number].response().status == 200
-        assert [call.head.target for call in agent.calls] == [b"/%d" % number for number in (0, 1, 2, 4, 5, 6)]
+        assert [call.head.target for call in agent.calls] == [b"/%d" % number for number in (0, 1, 2, 4, 5, 6, 7)]
         assert not node.routes._lists
 
 
