@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Never
+
 import gevent
 import pytest
 from gevent.event import AsyncResult
@@ -21,12 +23,13 @@ from pico.actors.messages import (
 )
 from pico.actors.runtime import depth, tell
 from pico.actors.supervisor import Child, Supervisor
-from pico.config import PeerLimits
-from pico.protocol.cluster import Card, Standing, encode_card
+from pico.config import GossipTimers, PeerLimits
+from pico.errors import ConnectFailed
+from pico.protocol.cluster import COUNT_INTERVAL_S, Card, Standing, encode_card, endpoint_key
 from pico.protocol.gossip.values import Ping, Rank
 from pico.protocol.gossip.wire import PacketCodec
 from tests.actors.census import let_others_run, nothing_left_behind
-from tests.actors.meshes import PORT, Machine, Mesh
+from tests.actors.meshes import PORT, STEP_S, Machine, Mesh
 from tests.actors.test_endpoint_pool import One
 from tests.rules import covers
 
@@ -50,6 +53,10 @@ def register(machine: Machine, endpoint: str = "ep") -> One:
 
 def ranks(machine: Machine) -> dict[str, Rank]:
     return {node_id: record.rank for node_id, record in machine.actor.engine.table.members().items()}
+
+
+def refuse(*_) -> Never:
+    raise ConnectFailed("nobody takes links here")
 
 
 # What it does.
@@ -87,6 +94,49 @@ def test_a_lost_link_lowers_the_peer_until_there_is_one_again(mesh):
     let_others_run()
     assert not one.ref.actor_stopped.is_set()
     assert two.linked()
+
+
+def test_a_link_that_breaks_lowers_its_peer_before_any_probe_could_and_one_that_opens_raises_it(mesh):
+    one, two = mesh.cluster("one", "two")
+    register(two)
+    mesh.until(lambda: one.places("ep"))
+    dial, one._dial = one._dial, refuse
+    probes = GossipTimers()
+    one.actor._peers["two"].actor._link.abort("cut")
+    lowered = mesh.until(lambda: one.actor.view.standing("two") is Standing.LAST_RESORT)
+    assert lowered < probes.probe_timeout_s
+    assert one.actor.link_of("two") == "down"
+    mesh.run(probes.probe_s + probes.probe_timeout_s)
+    assert one.actor.view.standing("two") is Standing.LAST_RESORT, "it answers, but there is no link"
+    one._dial = dial
+    mesh.until(lambda: one.linked() == {"two"})
+    assert mesh.until(lambda: one.actor.view.standing("two") is Standing.ROUTABLE) < probes.probe_timeout_s
+
+
+@covers("CLUSTER-7")
+def test_a_count_that_was_not_said_at_once_is_said_as_soon_as_it_may_be(mesh):
+    mesh.timers = GossipTimers(probe_s=60.0, round_s=60.0, quiet_round_s=60.0)  # nothing else wakes the actor soon
+    one = mesh.machine("one").start()
+    mesh.run(1.0)
+    built, entries = EndpointPool("ep", "round-robin", one.routes, lambda endpoint_id: None), one.actor.engine.table.own
+    for _ in range(3):
+        built.on_receive(UpstreamJoined(One()))
+        let_others_run()
+    assert entries.live()[endpoint_key("ep")] == b"2"
+    mesh.run(COUNT_INTERVAL_S + 2 * STEP_S)
+    assert entries.live()[endpoint_key("ep")] == b"3"
+
+
+@covers("CLUSTER-7")
+def test_a_count_that_waits_to_be_said_holds_up_nothing_that_is_due_before(mesh):
+    mesh.timers = GossipTimers(probe_s=60.0, round_s=60.0, quiet_round_s=60.0)
+    one, two = mesh.cluster("one", "two")
+    mesh.run(1.0)
+    built = EndpointPool("ep", "round-robin", one.routes, lambda endpoint_id: None)
+    for _ in range(3):
+        built.on_receive(UpstreamJoined(One()))
+        let_others_run()
+    assert mesh.until(lambda: two.places("ep")) < COUNT_INTERVAL_S / 2
 
 
 def test_a_draining_node_is_asked_last_and_one_that_left_not_at_all(mesh):
