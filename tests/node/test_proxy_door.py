@@ -338,6 +338,18 @@ def test_a_lingering_close_reads_on_however_much_is_held():
         assert len(agent.calls) == 1
 
 
+@covers("HTTP-61")
+def test_a_lingering_close_reads_no_more_than_its_limit():
+    limits = HttpLimits(discard_bytes_max=100_000)
+    with running_node(http_timers=HttpTimers(linger_s=60.0), http_limits=limits) as node:
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
+        assert client.response().status == 400
+        client.send(b"x" * (limits.discard_bytes_max - 1))
+        settled(lambda: node.services.connections, "the lingering close")
+        client.send(b"x")
+        until(lambda: not node.services.connections, "the end of the connection")
+
+
 # Responses.
 
 
