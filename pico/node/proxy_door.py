@@ -223,8 +223,7 @@ class ClientConnection:
             return
         self._stream.half_close()
         self._discarding = self._services.http_limits.discard_bytes_max
-        self._paused = False  # whatever is held: nobody will read it
-        self._stream.resume_reading()
+        self._stream.resume_reading()  # whatever is held: nobody will read it
         self._late = self._stopping
         self._own_deadline = self._services.clock.now() + self._services.timers.linger_s
         while self._lingers():
