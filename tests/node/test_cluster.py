@@ -92,13 +92,19 @@ class Names(System):
     def __init__(self, names: dict[str, Sequence], *, waits: bool = False, slow: str = "") -> None:
         self.names = {name: list(found) for name, found in names.items()}
         self.slow = slow
+        self.waiting: list[str] = []
+        """Names that somebody waits for."""
         self.answer = gevent.event.Event()
         if not waits and not slow:
             self.answer.set()
 
     def resolve(self, host, port):
         if not self.slow or host == self.slow:
-            self.answer.wait()
+            self.waiting.append(host)
+            try:
+                self.answer.wait()
+            finally:
+                self.waiting.remove(host)
         return list(self.names.get(host, []))
 
     def own_address_towards(self, address):
@@ -550,13 +556,13 @@ def test_what_is_counted_of_a_cluster(three):
     assert metric(three[1], 'pico_gossip_exchanges_total{result="begun"}') >= 1
 
 
-def test_names_are_not_looked_at_any_more_after_the_stop():
-    names = Names({}, waits=True)
+@pytest.mark.parametrize("waits", [True, False])
+def test_names_are_not_looked_at_any_more_after_the_stop(waits):
+    names = Names({}, waits=waits)
     with running_node(system=names, join=(("nowhere.test", 1),)) as node:
         door = node.gossip_door
-        gevent.sleep(0.05)
-    names.answer.set()
-    gevent.sleep(0.05)
+        until(lambda: names.waiting == ["nowhere.test"] if waits else door._resolve_timer._watcher is not None)
+    until(lambda: not names.waiting, "the end of the look-up that nobody answers")
     assert door._resolver.dead
     assert door._resolve_timer._watcher is None
 

@@ -30,6 +30,7 @@ from tests.node.harness import (
     settled,
     until,
 )
+from tests.node.test_cluster import Names
 
 
 def serial(node: Node, door: str, authority: Authority) -> int:
@@ -176,6 +177,36 @@ def test_a_node_is_told_of_others_while_it_runs() -> None:
     with running_node("first") as first, running_node("second") as second:
         second.reconfigure(replace(second.config, join=gossip_of(first)))
         until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+
+
+def test_a_name_that_is_new_is_looked_up_while_one_that_was_taken_out_still_hangs(caplog) -> None:
+    with running_node("first") as first:
+        names = Names({"first.test": gossip_of(first)}, slow="slow.test")
+        with running_node("second", system=names, join=(("slow.test", 1),)) as second:
+            until(lambda: names.waiting, "the look-up of the slow name")
+            second.reconfigure(replace(second.config, join=(("first.test", 1),)))
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+            assert not names.waiting, "nobody wants to know any more"
+    assert "slow.test" not in caplog.text
+
+
+def test_where_a_name_led_before_is_known_as_long_as_it_is_among_those_that_are_named() -> None:
+    with running_node("first") as first:
+        (address,) = gossip_of(first)
+        names = Names({"first.test": [address], "other.test": []})
+        named, other = ("first.test", 1), ("other.test", 1)
+        with running_node("second", system=names, join=(named,)) as second:
+            search = second.gossip_door.actor.engine._search  # type: ignore[union-attr]
+            until(lambda: list(search._seeds) == [address])
+            names.names["first.test"] = []
+            second.reconfigure(replace(second.config, join=(named, other)))
+            until(lambda: second.gossip_door._seeds.get(other) == [], "the look-up of the other name")
+            until(lambda: second.gossip_door._resolver.dead)
+            assert list(search._seeds) == [address]
+            second.reconfigure(replace(second.config, join=(other,)))
+            until(lambda: not search._seeds)
+            second.reconfigure(replace(second.config, join=(named, other)))
+            until(lambda: second.gossip_door._seeds.get(named) == [], "a name that leads nowhere")
 
 
 def test_a_node_stays_ready_while_it_looks_for_one_who_says_nothing() -> None:
