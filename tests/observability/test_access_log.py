@@ -61,9 +61,13 @@ class Writer:
         self.free = Event()
         self.free.set()
         self.error: OSError | None = None
+        self.turns = 0
+        """Of the hub, that each write takes."""
 
     def __call__(self, text: str) -> None:
         assert self.free.wait(DEADLINE_S)
+        for _ in range(self.turns):
+            gevent.sleep(0)
         if self.error is not None:
             raise self.error
         self.texts.append(text)
@@ -304,6 +308,25 @@ class TestWriting:
         desk.pass_time()
         assert [text.count("\n") for text in desk.writer.texts] == [1, 5]
 
+    def test_much_that_comes_during_a_write_leaves_right_behind_it(self) -> None:
+        desk = Desk()
+        desk.writer.free.clear()
+        desk.record()
+        desk.pass_time()
+        while desk.log._chars < FLUSH_CHARS:
+            desk.record(user_agent=b"x" * 2000)
+        desk.writer.free.set()
+        desk.pass_time(0.0)
+        assert len(desk.writer.texts) == 2
+
+    def test_what_has_been_written_makes_room(self) -> None:
+        desk = Desk(backlog_chars_max=2_000)
+        for _ in range(20):
+            desk.record()
+            desk.pass_time()
+        assert desk.log.dropped == 0
+        assert len(desk.writer.texts) == 20
+
     def test_a_writer_that_hangs_costs_lines_and_no_memory(self) -> None:
         desk = Desk(backlog_chars_max=10_000)
         desk.writer.free.clear()
@@ -329,6 +352,10 @@ class TestWriting:
         desk.writer.error = None
         desk.record()
         assert json.loads(desk.only_line())["request_id"] == "r1"
+        desk.writer.error = OSError(errno.ENOSPC, "No space left on device")
+        desk.record()
+        desk.pass_time()
+        assert len(caplog.records) == 2, "it is another trouble"
 
     def test_close_writes_what_is_left(self) -> None:
         desk = Desk()
@@ -349,11 +376,42 @@ class TestWriting:
         desk.log.close(DEADLINE_S)
         assert len(desk.writer.lines) == 2
 
+    def test_close_waits_for_each_write_and_not_only_for_the_first(self) -> None:
+        desk = Desk()
+        desk.record()
+        desk.pass_time()
+        desk.writer.free.clear()
+        desk.record()
+        gevent.spawn(desk.writer.free.set)
+        desk.log.close(DEADLINE_S)
+        assert len(desk.writer.lines) == 2
+
+    def test_close_waits_for_the_last_of_several_writes(self) -> None:
+        desk = Desk()
+        desk.writer.turns = 5
+        desk.record()
+        desk.clock.advance(FLUSH_INTERVAL_S)
+        gevent.sleep(0)
+        desk.record()
+        desk.log.close(DEADLINE_S)
+        assert len(desk.writer.lines) == 2
+
     def test_close_does_not_wait_for_ever(self) -> None:
         desk = Desk()
         desk.writer.free.clear()
         desk.record()
         desk.pass_time()
+        desk.record()
+        desk.log.close(0.001)
+        assert desk.log.dropped == 2
+        desk.writer.free.set()
+        gevent.sleep(0)
+
+    def test_a_line_that_joins_a_batch_which_is_about_to_leave_counts_with_it(self) -> None:
+        desk = Desk()
+        desk.writer.free.clear()
+        desk.record()
+        desk.log.flush()
         desk.record()
         desk.log.close(0.001)
         assert desk.log.dropped == 2
