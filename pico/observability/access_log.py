@@ -206,8 +206,6 @@ class AccessLog:
             quoted(_text(user_agent)),
             quoted(trace_id),
         )
-        if "\x7f" in line:  # JSON lets the control character DEL stand as it is; a terminal need not see it
-            line = line.replace("\x7f", "\\u007f")
         self._add(line)
 
     def _add(self, line: str) -> None:
