@@ -405,6 +405,38 @@ def test_a_blocking_reader_has_a_deadline_and_learns_of_a_loss(pair: Pair) -> No
         reader.receive(10.0)
 
 
+def test_a_blocking_reader_that_waits_learns_of_a_loss_at_once(pair: Pair) -> None:
+    near, far = pair
+    reading = gevent.spawn(BlockingReader(far).receive, 60.0)
+    settle()
+    near.abort()
+    with pytest.raises(ConnectionLost):
+        reading.get(timeout=10.0)
+
+
+def test_a_blocking_reader_reads_on_after_it_was_full(pair: Pair) -> None:
+    near, far = pair
+    reader, pieces = BlockingReader(far), [b""]
+    near.write(BIG)
+    near.half_close()
+    while piece := reader.receive(10.0):
+        settle()  # so that it is full again
+        pieces.append(piece)
+    assert b"".join(pieces) == BIG
+
+
+def test_a_blocking_reader_that_was_emptied_has_room_again(pair: Pair) -> None:
+    near, far = pair
+    reader, size = BlockingReader(far), 0
+    near.write(BIG[: 64 * 1024])
+    while size < 64 * 1024:
+        size += len(reader.receive(10.0))
+    for piece in (b"one", b"two"):
+        near.write(piece)
+        settle()
+    assert reader.detach() == b"onetwo"
+
+
 def test_a_blocking_reader_gives_back_what_nobody_asked_for(pair: Pair) -> None:
     near, far = pair
     reader = BlockingReader(far)
@@ -412,6 +444,7 @@ def test_a_blocking_reader_gives_back_what_nobody_asked_for(pair: Pair) -> None:
     settle()
     leftover = reader.detach()
     near.write(b" and more")
+    settle()
     rest = b"leftover and more"[len(leftover) :]
     assert Recorder(far).wait_for_bytes(len(rest)) == rest
 

@@ -28,6 +28,7 @@ from tests.certificates import Authority
 from tests.transport.recorder import DEADLINE_S, Recorder, open_files, settle, socket_pair, tcp_sockets
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+GARBAGE = b"\x17\x03\x03\x00\x10" + b"x" * 16
 BIG = bytes(range(256)) * (8 << 10)  # 2 MiB
 
 
@@ -293,6 +294,16 @@ def pair(files: TlsFiles, trusting: ssl.SSLContext) -> tuple[TlsStream, TlsStrea
     return connect_tls(near, trusting, "localhost", DEADLINE_S), accepting.get(timeout=DEADLINE_S)
 
 
+def in_one_piece(stream: TlsStream, *writes: Callable[[], object]) -> None:
+    """What these write reaches the other end by one read."""
+    raw, written = stream._raw, bytearray()
+    stream._raw = SimpleNamespace(write=written.extend, writev=lambda pieces: written.extend(b"".join(pieces)))  # type: ignore[assignment]
+    for write in writes:
+        write()
+    stream._raw = raw
+    raw.write(bytes(written))
+
+
 def test_what_came_behind_the_handshake_is_not_lost(files: TlsFiles, trusting: ssl.SSLContext) -> None:
     near, far = memory_pair(HubClock())
     accepting = gevent.spawn(accept_tls, far, server_context(files), DEADLINE_S)
@@ -301,12 +312,54 @@ def test_what_came_behind_the_handshake_is_not_lost(files: TlsFiles, trusting: s
     assert Recorder(accepting.get(timeout=DEADLINE_S)).wait_for_bytes(31) == b"in the same segment as Finished"
 
 
+def test_what_came_behind_the_handshake_is_not_lost_by_a_half_close(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+    near, far = memory_pair(HubClock())
+    accepting = gevent.spawn(accept_tls, far, server_context(files), DEADLINE_S)
+    client = connect_tls(near, trusting, "localhost", DEADLINE_S)
+    client.write(b"in the same segment as Finished")
+    server = accepting.get(timeout=DEADLINE_S)
+    server.half_close()
+    client.half_close()
+    recorder = Recorder(server)
+    recorder.wait_for("ended")
+    assert recorder.data == b"in the same segment as Finished"
+
+
+def test_an_end_without_a_fin_is_told_when_a_paused_stream_goes_on(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+    near, far = pair(files, trusting)
+    other = Recorder(far)
+    other.on_received = lambda data: far.pause_reading()
+    in_one_piece(near, lambda: near.write(b"last"), near._say_end)
+    other.wait_for("received")
+    settle()
+    assert other.events == ["received"]
+    far.resume_reading()
+    other.wait_for("ended")
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "half_close"])
+def test_what_has_broken_while_it_was_paused_may_be_written_to_and_ended(
+    files: TlsFiles, trusting: ssl.SSLContext, end: str
+) -> None:
+    near, far = pair(files, trusting)
+    one, other = Recorder(near), Recorder(far)
+    other.on_received = lambda data: far.pause_reading()
+    in_one_piece(near, lambda: near.write(b"good"), lambda: near._raw.write(GARBAGE))
+    other.wait_for("received")
+    far.write(b"answer")
+    getattr(far, end)()
+    far.write(b"and more")
+    one.wait_for("lost")
+    settle()
+    assert other.events == ["received", *(["lost"] if end == "half_close" else [])]
+
+
 def test_garbage_in_the_middle_is_a_loss(files: TlsFiles, trusting: ssl.SSLContext) -> None:
     near, far = pair(files, trusting)
     one, other = Recorder(near), Recorder(far)
     near.write(b"good")
     other.wait_for_bytes(4)
-    near._raw.write(b"\x17\x03\x03\x00\x10" + b"x" * 16)
+    near._raw.write(GARBAGE)
     other.wait_for("lost")
     one.wait_for("lost")  # by the alert
     assert other.data == b"good" and far.closed
@@ -324,10 +377,16 @@ def test_bytes_before_a_truncation_are_delivered_even_when_paused(files: TlsFile
     assert len(other.data) == 50_000
 
 
-def test_a_paused_stream_takes_no_more_than_one_read(files: TlsFiles, trusting: ssl.SSLContext) -> None:
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_stream_that_is_paused_or_has_no_receiver_takes_no_more_than_one_read(
+    files: TlsFiles, trusting: ssl.SSLContext, heard: bool
+) -> None:
     near, far = pair(files, trusting)
     Recorder(far)
-    far.pause_reading()
+    if heard:
+        far.pause_reading()
+    else:
+        far.set_receiver(None)
     near.write(BIG)
     settle()
     assert near.unsent_bytes > len(BIG) - 256 * 1024
