@@ -414,8 +414,6 @@ class TlsStream:
 
     def _say_end(self) -> None:
         """Send ``close_notify``. The library looks for the peer's in the same call and chokes on data: take it out."""
-        if self._error is not None:
-            return
         try:
             self._plain += self._decrypt()
             self._session.unwrap()
@@ -442,7 +440,7 @@ class TlsStream:
 
     def drained(self) -> None:
         """See ``Receiver``."""
-        if self._receiver is not None and not self.closed:
+        if self._receiver is not None:
             self._receiver.drained()
 
     def crashed(self, error: BaseException) -> None:
