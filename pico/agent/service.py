@@ -232,8 +232,6 @@ class Service:
 
     def forget(self, connection: ServiceConnection) -> None:
         """The connection is no more."""
-        if connection not in self._connections:
-            return
         self._connections.discard(connection)
         self._deadlines.discard(connection)
         if connection.exchange is None and connection in self._idle:

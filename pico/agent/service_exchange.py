@@ -163,7 +163,7 @@ class ServiceExchange:
         self._sent_at = now
         head = self._head
         connection.reader.begin(head.method, head.upgrade)
-        if self._request_ended and not head.body_length and not connection.fresh:  # nearly all there are
+        if self._request_ended and not head.body_length:  # nearly all there are
             written, _ = service_request(head, host_header=self._forwarder.host_header)
             connection.stream.write(written)
             connection.deadline = now + self._forwarder.response_head_s
@@ -325,7 +325,7 @@ class ServiceExchange:
             return
         self._response_trailers = reader.trailer_block
         size = len(body)
-        whole = head is not None and self._request_ended and not reader.trailer_block
+        whole = self._request_ended and not reader.trailer_block
         if head is None or not whole or size > self._stream.credit or size > self._multiplexer.first_bytes_max:
             self._relay(head, body, True)
             return

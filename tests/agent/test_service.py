@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from socket import SHUT_WR
+import struct
+from socket import SHUT_WR, SO_LINGER, SOL_SOCKET
 from typing import Any
 
 import gevent
@@ -104,13 +105,20 @@ def test_a_reload_may_end_the_keeping_of_connections_and_begin_it() -> None:
         assert made.service.idle == 1
 
 
-def test_an_idle_connection_that_the_service_closes_is_forgotten() -> None:
+@pytest.mark.parametrize("reset", [False, True])
+def test_an_idle_connection_that_the_service_closes_or_resets_is_forgotten(reset: bool) -> None:
+    go_on = Signal()
+
     def handle(sock: Any, _: Any) -> None:
         read_head(sock)
         sock.sendall(OK)
+        if reset:
+            go_on.wait()
+            sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
 
     with bench(handle) as made:
         assert made.node.get().ended
+        go_on.set()
         eventually(lambda: len(made.service) == 0, "the end of the connection")
         assert made.node.open(b"POST").done().ended
         assert made.metrics.service_connections_opened == 2
