@@ -255,7 +255,6 @@ class Listener(GeventActor):
     def _close_port(self) -> None:
         self._pause.stop()
         if self._watcher is not None:
-            self._watcher.stop()
             self._watcher.close()
             self._watcher = None
         if self._socket is not None:

@@ -400,6 +400,17 @@ class TestTrouble:
             wait_until(lambda attempts=attempts: troubled.attempts >= attempts)
         assert client.recv(5) == b"hello"
 
+    def test_a_port_that_closes_while_it_pauses_leaves_no_timer(self, make_door: Callable[..., Door]) -> None:
+        clock = ManualClock()
+        door = make_door(kind=Troubled, clock=clock)
+        troubled: Any = door.listener
+        troubled.errors = [errno.EMFILE]
+        client = door.connect()
+        wait_until(lambda: clock.next_due() is not None)
+        door.ref.ask(StopAccepting(), timeout=DEADLINE_S)
+        assert client.recv(5) == b"hello", "it had come before"
+        assert clock.next_due() is None
+
     @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO])
     def test_a_connection_that_broke_while_it_waited_is_skipped(
         self, make_door: Callable[..., Door], number: int
