@@ -39,7 +39,7 @@ POST = b"POST /a HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 10\r\n\r\n"
 
 class Stream:
     def __init__(self, credit: int) -> None:
-        self.credit, self.ended = credit, False
+        self.credit, self.ended, self.context = credit, False, None
 
 
 class Tunnel:
@@ -61,6 +61,7 @@ class Tunnel:
         self.log.append(("open", head.method, data, end))
         self.heads.append(head)
         self.streams.append(Stream(self.credit - len(data)))
+        self.streams[-1].context = sink
         return self.streams[-1]
 
     def release(self, stream):
@@ -144,9 +145,12 @@ class Scene:
     def log(self) -> list[tuple]:
         return [entry for upstream in self.upstreams for entry in upstream.multiplexer.log]
 
+    @property
+    def streams(self) -> list[Stream]:
+        return [stream for upstream in self.upstreams for stream in upstream.multiplexer.streams]
+
     def tell(self, event, *rest) -> None:
-        stream = [stream for upstream in self.upstreams for stream in upstream.multiplexer.streams][-1]
-        self.actor.on_receive(event(stream, *rest))
+        self.actor.on_receive(event(self.streams[-1], *rest))
 
     def error(self) -> str:
         return json.loads(self.client.written.rpartition(b"\r\n\r\n")[2])["error"]["code"]
@@ -249,6 +253,18 @@ def test_events_of_an_earlier_attempt_are_not_taken_for_the_present_one():
     scene.actor.on_receive(StreamReset(first, ResetCode.INTERNAL, False, ""))
     assert scene.client.written == b""
     assert not scene.ended
+
+
+def test_a_request_lets_go_of_each_stream_that_it_had():
+    """Else the two would keep each other until the garbage collector comes."""
+    scene = Scene(upstreams=2)
+    (first,) = scene.streams
+    scene.tell(StreamReset, ResetCode.REFUSED, True, "full")
+    (second,) = (stream for stream in scene.streams if stream is not first)
+    assert first.context is None and second.context is not None
+    scene.actor.on_receive(HeadReceived(second, OK, b"hello", True))
+    assert scene.ended
+    assert second.context is None
 
 
 @covers("ROUTING-7")
