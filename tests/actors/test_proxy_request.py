@@ -315,6 +315,15 @@ def test_a_body_that_is_fast_enough_may_take_its_time():
 
 
 @covers("HTTP-62")
+def test_the_time_of_a_body_that_was_waited_with_begins_when_its_client_is_told_to_go_on():
+    scene = Scene(POST[:-2] + b"Expect: 100-continue\r\n\r\n")
+    scene.clock.advance(20.0)
+    scene.tell(HeadReceived, ResponseHead(100, b"Continue", b"", UNKNOWN_LENGTH, b""), b"", False)
+    assert scene.client.written.startswith(b"HTTP/1.1 100 ")
+    assert scene.actor.exchange.deadline == 50.0
+
+
+@covers("HTTP-62")
 def test_a_client_of_which_the_service_takes_nothing_is_not_late_with_its_body():
     scene = Scene(LONG, credit=10)
     scene.clock.advance(10.0)
@@ -586,6 +595,22 @@ def test_a_client_is_not_late_with_its_body_while_its_request_waits(waits_for):
         scene.peers["a"].opened(scene.tunnels["a"])
         scene.actor.on_receive(PeerReady("a"))
     assert scene.tunnels["a"].log[-1] == ("data", b"0123456789", True)
+
+
+@covers("ROUTING-7", "HTTP-62")
+@pytest.mark.parametrize("waits_for", ["endpoint", "link"])
+def test_the_time_of_a_body_begins_when_its_request_waits_no_more(waits_for):
+    scene = PeerScene(POST, linked="a" if waits_for == "endpoint" else "", timers=HttpTimers(body_rate_grace_s=5.0))
+    if waits_for == "endpoint":
+        scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
+    scene.clock.advance(0.9)
+    if waits_for == "endpoint":
+        scene.say("a")
+        scene.actor.on_receive(EndpointAppeared())
+    else:
+        scene.peers["a"].opened(scene.tunnels["a"])
+        scene.actor.on_receive(PeerReady("a"))
+    assert scene.actor.exchange.deadline == 5.9
 
 
 @covers("ROUTING-7")
