@@ -13,8 +13,8 @@ from pico.observability.metrics import DURATION_BOUNDS_S, NodeMetrics
 from pico.transport.clock import ManualClock
 
 
-def a_history() -> tuple[ManualClock, NodeMetrics, History]:
-    clock = ManualClock()
+def a_history(now: float = 0.0) -> tuple[ManualClock, NodeMetrics, History]:
+    clock = ManualClock(now)
     metrics = NodeMetrics(node_id="n", version="1", failure_codes=["late"])
     history = History(clock, metrics.totals, DURATION_BOUNDS_S)
     history.start()
@@ -36,6 +36,15 @@ def test_a_sample_tells_what_happened_since_the_one_before() -> None:
     first, second = history.samples
     assert (first.rate, first.errors, first.bytes_in, first.bytes_out, first.in_flight) == (4.0, 1.0, 40.0, 80.0, 1)
     assert (second.rate, second.errors, second.in_flight) == (0.0, 0.0, 1)
+
+
+def test_a_sample_is_taken_as_a_second_begins_and_rates_are_of_the_time_since_the_one_before() -> None:
+    clock, metrics, history = a_history(0.25)
+    for status in (200, 200, 502):
+        finished(metrics, status)
+    clock.advance(0.75)
+    (first,) = history.samples
+    assert (first.rate, first.errors, first.bytes_in, first.bytes_out) == (4.0, 1.0 / 0.75, 40.0, 80.0)
 
 
 def test_percentiles_are_of_the_last_ten_seconds() -> None:
