@@ -137,7 +137,28 @@ def test_errors_outlive_what_goes_well(scene: Scene) -> None:
     assert [row["request"] for row in scene.recent.errors()] == ["bad"]
 
 
+def test_no_more_is_kept_than_that_however_much_is_asked_for(scene: Scene) -> None:
+    for _ in range(recent.REQUESTS_MAX + 1):
+        scene.ends(status=502, outcome="service_closed")
+    assert len(list(scene.recent.requests(limit=1_000_000))) == recent.REQUESTS_MAX
+    assert len(list(scene.recent.errors(limit=1_000_000))) == recent.ERRORS_MAX
+
+
+def test_requests_may_end_and_counters_go_while_somebody_looks(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "ENDPOINTS_MAX", 2)
+    for name in "ab":
+        scene.ends(name, 502, "service_closed", request_id=name)
+    requests, errors, counted = scene.recent.requests(), scene.recent.errors(), scene.recent.counted()
+    seen = [next(requests)["request"], next(errors)["request"], next(counted)[0]]
+    scene.ends("c", 502, "service_closed", request_id="c")
+    scene.ends("d", 502, "service_closed", request_id="d")
+    assert seen == ["b", "b", "a"]
+    assert [row["request"] for row in (*requests, *errors)] == ["a", "a"]
+    assert list(counted) == [], "that of b is no more"
+
+
 def test_values_that_others_chose_are_cut(scene: Scene) -> None:
     scene.ends(target=b"/" + b"x" * 10_000 + b"\xff", method=b"M" * 10_000, reason="y" * 10_000, status=500)
     row = next(scene.recent.errors())
     assert max(len(row[name]) for name in ("path", "method", "reason")) == recent.TEXT_MAX
+    assert len(scene.recent._errors[-1][recent._Entry._fields.index("target")]) == recent.TEXT_MAX, "nor kept"
