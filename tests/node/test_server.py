@@ -18,7 +18,18 @@ from pico.node.system import System
 from pico.transport.notify import Notifier
 from tests.certificates import Authority
 from tests.node.clusters import metric
-from tests.node.harness import DEADLINE_S, connect, running_node, settled, until
+from tests.node.harness import (
+    DEADLINE_S,
+    Agent,
+    Client,
+    connect,
+    handshake,
+    logged,
+    read_head,
+    running_node,
+    settled,
+    until,
+)
 
 
 @pytest.mark.parametrize("files_max,said", [(29, True), (30, False), (-1, False)])
@@ -82,3 +93,32 @@ def test_what_the_parts_of_a_node_know_is_in_its_metrics(tmp_path: Path) -> None
         node.gossip_door.forwarding.relays = 3
         assert metric(node, "pico_relays_in_flight") == 3
         node.gossip_door.forwarding.relays = 0
+
+
+def test_when_the_stop_returns_everybody_has_been_told_and_the_log_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    """The process may end then, so nothing is left to what the hub would do next."""
+    with running_node() as node:
+        agent = Agent(node, "ep", lambda call: None)
+        client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        other = connect(node, "upstream-door")
+        other.sendall(handshake("other"))
+        _, began = read_head(other)
+        until(lambda: agent.calls and node.routes.knows("other"))
+        node.testers.clear()  # type: ignore[attr-defined] # they stay
+    for sock in (client.sock, other):
+        sock.settimeout(0.0)
+    assert [line["outcome"] for line in logged(node)] == ["node_stopped"]
+    assert client.response().error() == "node_stopped"
+    assert b"the node is going away" in began + other.recv(65536)
+    assert "1 requests are cut off by the stop" in caplog.messages
+    assert not node.access_log.enabled, "and no more is written"
+    assert agent.ended.get(timeout=DEADLINE_S) == "the peer closed the connection with code 1001"
+    for tester in (agent, client, other):
+        tester.close()
+
+
+def test_a_node_that_has_stopped_looks_at_nothing_any_more() -> None:
+    with running_node() as node:
+        timers = [node.history._timer, node._hub_watch._timer, node._rebalancing._timer]
+        assert all(timer._watcher is not None for timer in timers)  # type: ignore[attr-defined]
+    assert all(timer._watcher is None for timer in timers)  # type: ignore[attr-defined]
