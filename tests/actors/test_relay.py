@@ -26,6 +26,7 @@ from pico.protocol.rpc import (
     StreamReset,
     TrailersReceived,
 )
+from pico.protocol.rpc.messages import RESPONSE, encode_header
 from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
 from pico.transport.multiplexer import Multiplexer
@@ -283,6 +284,25 @@ def test_what_is_kept_to_be_sent_again_is_bounded(size, again):
     assert (world.entry.reset is None) is again
 
 
+@covers("ROUTING-5")
+@pytest.mark.parametrize("pieces", [[b"x" * 5], [b"x" * 40, b"y" * 40, b"z"]])
+@pytest.mark.parametrize("trailers", [b"", b"X-Sum: 7\r\n"])
+def test_a_request_that_had_come_to_its_end_is_sent_again_to_its_end_and_no_further(pieces, trailers):
+    world = World(2)
+    world.open(PUT, b"", False)
+    first = world.agent
+    for piece in pieces[:-1]:
+        world.send(world.entry, piece)
+    world.send(world.entry, pieces[-1], last=not trailers)
+    if trailers:
+        world.entry.multiplexer.send_trailers(world.entry.stream, trailers)
+        world.clock.advance()
+    first.multiplexer.reset(first.stream, ResetCode.REFUSED, untouched=True)
+    world.clock.advance()
+    (second,) = (agent for agent in world.agents if agent is not first)
+    assert (second.got, second.trailers, second.over) == (b"".join(pieces), trailers, True)
+
+
 @covers("ROUTING-15")
 def test_no_more_upstreams_are_tried_than_attempts_max():
     world = World(5)
@@ -438,6 +458,18 @@ def test_a_link_that_is_lost_cancels_at_the_agent():
     assert world.forwarding.links == 0
 
 
+def test_what_a_link_brought_too_late_or_against_the_rules_is_counted_at_its_end():
+    world = World()
+    codec = world.entry.multiplexer._codec
+    for message in (encode_header(999, 1, RESPONSE), b"short"):
+        assert world.forwarding.links == 1
+        world.near.writev(codec.encode(message))
+        world.clock.advance()
+    assert world.forwarding.links == 0
+    assert world.metrics.late_messages == 1
+    assert world.metrics.protocol_errors.count("rpc") == 1
+
+
 @covers("RPC-48")
 @pytest.mark.parametrize("code", [ResetCode.CANCELLED, ResetCode.DEADLINE])
 def test_what_the_entry_node_gives_up_is_given_up_at_the_agent(code):
@@ -457,10 +489,13 @@ def test_not_wanted_waits_for_what_is_left_of_the_response():
     agent.multiplexer.send_head(agent.stream, OK, body[:40])
     for at, size in ((40, 60), (100, 80)):
         assert world.send(agent, body[at : at + size]) == size
-    world.send(world.entry, b"x" * 60)
+    world.send(world.entry, b"x" * 30)
     agent.multiplexer.send_data(agent.stream, b"", True)
     agent.multiplexer.reset(agent.stream, ResetCode.NOT_WANTED)
     world.clock.advance()
+    credit = world.entry.stream.credit
+    assert world.send(world.entry, b"x" * 30) == 30, "who has not heard of it goes on"
+    assert world.entry.stream.credit == credit - 30, "and gets no credit for it"
     for _ in range(3):
         assert world.entry.reset is None
         world.entry.take()
