@@ -202,14 +202,12 @@ class _Half:
             self._source.consumed(self._source_stream, taken)
 
     def rewind(self) -> None:
-        """Begin anew, for another stream; only while ``may_repeat``."""
+        """Begin anew: ``first`` and ``flow_to`` with another stream come next. Only while ``may_repeat``."""
         assert self._kept is not None
         if self._kept:
             self._waiting.appendleft(self._kept)
             self._waiting_bytes += len(self._kept)
         self._kept = b""
-        self._sink = self._sink_stream = None
-        self.over = False
 
     def stop(self) -> None:
         """Pass nothing on any more."""
