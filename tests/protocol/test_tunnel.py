@@ -533,6 +533,13 @@ def test_elsewhere_is_no_failure_and_the_next_server_is_dialled_soon() -> None:
     assert second.asked("timer") == ["dial 2 server 0 not a"]
 
 
+@covers("TUN-26", "TUN-38")
+def test_a_server_whose_node_says_elsewhere_no_longer_counts_as_refusing() -> None:
+    _, second = pair()
+    second.run("timer", "refused 1 404 node", "timer", "failed 2 down", "timer", "refused 3 503 elsewhere node")
+    assert second.run("timer", "refused 4 404 node") == []
+
+
 @covers("TUN-37")
 def test_a_link_that_is_always_sent_elsewhere_takes_what_it_gets_at_last() -> None:
     _, second = pair(choosy_max=3)
