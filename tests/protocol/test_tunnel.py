@@ -494,6 +494,20 @@ def test_other_timers_count_for_what_begins_from_then_on() -> None:
     assert book.asked("after 0.2") == ["close 3 1001"]
 
 
+@covers("TUN-21")
+def test_a_dial_that_took_too_long_is_given_up_once() -> None:
+    book = Playbook()
+    assert book.run("timer", "timer") == ["abort 1"]
+    assert book.asked("after 0.01") == []
+
+
+@covers("TUN-23")
+def test_a_tunnel_that_was_stable_until_its_goaway_forgives_what_failed_before() -> None:
+    book = Playbook(stable_s=10.0)
+    book.run("timer", "failed 1 down", "timer", "accepted 2", "after 10", "goaway 2 leaving")
+    assert book.link.snapshot().failures == 0
+
+
 # Several tunnels, and moving.
 
 
@@ -549,6 +563,28 @@ def test_a_link_that_is_always_sent_elsewhere_takes_what_it_gets_at_last() -> No
         second.step(f"refused {number} 503 elsewhere node")
     assert [" not a" in dial for dial in dials] == [True, True, True, False]
     assert second.link.snapshot().failures == 1, "who was not asked to and says elsewhere has refused"
+
+
+@covers("TUN-37")
+@pytest.mark.parametrize("end", ["goaway 1 leaving", "goaway 1 move", "ended 1 lost", "stop"])
+def test_a_node_whose_tunnel_is_no_longer_current_is_not_named_by_the_others(end: str) -> None:
+    first, second = pair()
+    first.step(end)
+    assert second.asked("timer") == ["dial 1 server 1"]
+
+
+@covers("TUN-37")
+def test_a_node_that_has_not_said_its_name_is_not_named() -> None:
+    book = opened()
+    assert book.run("goaway 1 move", "timer") == ["dial 2 server 0"]
+
+
+@covers("TUN-37")
+@pytest.mark.parametrize("end", ["goaway 2 leaving", "ended 2 lost"])
+def test_a_link_is_as_choosy_again_after_each_tunnel(end: str) -> None:
+    _, second = pair(choosy_max=1)
+    second.run("timer", "refused 1 503 elsewhere node", "timer", "accepted 2 b", end)
+    assert second.asked("timer") == ["dial 3 server 1 not a"]
 
 
 @covers("TUN-39")
@@ -639,3 +675,38 @@ def test_nodes_that_die_one_after_the_other_leave_no_endpoint_waiting() -> None:
     for number in range(1, 20):
         book.run("timer", f"accepted {number}", "after 2", f"ended {number} lost")
         assert book.link.next_timer() == pytest.approx(book.now + LinkTimers().backoff_first_s)
+
+
+@covers("TUN-40")
+def test_a_node_that_asks_again_to_be_moved_from_is_served_all_the_same() -> None:
+    book = opened()
+    assert book.link.serving
+    book.run("goaway 1 move", "goaway 1 move")
+    assert book.link.serving
+    book.step("goaway 1 leaving")
+    assert not book.link.serving
+
+
+@covers("TUN-40")
+def test_that_a_tunnel_was_idle_before_its_goaway_does_not_close_it() -> None:
+    book = opened(linger_s=0.5)
+    assert book.run("goaway 1 move", "idle 1", "timer", "accepted 2") == ["serve 2", "goaway 1"]
+    assert book.asked("after 1") == []
+    assert book.asked("idle 1") == ["close 1 1000"]
+
+
+@covers("TUN-40")
+def test_a_third_tunnel_does_not_close_the_first_before_its_time() -> None:
+    book = opened(linger_s=0.5, stable_s=0.0)
+    book.run("goaway 1 move", "timer", "accepted 2", "idle 1", "goaway 2 leaving", "timer")
+    assert book.asked("accepted 3") == ["serve 3"]
+    assert book.asked("after 0.4") == []
+    assert book.asked("timer") == ["close 1 1000"]
+
+
+@covers("TUN-29")
+def test_tunnels_that_nodes_asked_to_be_moved_from_are_bounded_as_well() -> None:
+    book = opened(draining_max=1, stable_s=0.0)
+    book.run("goaway 1 move", "timer", "accepted 2")
+    assert book.asked("goaway 2 move") == ["close 1 1001"]
+    assert book.link.serving
