@@ -226,7 +226,7 @@ class Link:
     def idle(self, tunnel: int, *, now: float) -> None:
         """A leaving tunnel has no stream any more, and nothing left to send."""
         old = self._leaving.get(tunnel)
-        if old is None or old.closing:
+        if old is None:
             return
         old.idle = True
         if now >= self._close_at(old):
@@ -253,7 +253,6 @@ class Link:
 
     def stop(self, *, now: float) -> None:
         """Finish what is in flight, then end; a second call ends at once."""
-        self._spread.release(self._place)
         if self._stopped:
             self._stop_at_once()
             return
