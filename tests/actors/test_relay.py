@@ -365,6 +365,22 @@ def test_many_short_pieces_that_wait_for_credit_are_kept_as_few():
     assert got == body
 
 
+@pytest.mark.parametrize("window, piece, size", [(100, 40, 60), (20, 40, 30), (100, 40, 40), (40, 40, 40)])
+def test_a_whole_response_goes_with_its_head_only_where_it_fits(window, piece, size):
+    limits = RpcLimits(window_bytes=window, window_bytes_max=window, data_bytes_max=piece, base_body_bytes_max=1000)
+    world, body = World(streaming=False, limits=limits), b"x" * size
+    world.open(GET)
+    world.agent.multiplexer.send_head(world.agent.stream, OK._replace(body_length=size), body, True)
+    world.clock.advance()
+    with_head = next(event for event in world.entry.events if isinstance(event, HeadReceived)).data
+    assert len(with_head) == (size if size <= min(window, piece) else 0)
+    while not world.entry.over and world.entry.untaken:
+        world.entry.take()
+        world.clock.advance()
+    assert (world.entry.got, world.entry.over) == (body, True)
+    assert world.nothing_open()
+
+
 def test_a_whole_response_leaves_in_pieces_as_the_link_has_credit():
     world = World(streaming=False)
     world.open(PUT, b"0123456789", True)
@@ -448,7 +464,8 @@ def test_a_tunnel_that_is_lost_is_never_untouched_and_named_by_what_is_left(head
 
 
 @covers("RPC-15")
-def test_a_link_that_is_lost_cancels_at_the_agent():
+def test_a_link_that_is_lost_cancels_at_the_agent(caplog):
+    caplog.set_level(logging.ERROR)
     world = World()
     world.open(POST, b"x", False)
     world.entry.multiplexer.abort("cut")
@@ -456,6 +473,7 @@ def test_a_link_that_is_lost_cancels_at_the_agent():
     assert world.agent.reset.code is ResetCode.CANCELLED
     assert world.nothing_open()
     assert world.forwarding.links == 0
+    assert caplog.records == []
 
 
 def test_what_a_link_brought_too_late_or_against_the_rules_is_counted_at_its_end():
@@ -478,6 +496,19 @@ def test_what_the_entry_node_gives_up_is_given_up_at_the_agent(code):
     world.entry.multiplexer.reset(world.entry.stream, code)
     world.clock.advance()
     assert world.agent.reset.code is code
+    assert world.nothing_open()
+
+
+@covers("RPC-53")
+def test_a_tunnel_that_is_lost_after_a_whole_response_costs_only_the_rest_of_the_request():
+    world = World()
+    world.open(POST, b"x", False)
+    world.agent.multiplexer.send_head(world.agent.stream, OK, b"done", True)
+    world.clock.advance()
+    world.agent.multiplexer.abort("cut")
+    world.clock.advance()
+    assert (world.entry.got, world.entry.over) == (b"done", True)
+    assert world.entry.reset.code is ResetCode.NOT_WANTED
     assert world.nothing_open()
 
 

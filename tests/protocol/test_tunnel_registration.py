@@ -28,7 +28,7 @@ from pico.protocol.tunnel import (
     registration_request,
     retry_after_s,
 )
-from pico.protocol.tunnel.registration import ADMIN_DOOR, told
+from pico.protocol.tunnel.registration import ADMIN_DOOR, ELSEWHERE_MAX, told
 from tests.rules import covers
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "spec" / "vectors" / "tunnel.json").read_text())
@@ -343,6 +343,9 @@ def test_an_agent_writes_them_as_the_door_reads_them() -> None:
     head = registration_request("web", host="n", key=KEY, agent="x", elsewhere=("a", "b"))
     assert b"\r\nx-pico-elsewhere: a, b\r\n" in head
     assert b"elsewhere" not in registration_request("web", host="n", key=KEY, agent="x")
+    many = [str(number) for number in range(ELSEWHERE_MAX + 1)]
+    head = registration_request("web", host="n", key=KEY, agent="x", elsewhere=many)
+    assert b"x-pico-elsewhere: %s\r\n" % ", ".join(many[:-1]).encode() in head, "the door reads no more"
 
 
 @covers("TUN-34")
