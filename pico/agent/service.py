@@ -101,6 +101,10 @@ class ServiceConnection:
         else:
             self.discard()
 
+    def release(self, now: float) -> None:
+        """The exchange on it is complete; it goes back to its own service, whatever the endpoint's is by now."""
+        self._service.release(self, now)
+
     def discard(self) -> None:
         """Close it; it is nobody's any more."""
         self._service.forget(self)

@@ -487,7 +487,7 @@ class ServiceExchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             if reuse and connection.reader.reusable and not connection.stream.unsent_bytes:
-                self._forwarder.service.release(connection, now)
+                connection.release(now)
             else:
                 connection.discard()
         self._finish("ok", now)

@@ -398,6 +398,36 @@ def test_an_endpoint_moves_to_another_service_on_the_tunnel_that_it_has() -> Non
         made.reconfigure(replace(made.config, endpoints=(target("web", two.server_port),)))
         assert bytes(tunnel.get().body) == b"other"
         assert node.dials == 1
+        assert made._served["web"].service_connections == 1, "those to the service before are closed"
+
+
+def test_an_endpoint_that_moves_finishes_what_the_service_before_has_and_gives_it_nothing_more() -> None:
+    go_on = Signal()
+    other = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
+
+    def slow(sock: Any, address: Any) -> None:
+        read_head(sock)
+        go_on.wait()
+        sock.sendall(OK)
+        answering(OK)(sock, address)
+
+    with (
+        serving(slow) as one,
+        serving(answering(other, other)) as two,
+        door("stream") as node,
+        running([node], one.server_port) as made,
+    ):
+        tunnel, served = node.tunnel(0), made._served["web"]
+        call = tunnel.open()
+        eventually(lambda: served.service_connections == 1, "the request")
+        made.reconfigure(replace(made.config, endpoints=(target("web", two.server_port),)))
+        assert served.service_connections == 1, "it is counted still"
+        assert bytes(tunnel.get().body) == b"other"
+        assert served.service_connections == 2
+        go_on.set()
+        assert bytes(call.done().body) == b"hello"
+        assert bytes(tunnel.get().body) == b"other"
+        eventually(lambda: served.service_connections == 1, "the end of the connection to the service before")
 
 
 def test_endpoints_come_and_go_and_the_others_keep_their_tunnels() -> None:
