@@ -163,7 +163,7 @@ class ServiceExchange:
         self._sent_at = now
         head = self._head
         connection.reader.begin(head.method, head.upgrade)
-        if self._request_ended and not head.body_length:  # nearly all there are
+        if self._request_ended and not head.body_length and connection.kept:  # nearly all there are
             written, _ = service_request(head, host_header=self._forwarder.host_header)
             connection.stream.write(written)
             connection.deadline = now + self._forwarder.response_head_s

