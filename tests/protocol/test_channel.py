@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pico.actors.spares import SPARED_S
 from pico.config import ChannelLimits
 from pico.errors import ConfigError, LocalProtocolError
 from pico.protocol.channel import ChannelViolation, HandshakeState, Identity, NoAnswer, Purpose
@@ -27,7 +28,8 @@ SEALED = ({**DIALS, "keys": KEYS[:1]}, {**DIALLED, "keys": KEYS[:1]})
 def test_the_parameters_of_the_document_are_those_of_the_configuration() -> None:
     written = dict(re.findall(r"^\| `(\w+)` \| .*? \| ([\d,]+) ", SPEC, re.M))
     assert {name: float(value.replace(",", "")) for name, value in written.items()} == {
-        field.name: field.default for field in fields(ChannelLimits)
+        **{field.name: field.default for field in fields(ChannelLimits)},
+        "spared_s": SPARED_S,
     }
 
 
