@@ -174,7 +174,7 @@ class Routes:
     # Waiting.
 
     def wait(self, endpoint_id: str, waiter: pykka.ActorRef[Any]) -> float:
-        """Until when ``waiter`` waits for an endpoint that vanished, or returned, moments ago; 0.0 when it should not.
+        """Until when ``waiter`` waits for an endpoint that vanished moments ago, or behind those who do; 0.0: not.
 
         It is told ``EndpointAppeared`` when it is its turn: the endpoint is back, here or elsewhere, and seems to have
         room. Then it says ``came``, and ``wait_on`` when that was in vain.
@@ -183,14 +183,14 @@ class Routes:
         until = self._wait_until(endpoint_id, now)
         if until <= now or self._waiting >= WAITERS_MAX:
             return 0.0
-        self._list_of(endpoint_id).add(waiter)
+        self._list_of(endpoint_id).add(waiter, until)
         self._waiting += 1
         return until
 
     def _wait_until(self, endpoint_id: str, now: float) -> float:
         if self.knows(endpoint_id):
             waiting = self._lists.get(endpoint_id)
-            return 0.0 if waiting is None else waiting.joined_until  # ROUTING-27
+            return 0.0 if waiting is None else waiting.until  # ROUTING-27
         if self.exists(endpoint_id) or self.joining():  # ROUTING-19, ROUTING-20
             return now + self._endpoint_wait_s
         vanished_at = self._vanished.get(endpoint_id)  # ROUTING-7
@@ -248,9 +248,6 @@ class Routes:
     def _appeared(self, endpoint_id: str) -> None:
         waiting = self._lists.get(endpoint_id)
         if waiting is not None:
-            now = self._clock.now()
-            if waiting.joined_until <= now:
-                waiting.joined_until = now + self._endpoint_wait_s
             waiting.appeared(sum([place.upstreams for place in self._places(endpoint_id)]))
             self._call(endpoint_id)
 

@@ -288,7 +288,7 @@ class WaitingList(Generic[W]):
     is free at peers is tried out. That takes *trust*: each that ends gives some of it, and a refusal takes all away.
     """
 
-    __slots__ = ("_called", "_first", "_refused", "_trust", "_waiting", "joined_until")
+    __slots__ = ("_called", "_first", "_refused", "_trust", "_waiting", "until")
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[W, None] = OrderedDict()  # in the order in which they came
@@ -296,8 +296,8 @@ class WaitingList(Generic[W]):
         self._called: dict[W, None] = {}
         self._refused = False  # nor is here as much free as it seemed
         self._trust = 0
-        self.joined_until = 0.0
-        """Until when those who come now wait behind the others (ROUTING-27)."""
+        self.until = 0.0
+        """Until when the last of them waits, and whoever comes behind them (ROUTING-27)."""
 
     def __len__(self) -> int:
         """How many wait; who was called does not."""
@@ -308,9 +308,10 @@ class WaitingList(Generic[W]):
         """Whether nobody waits, and nobody is on the way."""
         return not (self._waiting or self._first or self._called)
 
-    def add(self, waiter: W) -> None:
-        """Behind all the others."""
+    def add(self, waiter: W, until: float) -> None:
+        """Behind all the others; who has waited so long says ``left``."""
         self._waiting[waiter] = None
+        self.until = max(self.until, until)
 
     def add_again(self, waiter: W, *, refused: bool) -> None:
         """Who was called in vain; ``refused``: by somebody who seemed to have room (ROUTING-30)."""

@@ -248,7 +248,7 @@ def test_a_question_is_told_from_a_request_and_comes_back():
 def waiting(names: str) -> WaitingList[str]:
     some: WaitingList[str] = WaitingList()
     for name in names:
-        some.add(name)
+        some.add(name, 1.0)
     return some
 
 
@@ -300,7 +300,7 @@ def test_who_was_called_has_a_stream_until_it_comes_or_goes():
 def test_peers_get_what_their_upstreams_seem_to_take_and_then_two_for_each_that_has_ended():
     some: WaitingList[int] = WaitingList()
     for number in range(3 * CALLED_PER_UPSTREAM_MAX):
-        some.add(number)
+        some.add(number, 1.0)
     assert some.call(0, 99_999) == [], "nobody is known to have the endpoint"
     some.appeared(2)
     for number in some.call(0, 99_999):
@@ -353,7 +353,7 @@ def test_calling_one_of_many_costs_the_same_however_many_wait():
     for size in (10, 10_000):
         some: WaitingList[int] = WaitingList()
         for number in range(size):
-            some.add(number)
+            some.add(number, 1.0)
         for _ in range(size // 2):
             some.call(1, 0)
             some.left(next(iter(some._called)))
