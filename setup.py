@@ -31,6 +31,7 @@ COMPILED = (
     "pico/protocol/rpc/states.py",
     "pico/protocol/rpc/stream.py",
     "pico/protocol/rpc/streaming.py",
+    "pico/protocol/value.py",
     "pico/transport/channel.py",
     "pico/transport/multiplexer.py",
     "pico/transport/parking.py",

@@ -243,7 +243,7 @@ class ProxyExchange:
             request_id=self.request_id,
             via=self._services.via,
         )
-        return head if self.traced is None else head._replace(field_block=self.traced.mark(head.field_block))
+        return head if self.traced is None else head.with_fields(self.traced.mark(head.field_block))
 
     def handle(self, message: Any) -> None:
         """Go on with what has happened."""

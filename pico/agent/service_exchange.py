@@ -133,7 +133,7 @@ class ServiceExchange:
     def __init__(self, forwarder: Forwarder, multiplexer: Multiplexer, event: StreamOpened) -> None:
         self._forwarder = forwarder
         self._multiplexer = multiplexer
-        self._stream, self._head, self._body, self._request_ended = event
+        self._stream, self._head, self._body, self._request_ended = event.stream, event.head, event.data, event.end
         # The body is what the service has not been sent yet; the first of it is kept where it may be sent again.
         self._came_whole, self._first = event.end, event.data
         self._now = forwarder.now
@@ -152,7 +152,7 @@ class ServiceExchange:
                 "pico.endpoint": target.endpoint_id,
             },
         )
-        self._head = self._head._replace(field_block=self._traced.mark(self._head.field_block))
+        self._head = self._head.with_fields(self._traced.mark(self._head.field_block))
 
     # What the service's connections say.
 

@@ -24,6 +24,7 @@ from pico.transport.memory import memory_pair
 from pico.transport.multiplexer import Multiplexer
 from pico.transport.websocket import WebSocketCodec
 from tests.rules import covers
+from tests.values import but
 
 WITHIN_S = 5.0
 SMALL = RpcLimits(window_bytes=1000, data_bytes_max=400, base_body_bytes_max=1000)
@@ -135,13 +136,13 @@ def test_an_answer_larger_than_the_window_comes_at_the_pace_of_who_asks():
 @pytest.mark.parametrize(
     "head,data,end",
     [
-        (question("/status/node")._replace(method=b"POST"), b"", True),
-        (question("/status/node")._replace(target=b"/-/drain"), b"", True),
-        (question("/status/node")._replace(target=b"/status/" + b"x" * 2000), b"", True),
-        (question("/status/node")._replace(field_block=b"x-pico-status: 2\r\n"), b"", True),
-        (question("/status/node")._replace(field_block=b"x-pico-status: 1\r\nHost: x\r\n"), b"", True),
-        (question("/status/node")._replace(body_length=1), b"x", True),
-        (question("/status/node")._replace(body_length=-1), b"", False),
+        (but(question("/status/node"), method=b"POST"), b"", True),
+        (but(question("/status/node"), target=b"/-/drain"), b"", True),
+        (but(question("/status/node"), target=b"/status/" + b"x" * 2000), b"", True),
+        (but(question("/status/node"), field_block=b"x-pico-status: 2\r\n"), b"", True),
+        (but(question("/status/node"), field_block=b"x-pico-status: 1\r\nHost: x\r\n"), b"", True),
+        (but(question("/status/node"), body_length=1), b"x", True),
+        (but(question("/status/node"), body_length=-1), b"", False),
     ],
 )
 def test_what_is_no_question_is_refused(head, data, end):

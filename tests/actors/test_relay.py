@@ -33,10 +33,11 @@ from pico.transport.multiplexer import Multiplexer
 from pico.transport.websocket import WebSocketCodec
 from tests.actors.test_endpoint_pool import Waiter
 from tests.rules import covers
+from tests.values import but
 
 SMALL = RpcLimits(window_bytes=100, window_bytes_max=100, data_bytes_max=40, base_body_bytes_max=1000)
 PUT = RequestHead(b"PUT", b"/a", b"Host: a.b\r\n", UNKNOWN_LENGTH, b"")
-POST = PUT._replace(method=b"POST")
+POST = but(PUT, method=b"POST")
 GET = RequestHead(b"GET", b"/a", b"Host: a.b\r\n", 0, b"")
 SWITCH = RequestHead(b"GET", b"/a", b"Host: a.b\r\n", UNKNOWN_LENGTH, b"echo")
 OK = ResponseHead(200, b"OK", b"", UNKNOWN_LENGTH, b"")
@@ -165,8 +166,8 @@ def quiet(caplog):
 def test_a_small_exchange_is_one_message_each_way_on_each_side():
     world = World()
     world.open()
-    ((_, head, data, end),) = world.agent.opened
-    assert (head, data, end) == (GET, b"", True)
+    (opened,) = world.agent.opened
+    assert (opened.head, opened.data, opened.end) == (GET, b"", True)
     world.agent.multiplexer.send_head(world.agent.stream, OK, b"hello", True)
     world.clock.advance()
     (event,) = world.entry.events
@@ -321,7 +322,7 @@ def test_no_more_upstreams_are_tried_than_attempts_max():
 def test_nothing_is_tried_again_once_a_response_has_begun(status):
     world = World(2)
     world.open(GET)
-    world.agent.multiplexer.send_head(world.agent.stream, OK._replace(status=status), b"part" if status == 200 else b"")
+    world.agent.multiplexer.send_head(world.agent.stream, but(OK, status=status), b"part" if status == 200 else b"")
     world.clock.advance()
     world.agent.multiplexer.reset(world.agent.stream, ResetCode.SERVICE_CLOSED)
     world.clock.advance()
@@ -370,7 +371,7 @@ def test_a_whole_response_goes_with_its_head_only_where_it_fits(window, piece, s
     limits = RpcLimits(window_bytes=window, window_bytes_max=window, data_bytes_max=piece, base_body_bytes_max=1000)
     world, body = World(streaming=False, limits=limits), b"x" * size
     world.open(GET)
-    world.agent.multiplexer.send_head(world.agent.stream, OK._replace(body_length=size), body, True)
+    world.agent.multiplexer.send_head(world.agent.stream, but(OK, body_length=size), body, True)
     world.clock.advance()
     with_head = next(event for event in world.entry.events if isinstance(event, HeadReceived)).data
     assert len(with_head) == (size if size <= min(window, piece) else 0)
@@ -386,7 +387,7 @@ def test_a_whole_response_leaves_in_pieces_as_the_link_has_credit():
     world.open(PUT, b"0123456789", True)
     agent, body = world.agent, bytes(range(250)) * 4
     assert agent.got == b"0123456789"
-    agent.multiplexer.send_head(agent.stream, OK._replace(body_length=len(body)), body, True)
+    agent.multiplexer.send_head(agent.stream, but(OK, body_length=len(body)), body, True)
     world.clock.advance()
     assert world.entry.got == body[:80], "whole pieces of the window"
     while not world.entry.over:
@@ -402,7 +403,7 @@ def test_a_whole_response_leaves_in_pieces_as_the_link_has_credit():
 )
 def test_an_expectation_is_met_by_the_owner_where_the_protocol_needs_the_whole_body(expectation, told):
     world = World(streaming=False)
-    world.open(POST._replace(field_block=b"Host: a.b\r\n" + expectation), b"", False)
+    world.open(but(POST, field_block=b"Host: a.b\r\n" + expectation), b"", False)
     assert world.entry.heads() == told
     world.send(world.entry, b"body", True)
     assert world.agent.got == b"body"
@@ -410,7 +411,7 @@ def test_an_expectation_is_met_by_the_owner_where_the_protocol_needs_the_whole_b
 
 def test_an_expectation_is_the_services_where_it_can_be():
     world = World()
-    world.open(POST._replace(field_block=b"Expect: 100-continue\r\n"), b"", False)
+    world.open(but(POST, field_block=b"Expect: 100-continue\r\n"), b"", False)
     assert world.entry.heads() == []
 
 

@@ -44,6 +44,7 @@ from pico.protocol.http.endpoint import _first_label
 from pico.protocol.http.fields import may_be_trailer
 from tests.protocol.http_playbook import LIMITS, Outcome, read_requests, read_response
 from tests.rules import covers
+from tests.values import but
 
 SMALL = HttpLimits(
     method_bytes_max=7,
@@ -379,7 +380,7 @@ def test_a_client_reads_the_response_as_it_was_meant(head, body, method, minor, 
     bodiless = method == b"HEAD" or head.status in (204, 304)
     body = b"" if bodiless else body
     if head.body_length >= 0 and not bodiless:
-        head = head._replace(body_length=len(body))
+        head = but(head, body_length=len(body))
     request = RequestReader(LIMITS)
     request.receive_data(b"%b / HTTP/1.%d\r\nHost: a.b\r\n\r\n" % (method, minor))
     asked = request.next_head()
@@ -412,7 +413,7 @@ def test_a_whole_request_there_and_back(sent):
     head = RequestHead(sent.method, sent.target, block, sent.length, b"")
     payload = encode_whole_request(head, sent.body, lines(sent.trailers))
     read, body, trailers = parse_whole_request(payload, LIMITS, 1000)
-    assert (read, body, trailers) == (head._replace(body_length=len(sent.body)), sent.body, lines(sent.trailers))
+    assert (read, body, trailers) == (but(head, body_length=len(sent.body)), sent.body, lines(sent.trailers))
 
 
 @covers("HTTP-57")
@@ -423,7 +424,7 @@ def test_a_whole_response_there_and_back(head, body, trailers, method):
     block = lines(pair for pair in trailers if may_be_trailer(pair[0]))
     payload = encode_whole_response(head, body, block, method)
     heads, read, read_trailers = parse_whole_response(payload, method, LIMITS)
-    assert (heads[0][:3], read, read_trailers) == (head[:3], body, block)
+    assert (heads[0].parts[:3], read, read_trailers) == (head.parts[:3], body, block)
 
 
 @covers("HTTP-57", "HTTP-63")

@@ -141,7 +141,7 @@ def client_response_head(
     ``date`` is used where the service gave none. With ``Framing.CLOSE`` the connection must be closed at the end of the
     body, whatever ``keep_alive`` was. An informational head for an HTTP/1.0 client is empty.
     """
-    status, reason, block, length, _ = head
+    status, block, length = head.status, head.field_block, head.body_length
     lower = block.lower()
     if b"x-request-id" in lower or b"x-pico-" in lower:
         block = _PICO_LINES.sub(b"", block)
@@ -160,7 +160,7 @@ def client_response_head(
         connection = b"" if request.minor else b"Connection: keep-alive\r\n"
     return (
         b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n%b%b\r\n"
-        % (status, reason, block, request_id.encode(), delimiter, connection),
+        % (status, head.reason, block, request_id.encode(), delimiter, connection),
         framing,
     )
 

@@ -260,7 +260,7 @@ def service_request(head: RequestHead, *, host_header: bytes = b"", close: bool 
     ``host_header`` replaces the value of Host. ``close`` tells the service that its connection carries nothing else.
     Where an upgrade is asked for nothing is framed: bytes wait for the 101.
     """
-    method, target, block, length, upgrade = head
+    method, block, length, upgrade = head.method, head.field_block, head.body_length, head.upgrade
     if host_header:
         block = b"Host: %b\r\n%b" % (host_header, _HOST_LINE.sub(b"", block))
     if close and not upgrade:
@@ -275,4 +275,4 @@ def service_request(head: RequestHead, *, host_header: bytes = b"", close: bool 
         end, framing = b"Content-Length: 0\r\n\r\n" if method in _SENDS_CONTENT else b"\r\n", NO_BODY
     else:
         end, framing = b"Transfer-Encoding: chunked\r\n\r\n", CHUNKED
-    return b"%b %b HTTP/1.1\r\n%b%b" % (method, target, block, end), framing
+    return b"%b %b HTTP/1.1\r\n%b%b" % (method, head.target, block, end), framing

@@ -131,11 +131,11 @@ def cut_data(message: LongData, size: int) -> tuple[LongData, LongData]:
 
 def encode_request_head(id_: int, head: RequestHead, data: bytes | memoryview, end: bool) -> bytes:
     """One HEAD message that opens a stream."""
-    method, target, block, length, upgrade = head
+    method, target, block, upgrade = head.method, head.target, head.field_block, head.upgrade
     return b"".join(
         (
             HEADER.pack(HEAD_TYPE, id_, END if end else 0),
-            REQUEST_HEAD.pack(length, len(method), len(upgrade), len(target), len(block)),
+            REQUEST_HEAD.pack(head.body_length, len(method), len(upgrade), len(target), len(block)),
             method,
             upgrade,
             target,
@@ -147,11 +147,11 @@ def encode_request_head(id_: int, head: RequestHead, data: bytes | memoryview, e
 
 def encode_response_head(id_: int, head: ResponseHead, data: bytes, end: bool) -> bytes:
     """One HEAD message that answers."""
-    status, reason, block, length, upgrade = head
+    reason, block, upgrade = head.reason, head.field_block, head.upgrade
     return b"".join(
         (
             HEADER.pack(HEAD_TYPE, id_, RESPONSE | END if end else RESPONSE),
-            RESPONSE_HEAD.pack(length, status, len(reason), len(upgrade), len(block)),
+            RESPONSE_HEAD.pack(head.body_length, head.status, len(reason), len(upgrade), len(block)),
             reason,
             upgrade,
             block,
