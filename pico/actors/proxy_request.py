@@ -309,7 +309,8 @@ class ProxyExchange:
         """Its turn came, and in vain (ROUTING-26)."""
         refused, self._refused = self._refused, False
         self._tried = ()  # they may have room by then
-        if self._now < self._wait_until and self._services.routes.wait_on(self.endpoint_id, self._ref, refused=refused):
+        routes, until = self._services.routes, self._wait_until
+        if self._now < until and routes.wait_on(self.endpoint_id, self._ref, until, refused=refused):
             self._note_waiting()
         else:
             self._give_up_waiting()

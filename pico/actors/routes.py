@@ -185,6 +185,7 @@ class Routes:
             return 0.0
         self._list_of(endpoint_id).add(waiter, until)
         self._waiting += 1
+        self._call(endpoint_id)  # nobody else may have waited, and whoever was called may leave something
         return until
 
     def _wait_until(self, endpoint_id: str, now: float) -> float:
@@ -196,11 +197,11 @@ class Routes:
         vanished_at = self._vanished.get(endpoint_id)  # ROUTING-7
         return 0.0 if vanished_at is None else vanished_at + self._endpoint_wait_s
 
-    def wait_on(self, endpoint_id: str, waiter: pykka.ActorRef[Any], *, refused: bool) -> bool:
+    def wait_on(self, endpoint_id: str, waiter: pykka.ActorRef[Any], until: float, *, refused: bool) -> bool:
         """Wait for another turn; ``refused``: by somebody who seemed to have room. False when it should not."""
         if self._waiting >= WAITERS_MAX:
             return False
-        self._list_of(endpoint_id).add_again(waiter, refused=refused)
+        self._list_of(endpoint_id).add_again(waiter, until, refused=refused)
         self._waiting += 1
         self._call(endpoint_id)  # for what has become free meanwhile
         return True
@@ -241,9 +242,10 @@ class Routes:
             del self._lists[endpoint_id]
 
     def _others_wait(self, endpoint_id: str) -> bool:
+        """Whether all that is free is for those who have waited; whoever was called has a stream (ROUTING-29)."""
         self._call(endpoint_id)
         waiting = self._lists.get(endpoint_id)
-        return waiting is not None and len(waiting) > 0
+        return waiting is not None and (len(waiting) > 0 or sum(self._room(endpoint_id)) <= waiting.called)
 
     def _appeared(self, endpoint_id: str) -> None:
         waiting = self._lists.get(endpoint_id)

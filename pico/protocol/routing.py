@@ -304,6 +304,11 @@ class WaitingList(Generic[W]):
         return len(self._waiting) + len(self._first)
 
     @property
+    def called(self) -> int:
+        """How many were called and have not come yet."""
+        return len(self._called)
+
+    @property
     def empty(self) -> bool:
         """Whether nobody waits, and nobody is on the way."""
         return not (self._waiting or self._first or self._called)
@@ -313,9 +318,10 @@ class WaitingList(Generic[W]):
         self._waiting[waiter] = None
         self.until = max(self.until, until)
 
-    def add_again(self, waiter: W, *, refused: bool) -> None:
+    def add_again(self, waiter: W, until: float, *, refused: bool) -> None:
         """Who was called in vain; ``refused``: by somebody who seemed to have room (ROUTING-30)."""
         self._first[waiter] = None
+        self.until = max(self.until, until)
         if refused:
             self._refused, self._trust = True, 0
 

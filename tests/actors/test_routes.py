@@ -219,7 +219,7 @@ def test_no_more_are_told_than_there_are_free_streams_and_one_for_each_that_ends
     assert not scene.routes._lists
 
 
-@covers("ROUTING-27")
+@covers("ROUTING-27", "ROUTING-29")
 def test_who_has_not_waited_does_not_overtake_those_who_find_the_endpoint_full():
     scene, one, waiters = Scene(), One(streams_max=1), [Waiter(), Waiter()]
     scene.routes.publish("ep", LeastInFlight((one,)))
@@ -232,7 +232,30 @@ def test_who_has_not_waited_does_not_overtake_those_who_find_the_endpoint_full()
     scene.routes.came("ep", waiters[0])
     one.in_flight = 1
     one.in_flight = 0  # nobody has said so yet
-    assert scene.routes.choose("ep") is one, "whoever waited is on the way"
+    assert scene.routes.choose("ep") is None, "it is for the one that is on the way"
+    assert told(waiters) == [1, 1]
+    one.streams_max = 2
+    assert scene.routes.choose("ep") is one, "there is another one"
+    one.in_flight = 1
+    scene.routes.came("ep", waiters[1])
+    assert scene.routes.choose("ep", waited=True) is one
+
+
+@covers("ROUTING-29", "ROUTING-31")
+def test_who_waits_behind_one_that_was_called_is_called_though_nothing_is_heard_of_an_end():
+    scene, one, waiters = Scene(), One(streams_max=1), [Waiter(), Waiter()]
+    scene.routes.publish("ep", LeastInFlight((one,)))
+    scene.routes.publish("ep", LeastInFlight(()))
+    scene.routes.wait("ep", waiters[0])
+    scene.routes.publish("ep", LeastInFlight((one,)))
+    assert scene.routes.choose("ep") is None
+    assert scene.routes.wait("ep", waiters[1]) == 2.0
+    scene.routes.came("ep", waiters[0])
+    one.in_flight = 1
+    scene.clock.advance(CALL_AGAIN_S)
+    assert told(waiters) == [1, 0]
+    one.in_flight = 0
+    scene.clock.advance(CALL_AGAIN_S)
     assert told(waiters) == [1, 1]
 
 
@@ -259,16 +282,36 @@ def test_who_comes_while_others_wait_for_a_free_stream_waits_behind_them_for_as_
 
 @covers("ROUTING-19", "ROUTING-27")
 def test_who_comes_when_a_lost_peer_may_be_tried_again_waits_behind_those_who_wait_for_it():
-    scene, waiters = Scene(), [Waiter(), Waiter()]
+    scene, waiters = Scene(), [Waiter(), Waiter(), Waiter()]
     link = scene.link("a")
     scene.say("a", "ep", 1)
     link.leaving, link.may_open = True, False
-    assert scene.routes.wait("ep", waiters[0]) == 2.0
+    assert [scene.routes.wait("ep", waiter) for waiter in waiters[:2]] == [2.0, 2.0]
     scene.clock.advance(0.5)
     scene.peers["a"].closed(link)
     assert scene.routes.knows("ep")
     assert scene.routes.choose("ep") is None
-    assert scene.routes.wait("ep", waiters[1]) == 2.0
+    assert scene.routes.wait("ep", waiters[2]) == 2.0
+
+
+@covers("ROUTING-27")
+def test_others_wait_behind_those_whom_a_peer_refused_after_all_of_them_were_called():
+    scene, waiters = Scene(), [Waiter() for _ in range(4)]
+    scene.link("a")
+    scene.say("a", "ep", 1)
+    scene.say("a", "ep", 0)
+    scene.routes.wait("ep", waiters[0])
+    scene.clock.advance(1.0)
+    scene.say("a", "ep", 1)
+    scene.routes.came("ep", waiters[0])
+    assert scene.routes.choose("ep") is scene.peers["a"], "nobody waits"
+    assert scene.routes.wait("ep", waiters[1]) == 0.0, "nor then"
+    scene.clock.advance(0.5)
+    scene.routes.wait_on("ep", waiters[0], 2.0, refused=True)
+    assert scene.routes.choose("ep") is None
+    assert scene.routes.wait("ep", waiters[2]) == 2.0
+    scene.clock.advance(0.5)
+    assert scene.routes.wait("ep", waiters[3]) == 0.0
 
 
 @covers("ROUTING-9", "ROUTING-28")
@@ -301,7 +344,7 @@ def test_those_whom_a_peer_refused_are_told_one_by_one_as_time_passes():
     assert told(waiters) == [1, 1, 1, 0]
     for waiter in waiters[:3]:
         scene.routes.came("ep", waiter)
-        assert scene.routes.wait_on("ep", waiter, refused=True)
+        assert scene.routes.wait_on("ep", waiter, 60.0, refused=True)
     assert told(waiters) == [1, 1, 1, 0]
     scene.clock.advance(CALL_AGAIN_S)
     assert told(waiters) == [2, 1, 1, 0]
@@ -317,8 +360,8 @@ def test_those_whom_a_peer_refused_are_told_one_by_one_as_time_passes():
 def test_no_more_wait_on_than_may_wait(monkeypatch):
     monkeypatch.setattr("pico.actors.routes.WAITERS_MAX", 1)
     scene = Scene()
-    assert scene.routes.wait_on("ep", Waiter(), refused=False)
-    assert not scene.routes.wait_on("ep", Waiter(), refused=False)
+    assert scene.routes.wait_on("ep", Waiter(), 60.0, refused=False)
+    assert not scene.routes.wait_on("ep", Waiter(), 60.0, refused=False)
 
 
 # What is told to the cluster, and what it changes.

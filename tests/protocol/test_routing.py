@@ -278,7 +278,7 @@ def test_who_was_called_in_vain_is_called_before_the_others_and_in_order():
     some = waiting("abcd")
     assert call(some, 2) == "ab"
     for name in "ab":
-        some.add_again(name, refused=False)
+        some.add_again(name, 1.0, refused=False)
     assert call(some, 3) == "abc"
 
 
@@ -327,7 +327,7 @@ def test_after_a_refusal_two_are_called_for_each_that_has_ended_until_the_endpoi
     some.appeared(1)
     assert call(some, 1 if here else 0, 1 if there else 0) == "a"
     some.ended()
-    some.add_again("a", refused=True)
+    some.add_again("a", 1.0, refused=True)
     assert call(some, here, there) == ""
     some.ended()
     assert call(some, here, there) == "ab"
@@ -340,7 +340,7 @@ def test_after_a_refusal_two_are_called_for_each_that_has_ended_until_the_endpoi
 def test_one_is_called_although_nothing_has_happened_and_only_where_something_is_free():
     some = waiting("abc")
     some.appeared(1)
-    some.add_again("z", refused=True)
+    some.add_again("z", 1.0, refused=True)
     some.nothing_happened()
     assert call(some, 0, 0) == ""
     assert call(some, 0, 9) == "z"
