@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pico.protocol.rpc import BaseEngine, StreamingEngine
+from pico.protocol.rpc.messages import size_of
 from tests.rpc_side import EngineSide, Pair, base_side, request_head, response_head, streaming_side
 from tests.rpc_slow import Value, octets, text
 
@@ -304,6 +306,21 @@ class Play:
         assert snapshot.held_bytes <= 2 * STREAMS_MAX * body
         assert snapshot.opened <= STREAMS_MAX
         assert snapshot.accepted <= STREAMS_MAX
+        self._check_queues(side.engine)
+
+    def _check_queues(self, engine: StreamingEngine | BaseEngine) -> None:
+        """The counts are those of what is there; each stream is queued once, and the first of a queue is alive."""
+        queues = (engine._ahead, engine._ring)
+        streams = [stream for queue in queues for stream in queue]
+        alive = [stream for stream in streams if stream.queued]
+        assert len(set(alive)) == len(alive)
+        assert engine._dead == len(streams) - len(alive) <= len(alive)
+        assert not any(stream.message or stream.backlog for stream in streams if not stream.queued)
+        assert all(queue[0].queued for queue in queues if queue)
+        waiting = [(stream.message, *(each for each, _ in stream.backlog or ())) for stream in alive]
+        assert engine.queued_bytes == sum(size_of(each) for several in waiting for each in several)
+        leaving = [stream.opened_here for stream in alive if stream.ended]
+        assert (engine._opened_leaving, engine._accepted_leaving) == (sum(leaving), len(leaving) - sum(leaving))
 
     # The end of an example.
 
