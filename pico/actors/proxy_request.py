@@ -321,8 +321,12 @@ class ProxyExchange:
         self._client_deadline = inf  # nobody reads on while nobody takes it
 
     def _give_up_waiting(self) -> None:
-        known = self._services.routes.knows(self.endpoint_id)
-        self._give_up(self._refusal if known else Failure.ENDPOINT_NOT_FOUND)
+        if not self._services.routes.knows(self.endpoint_id):
+            self._give_up(Failure.ENDPOINT_NOT_FOUND)
+        elif self._wait_until < inf or self._refusal is Failure.ENDPOINT_NOT_FOUND:  # a peer's, and others have it
+            self._give_up(Failure.OVERLOADED)  # ROUTING-26
+        else:
+            self._give_up(self._refusal)
 
     def _open(self, upstream: Upstream | PeerUpstream, head: RequestHead) -> None:
         self._upstream = upstream

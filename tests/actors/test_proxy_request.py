@@ -279,6 +279,19 @@ def test_it_waits_for_an_endpoint_that_has_left_until_a_deadline():
     assert scene.actor.exchange.deadline == scene.clock.now() + scene.services.timers.response_head_s
 
 
+@covers("ROUTING-26")
+def test_who_lost_its_tunnel_and_waits_until_its_time_is_over_is_told_that_the_endpoint_is_full():
+    scene, full = Scene(), Upstream("full")
+    full.multiplexer.may_open = False
+    scene.services.routes.publish("ep", LeastInFlight(()))
+    scene.tell(StreamReset, ResetCode.LOST, True, "")
+    scene.services.routes.publish("ep", LeastInFlight((full,)))
+    scene.actor.on_receive(EndpointAppeared())
+    assert not scene.ended
+    scene.actor.on_receive(DeadlinePassed(2.0))
+    assert scene.error() == "overloaded"
+
+
 @pytest.mark.parametrize(
     "request_bytes, seconds, code",
     [(GET, 60.0, "response_timeout"), (POST + b"01", 30.0, "body_timeout")],

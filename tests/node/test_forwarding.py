@@ -401,6 +401,22 @@ def test_an_owner_whose_upstreams_are_busy_is_passed_over_and_stays_in_the_view(
         first.close()
 
 
+@covers("ROUTING-16")
+def test_an_endpoint_that_a_peer_denies_and_that_is_full_here_is_overloaded_and_not_unknown():
+    with running_nodes(2, rpc_limits=RpcLimits(streams_max=1)) as (entry, stale):
+        agent = Agent(stale.machine, "ep")
+        stale.tells = False
+        agent.kill()
+        until(lambda: not stale.machine.routes.knows("ep"))
+        busy = Agent(entry.machine, "ep", hang)
+        first = Client(entry.machine).send(GET)
+        until(lambda: busy.calls)
+        response = Client(entry.machine).send(POST).response()
+        assert (response.status, response.error()) == (503, "overloaded")
+        assert stale.machine.metrics.forwarded_in == 1
+        first.close()
+
+
 @covers("ROUTING-14", "ROUTING-16", "CLUSTER-8", "CLUSTER-13")
 def test_a_peer_without_the_endpoint_is_corrected_and_the_request_goes_elsewhere():
     with running_nodes(3) as (entry, stale, right):
