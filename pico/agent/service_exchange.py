@@ -458,7 +458,12 @@ class ServiceExchange:
     def _lose_service(self) -> None:
         """The response is complete and the service gone: the rest of the request goes nowhere."""
         self._service_gone = True
-        self._abort()
+        connection = self._connection
+        if connection is None or connection.stream.unsent_bytes:
+            self._abort()
+        else:  # an end for its end: a reset would be an error at a service that has done all well
+            self._connection = None
+            connection.discard()
         self._drop(self._uncredited, self._request_ended)
 
     def _drop(self, size: int, end: bool) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from http.server import BaseHTTPRequestHandler
 from math import inf
-from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+from socket import SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 import gevent
@@ -898,6 +898,28 @@ def test_an_upgrade_that_is_not_accepted_is_an_ordinary_response() -> None:
         assert call.head is not None
         assert (call.head.status, bytes(call.body)) == (426, b"no")
         eventually(lambda: made.metrics.requests_in_flight == 0, "the end of the exchange")
+
+
+@pytest.mark.parametrize("upgrade", [b"chat", b""])
+def test_a_service_that_answers_and_ends_in_good_order_is_not_reset(upgrade: bytes) -> None:
+    """Some programs end on such a reset: one has no handler for errors of a socket whose upgrade it refused."""
+    seen: list[bytes | OSError] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+        sock.shutdown(SHUT_WR)
+        try:
+            seen.append(sock.recv(1))
+        except OSError as error:
+            seen.append(error)
+
+    with bench(handle) as made:
+        call = made.node.open(length=-1, end=False, upgrade=upgrade)
+        eventually(lambda: seen, "the end of the connection")
+        assert seen == [b""]
+        assert call.head is not None
+        assert (call.head.status, bytes(call.body)) == (403, b"no")
 
 
 # The base protocol.
