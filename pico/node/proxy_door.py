@@ -224,6 +224,7 @@ class ClientConnection:
         self._stream.half_close()
         self._discarding = self._services.http_limits.discard_bytes_max
         self._stream.resume_reading()  # whatever is held: nobody will read it
+        self._discard(0)
         self._late = self._stopping
         self._own_deadline = self._services.clock.now() + self._services.timers.linger_s
         while self._lingers():
@@ -232,7 +233,13 @@ class ClientConnection:
     def _lingers(self) -> bool:
         if self._lost or self._late:
             return False
-        return self._stream.unsent_bytes > 0 or not (self._ended or self._discarding <= 0)
+        return self._stream.unsent_bytes > 0 or not self._ended
+
+    def _discard(self, size: int) -> None:
+        """Drop what came; beyond the limit the rest waits unread."""
+        self._discarding -= size
+        if self._discarding <= 0:  # not closed: a client whose write fails may never look at what we said (HTTP-61)
+            self._stream.pause_reading()
 
     # What a request may do with the connection (``pico.actors.proxy_request.Client``).
 
@@ -298,9 +305,8 @@ class ClientConnection:
 
     def received(self, data: bytes) -> None:
         """Bytes from the client."""
-        if self._discarding:
-            self._discarding -= len(data)
-            self._parking.unpark()
+        if self._closing:
+            self._discard(len(data))
             return
         if self._switched:
             keep_piece(self._raw, data)
