@@ -590,6 +590,16 @@ def test_an_owner_that_lost_the_endpoint_with_the_request_is_an_attempt(request_
     assert scene.actor.exchange._attempts == 1
 
 
+def end_waiting(scene: PeerScene, waits_for: str) -> None:
+    """The endpoint is back at a peer, or the link to that is open."""
+    if waits_for == "endpoint":
+        scene.say("a")
+        scene.actor.on_receive(EndpointAppeared())
+    else:
+        scene.peers["a"].opened(scene.tunnels["a"])
+        scene.actor.on_receive(PeerReady("a"))
+
+
 @covers("ROUTING-7", "HTTP-62")
 @pytest.mark.parametrize("waits_for", ["endpoint", "link"])
 def test_a_client_is_not_late_with_its_body_while_its_request_waits(waits_for):
@@ -601,12 +611,7 @@ def test_a_client_is_not_late_with_its_body_while_its_request_waits(waits_for):
     scene.actor.on_receive(ClientReadable())
     scene.clock.advance(0.9)
     assert scene.actor.exchange.deadline > 0.9
-    if waits_for == "endpoint":
-        scene.say("a")
-        scene.actor.on_receive(EndpointAppeared())
-    else:
-        scene.peers["a"].opened(scene.tunnels["a"])
-        scene.actor.on_receive(PeerReady("a"))
+    end_waiting(scene, waits_for)
     assert scene.tunnels["a"].log[-1] == ("data", b"0123456789", True)
 
 
@@ -617,12 +622,7 @@ def test_the_time_of_a_body_begins_when_its_request_waits_no_more(waits_for):
     if waits_for == "endpoint":
         scene.peer_tells("a", StreamReset, ResetCode.NO_ENDPOINT, True, "")
     scene.clock.advance(0.9)
-    if waits_for == "endpoint":
-        scene.say("a")
-        scene.actor.on_receive(EndpointAppeared())
-    else:
-        scene.peers["a"].opened(scene.tunnels["a"])
-        scene.actor.on_receive(PeerReady("a"))
+    end_waiting(scene, waits_for)
     assert scene.actor.exchange.deadline == 5.9
 
 
