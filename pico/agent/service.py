@@ -199,12 +199,12 @@ class Service:
         """Give ``exchange``, which begins now, a connection: at once when one is idle, else when one is free or made.
 
         On a connection whose service has gone, or has said something that nobody asked for, a request would be lost or
-        get that for an answer (HTTP-55).
+        get that for an answer (HTTP-55); and lost where the service is about to go (HTTP-73).
         """
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.stream.quiet:
+            if connection.deadline > exchange.asked_at and connection.stream.quiet:
                 self._metrics.service_connections_reused += 1
                 connection.exchange = exchange
                 exchange.connected(connection, exchange.asked_at)
@@ -232,7 +232,7 @@ class Service:
         else:
             self._idle.append(connection)
             surplus = len(self._idle) > self._idle_max
-            connection.deadline = now + (SURPLUS_S if surplus else self._idle_s)
+            connection.deadline = now + min(SURPLUS_S if surplus else self._idle_s, connection.reader.idle_s)
 
     def forget(self, connection: ServiceConnection) -> None:
         """The connection is no more."""

@@ -49,6 +49,23 @@ def test_idle_connections_are_closed_after_a_while() -> None:
         assert len(made.service) == 0
 
 
+@covers("HTTP-73")
+def test_a_connection_is_closed_before_the_service_closes_it() -> None:
+    with bench(answering(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 5\r\n\r\nhello")) as made:
+        made.node.get()
+        assert made.service.idle == 1
+        eventually(lambda: made.service.idle == 0, "the close of the idle connection")
+        assert len(made.service) == 0
+
+
+@covers("HTTP-73")
+def test_a_connection_whose_time_is_over_is_not_used_again_though_it_is_still_there() -> None:
+    with bench(answering(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=0\r\nContent-Length: 5\r\n\r\nhello")) as made:
+        for _ in range(3):
+            assert bytes(made.node.get().body) == b"hello"
+        assert made.metrics.service_connections_opened == 3
+
+
 def test_more_idle_connections_than_allowed_are_kept_only_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pico.agent.service.SURPLUS_S", 0.1)
     together = Signal()

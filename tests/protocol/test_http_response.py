@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -107,6 +108,32 @@ def test_a_connection_on_which_the_service_may_know_who_asks_is_not_used_for_ano
         assert head is not None and head.field_block == field + b"\r\n"
         assert reader.next_body() == (b"", True)
         assert reader.reusable is reusable
+
+
+@covers("HTTP-73")
+@pytest.mark.parametrize(
+    "field, idle_s",
+    [
+        (b"Keep-Alive: timeout=5", 4.0),
+        (b"Keep-Alive: timeout=5, max=100", 4.0),
+        (b"keep-alive:max=100 ,\tTIMEOUT=10", 8.0),
+        (b"Keep-Alive: timeout=0", 0.0),
+        (b"Keep-Alive: max=100", inf),
+        (b"Keep-Alive: timeout=5s", inf),
+        (b"Keep-Alive: xtimeout=5", inf),
+        (b"Proxy-Connection: timeout=5", inf),
+        (b"X-Keep-Alive: timeout=5", inf),
+    ],
+)
+def test_how_long_a_connection_may_be_idle_is_what_the_service_says_less_a_fifth(field, idle_s):
+    reader = reader_with(b"HTTP/1.1 200 OK\r\n" + field + b"\r\nContent-Length: 0\r\n\r\n")
+    assert reader.next_head() is not None
+    assert reader.next_body() == (b"", True)
+    assert (reader.idle_s, reader.reusable) == (idle_s, True)
+    reader.begin(b"GET")
+    reader.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert reader.next_head() is not None
+    assert reader.idle_s == inf  # of the last response only
 
 
 @covers("HTTP-44")

@@ -7,6 +7,7 @@ Responsible for: the grammar of a response's head, its framing, and what a servi
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import ClassVar, Final
 
 from pico.compiling import plain_class
@@ -44,6 +45,11 @@ _LENGTH_DIGITS_MAX: Final = 18
 _OF_A_CONNECTION = re.compile(rb"(?i)(?:\A|,)[ \t]*(?:ntlm|negotiate)(?![^ \t,])").search
 """A challenge of a scheme that authenticates the connection rather than a request."""
 
+_TIMEOUT = re.compile(rb"(?i)(?:\A|,)[ \t]*timeout=([0-9]{1,9})(?![^ \t,])").search
+
+USABLE_SHARE: Final = 0.8
+"""Of the time that a service keeps an idle connection: the rest is for a request to reach it."""
+
 _HOST_LINE = re.compile(rb"(?<![^\n])[Hh][Oo][Ss][Tt]:[^\r]*+\r\n")
 _SENDS_CONTENT: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 
@@ -74,6 +80,8 @@ class ResponseReader(MessageReader):
         self._awaits_head = False
         self._informational = 0
         self._keep_alive = True
+        self.idle_s = inf
+        """How long the connection may be idle and yet carry another request, as the last response has it (HTTP-73)."""
 
     def begin(self, method: bytes, upgrade: bytes = b"") -> None:
         """A request with this method, asking for this upgrade or none, is about to be written."""
@@ -140,6 +148,7 @@ class ResponseReader(MessageReader):
         upgrade: bytes | None = None
         options: tuple[bytes, ...] = ()
         of_a_user = False
+        idle_s = inf
         dropped: list[int] = []
         kinds = RESPONSE_KINDS
         for index, line in enumerate(lines):
@@ -165,6 +174,8 @@ class ResponseReader(MessageReader):
                 coding = value if coding is None else coding + b"," + value
             elif kind == Kind.UPGRADE:
                 upgrade = value if upgrade is None else upgrade + b"," + value
+            elif kind == Kind.HOP and name.lower() == b"keep-alive":
+                idle_s = _usable_s(value)
         if options:
             keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
             if options not in _OF_THE_CONNECTION:
@@ -177,6 +188,7 @@ class ResponseReader(MessageReader):
         if status < 200:
             return self._informational_head(status, reason, block, options, upgrade)
         self._keep_alive = keep_alive and not of_a_user  # HTTP-70
+        self.idle_s = idle_s
         self._awaits_head = False
         size = self._final_framing(status, length, coding, match[1] != b"0")
         return ResponseHead(status, reason, block, size, b"")
@@ -244,6 +256,11 @@ class ResponseReader(MessageReader):
 
 _OF_THE_CONNECTION: Final = ((b"keep-alive",), (b"close",))
 """Options of nearly every response, which nominate no field."""
+
+
+def _usable_s(keep_alive: bytes) -> float:
+    timeout = _TIMEOUT(keep_alive)
+    return inf if timeout is None else int(timeout[1]) * USABLE_SHARE
 
 
 def _with_nominated(lines: list[bytes], options: tuple[bytes, ...], dropped: list[int]) -> list[int]:
