@@ -11,6 +11,7 @@ from pico.actors.peers import PeerUpstream
 from pico.protocol.routing import CALL_AGAIN_S, LeastInFlight
 from tests.actors.test_endpoint_pool import One, Waiter
 from tests.actors.test_routes import Link, Scene
+from tests.compiled import interpreted_only
 from tests.rules import covers
 
 ENDPOINTS = ("ep", "other")
@@ -220,4 +221,4 @@ class WaitingMachine(RuleBasedStateMachine):
         assert not self.routes._full
 
 
-TestWaiting = WaitingMachine.TestCase
+TestWaiting = interpreted_only(WaitingMachine.TestCase)
