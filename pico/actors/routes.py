@@ -283,16 +283,13 @@ class Routes:
         return here, there
 
     def _call_again(self) -> None:
-        """ROUTING-31."""
-        for endpoint_id in list(self._full):
+        """ROUTING-31. Those who still wait after that are noted again."""
+        full, self._full = self._full, {}
+        for endpoint_id in full:
             waiting = self._lists.get(endpoint_id)
-            if waiting is not None and self.exists(endpoint_id):
+            if waiting and self.exists(endpoint_id):
                 waiting.nothing_happened()
                 self._call(endpoint_id)
-            if waiting is None or not waiting or not self.exists(endpoint_id):
-                del self._full[endpoint_id]
-        if self._full:
-            self._full_timer.start(CALL_AGAIN_S)
 
     def _remember(self, endpoint_id: str) -> None:
         self._vanished.pop(endpoint_id, None)

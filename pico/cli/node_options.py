@@ -28,8 +28,9 @@ from pico.cli.kinds import (
     choice,
     size,
 )
-from pico.cli.relations import Conflict, require_as_much, require_both_files, require_less, require_more
+from pico.cli.relations import Conflict, require_both_files, require_less, require_more
 from pico.cli.settings import Change, Program, Section, Setting
+from pico.cli.values import size_text
 from pico.config import NodeConfig
 from pico.errors import ConfigError
 
@@ -368,8 +369,14 @@ def _check(config: NodeConfig, named: Callable[[str], str]) -> Iterator[Conflict
         "gossip_quiet_round", gossip.quiet_round_s, "gossip_round", gossip.round_s, named, equal=True
     )
     # Else one honest message would be too much.
-    yield from require_as_much(
-        "unfinished_bytes_max", config.unfinished_bytes_max, "base_body_bytes_max", tunnel.base_body_bytes_max, named
+    yield from require_more(
+        "unfinished_bytes_max",
+        config.unfinished_bytes_max,
+        "base_body_bytes_max",
+        tunnel.base_body_bytes_max,
+        named,
+        equal=True,
+        text=size_text,
     )
     # Who is calling is asked of nobody but trusted proxies.
     if config.proxy_protocol != "off" and not config.trusted_proxies:

@@ -7,13 +7,13 @@ Responsible for: the few relations between settings, each with its complaint. Re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pico.cli.values import duration_text, size_text
+from pico.cli.values import duration_text
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 
-__all__ = ["Conflict", "require_as_much", "require_both_files", "require_less", "require_more"]
+__all__ = ["Conflict", "require_both_files", "require_less", "require_more"]
 
 Named = Callable[[str], str]
 
@@ -34,20 +34,20 @@ def require_both_files(files: TlsFiles | None, certificate: str, key: str, named
 
 
 def require_more(
-    key: str, value_s: float, than: str, other_s: float, named: Named, *, equal: bool = False
+    key: str,
+    value: float,
+    than: str,
+    other: float,
+    named: Named,
+    *,
+    equal: bool = False,
+    text: Callable[[Any], str] = duration_text,
 ) -> Iterator[Conflict]:
-    """One duration is longer than another, with ``equal`` or as long."""
-    if value_s < other_s or (value_s == other_s and not equal):
+    """One setting is more than another, with ``equal`` or as much: durations, or what ``text`` writes."""
+    if value < other or (value == other and not equal):
         words = "at least" if equal else "more than"
-        expected = f"{words} {named(than)}, {duration_text(other_s)}"
-        yield Conflict((key, than), ConfigError(named(key), duration_text(value_s), expected))
-
-
-def require_as_much(key: str, size: int, than: str, other: int, named: Named) -> Iterator[Conflict]:
-    """One size is not below another."""
-    if size < other:
-        expected = f"at least {named(than)}, {size_text(other)}"
-        yield Conflict((key, than), ConfigError(named(key), size_text(size), expected))
+        expected = f"{words} {named(than)}, {text(other)}"
+        yield Conflict((key, than), ConfigError(named(key), text(value), expected))
 
 
 def require_less(key: str, value_s: float, than: str, other_s: float, named: Named) -> Iterator[Conflict]:

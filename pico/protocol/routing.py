@@ -2,8 +2,8 @@
 
 Responsible for: the choice among the upstreams of one endpoint, the choice among the peers that have it, who of those
 that wait for it is called, the line that tells a peer which endpoint is meant, or that the node itself is, and the rule
-about trying again. Refuses to know: what
-an upstream or a peer is beyond how much it has in flight and whether it takes more, and how the others are told.
+about trying again. Refuses to know: what an upstream or a peer is beyond how much it has in flight and whether it takes
+more, and how the others are told.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ _ADDRESS_LINE = re.compile(rb"x-pico-endpoint: ([0-9a-z](?:[0-9a-z-]{0,61}[0-9a-
 def addressed(head: RequestHead, endpoint_id: str) -> RequestHead:
     """The head as it travels to a peer: its first line says which endpoint is meant (ROUTING-13)."""
     block = b"x-pico-endpoint: " + endpoint_id.encode("ascii") + b"\r\n" + head.field_block
-    return RequestHead(head.method, head.target, block, head.body_length, head.upgrade)
+    return head.with_fields(block)
 
 
 def address_of(head: RequestHead) -> tuple[str, RequestHead] | None:
@@ -246,7 +246,7 @@ def address_of(head: RequestHead) -> tuple[str, RequestHead] | None:
     if match is None:
         return None
     block = head.field_block[match.end() :]
-    return match[1].decode("ascii"), RequestHead(head.method, head.target, block, head.body_length, head.upgrade)
+    return match[1].decode("ascii"), head.with_fields(block)
 
 
 # Questions about a node itself.

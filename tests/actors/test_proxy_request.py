@@ -698,12 +698,17 @@ def test_who_has_not_waited_is_refused_at_once():
     assert Full().error() == "overloaded"
 
 
+def someone_behind() -> tuple[WaitingScene, Waiter, Upstream]:
+    """A request that waits, one who waits behind it, and an upstream that takes one of them."""
+    scene, waiter, upstream = WaitingScene(), Waiter(), Upstream("new")
+    scene.services.routes.wait("ep", waiter)
+    upstream.multiplexer.streams_max = 1
+    return scene, waiter, upstream
+
+
 @covers("ROUTING-29")
 def test_a_client_that_goes_when_it_is_its_turn_gives_it_to_the_next():
-    scene, waiter = WaitingScene(), Waiter()
-    scene.services.routes.wait("ep", waiter)
-    upstream = Upstream("new")
-    upstream.multiplexer.streams_max = 1
+    scene, waiter, upstream = someone_behind()
     scene.services.routes.publish("ep", LeastInFlight((upstream,)))
     assert not waiter.told
     scene.actor.on_receive(ClientLost())
@@ -730,10 +735,7 @@ def test_a_refusal_after_waiting_is_no_attempt_and_ends_no_waiting():
 @covers("ROUTING-28")
 @pytest.mark.parametrize("ends_with", ["a response", "a reset"])
 def test_when_a_request_has_ended_it_is_the_next_ones_turn(ends_with):
-    scene, waiter = WaitingScene(), Waiter()
-    scene.services.routes.wait("ep", waiter)
-    upstream = Upstream("new")
-    upstream.multiplexer.streams_max = 1
+    scene, waiter, upstream = someone_behind()
     scene.return_with(upstream)
     upstream.multiplexer.streams_max = 0
     scene.services.routes.request_over("ep")
@@ -748,10 +750,7 @@ def test_when_a_request_has_ended_it_is_the_next_ones_turn(ends_with):
 
 @covers("ROUTING-30")
 def test_after_a_refusal_nobody_else_is_called_until_a_request_has_ended():
-    scene, waiter = WaitingScene(), Waiter()
-    scene.services.routes.wait("ep", waiter)
-    upstream = Upstream("new")
-    upstream.multiplexer.streams_max = 1
+    scene, waiter, upstream = someone_behind()
     scene.return_with(upstream)
     upstream.multiplexer.streams_max = 9
     scene.tell(StreamReset, ResetCode.REFUSED, True, "full")

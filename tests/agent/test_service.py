@@ -41,21 +41,23 @@ def hold_dials(monkeypatch: pytest.MonkeyPatch) -> Signal:
     return held
 
 
+def becomes_idle_and_is_closed(made: Bench) -> None:
+    """A request leaves its connection idle, and after a while there is none."""
+    made.node.get()
+    assert made.service.idle == 1
+    eventually(lambda: made.service.idle == 0, "the close of the idle connection")
+    assert len(made.service) == 0
+
+
 def test_idle_connections_are_closed_after_a_while() -> None:
     with bench(answering(OK), idle_connection_s=0.1) as made:
-        made.node.get()
-        assert made.service.idle == 1
-        eventually(lambda: made.service.idle == 0, "the close of the idle connection")
-        assert len(made.service) == 0
+        becomes_idle_and_is_closed(made)
 
 
 @covers("HTTP-73")
 def test_a_connection_is_closed_before_the_service_closes_it() -> None:
     with bench(answering(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 5\r\n\r\nhello")) as made:
-        made.node.get()
-        assert made.service.idle == 1
-        eventually(lambda: made.service.idle == 0, "the close of the idle connection")
-        assert len(made.service) == 0
+        becomes_idle_and_is_closed(made)
 
 
 @covers("HTTP-73")
