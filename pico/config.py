@@ -327,7 +327,7 @@ class AgentConfig:
     response_idle_s: float = 300.0
     connections: int = 1  # tunnels of each endpoint, each to another node if there are so many
     idle_connections_max: int = 64  # kept alive to one local service; 0: each request has its own
-    idle_connection_s: float = 4.0  # many services close theirs after 5, and not all say so
+    idle_connection_s: float = 1.5  # gunicorn closes after 2, uvicorn after 5, and neither says so
     access_log: str = "off"
     tracing: str = "off"
     log_format: str = "keyvalue"
