@@ -68,7 +68,7 @@ test: install-dev ## every suite that CI runs
 .PHONY: test-compiled
 test-compiled: install-dev compiled ## what the compiled hot path must pass, too
 	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \
-		tests/test_compiled.py tests/protocol tests/property tests/transport tests/agent tests/node $(addprefix tests/system/, \
+		tests/test_compiled.py tests/protocol tests/property tests/transport tests/actors tests/agent tests/node $(addprefix tests/system/, \
 		test_base_protocol.py test_cluster.py test_curl.py test_killed.py test_large.py test_tls.py test_tokens.py)
 
 .PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench rollout format status-bench

@@ -31,6 +31,7 @@ from pico.protocol.gossip.wire import PacketCodec
 from tests.actors.census import let_others_run, nothing_left_behind
 from tests.actors.meshes import PORT, STEP_S, Machine, Mesh
 from tests.actors.test_endpoint_pool import One
+from tests.compiled import interpreted_only
 from tests.rules import covers
 
 
@@ -173,6 +174,7 @@ def test_whoever_waits_for_the_end_of_a_leave_is_not_forgotten_when_the_actor_st
     assert left.get(timeout=1).done()
 
 
+@interpreted_only
 def test_a_node_that_is_cut_off_keeps_its_own_upstreams_and_comes_back(mesh):
     one, two, three = mesh.cluster("one", "two", "three")
     upstream = register(one)

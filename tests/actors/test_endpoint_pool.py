@@ -11,7 +11,10 @@ from pico.actors.messages import EndpointAppeared, UpstreamJoined, UpstreamLeft
 from pico.actors.routes import Routes
 from pico.transport.clock import ManualClock
 from tests.actors.census import let_others_run, nothing_left_behind
+from tests.compiled import interpreted_only
 from tests.rules import covers
+
+pytestmark = interpreted_only  # its tunnels are stand-ins
 
 
 @dataclass(eq=False)

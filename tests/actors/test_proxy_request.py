@@ -30,7 +30,10 @@ from pico.protocol.routing import DETOURS_MAX, LeastInFlight
 from pico.protocol.rpc import CreditReceived, DataReceived, HeadReceived, ResetCode, StreamReset
 from pico.transport.clock import ManualClock
 from tests.actors.test_endpoint_pool import Waiter
+from tests.compiled import interpreted_only
 from tests.rules import covers
+
+pytestmark = interpreted_only  # its tunnels are stand-ins
 
 GET = b"GET /a HTTP/1.1\r\nHost: ep.x\r\n\r\n"
 LONG = b"POST /a HTTP/1.1\r\nHost: ep.x\r\nContent-Length: 100000\r\n\r\n"

@@ -346,7 +346,9 @@ def test_what_has_ended_is_kept_alive_by_nobody():
 
 @covers("RPC-18", "RPC-40")
 def test_many_short_pieces_that_wait_for_credit_are_kept_as_few():
-    half, body = relay._Half(None, None, keep=False), bytearray()
+    world, body = World(), bytearray()
+    world.open()
+    half = relay._Half(world.agent.multiplexer, world.agent.stream, keep=False)
     for piece in (b"a", b"b", b"c"):
         half.add(piece, False)
     assert [half.first(size)[0] for size in (1, 9)] == [b"a", b"bc"]

@@ -16,7 +16,10 @@ from pico.protocol.routing import CALL_AGAIN_S, LeastInFlight
 from pico.transport.clock import ManualClock
 from tests.actors.test_endpoint_pool import One, Waiter
 from tests.calls import calls_of
+from tests.compiled import interpreted_only
 from tests.rules import covers
+
+pytestmark = interpreted_only  # its tunnels are stand-ins
 
 FINE = Condition(verified=True)
 
