@@ -35,7 +35,7 @@ from pico.observability import admin, admin_server
 from pico.observability.admin import AdminApp, Answer, Request, Stream, acts, json_answer, reads
 from pico.observability.metrics import NodeMetrics
 from pico.observability.probes import process_routes
-from tests.actors.census import nothing_left_behind
+from tests.actors.census import let_others_run, nothing_left_behind
 
 DEADLINE_S = 5.0
 
@@ -564,10 +564,11 @@ class TestTls:
         client.recv(1000)
         client.close()
         with gevent.Timeout(DEADLINE_S):
-            while not any("the connection of 127.0.0.1 broke off" in one for one in caplog.messages):
+            while not process.ended:
                 gevent.sleep(0.001)
-        assert process.ended == 1
-        assert max(one.levelno for one in caplog.records) < logging.WARNING
+        let_others_run()
+        # Which error it is depends on OpenSSL: gevent keeps the one of 3.6 to itself, that of 3.0 comes to us.
+        assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
         assert capfd.readouterr().err == ""
 
     def test_a_client_of_plain_http_is_told_so(self, port: int, caplog: pytest.LogCaptureFixture) -> None:
