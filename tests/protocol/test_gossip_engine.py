@@ -872,6 +872,21 @@ class TestSeedsAndAbsent:
         member.pass_time(10)
         assert [event.address for event in wanted(member)] == [at("s")]
 
+    @covers("GOSSIP-77")
+    def test_now_and_then_whoever_is_there_for_one_address_may_stand_for_many_nodes(self) -> None:
+        member = Member("a", exchange_s=30.0).meet("b")
+        member.engine.put(CARD, card("a"), now=0.0)
+        member.engine.set_seeds([at("s"), at("a"), at("b")], now=0.0)
+        tried: list[float] = []
+        for _ in range(300):
+            member.pass_time(1.0)
+            for event in wanted(member):
+                if not event.node_id:
+                    assert event.address == at("s"), "at the others it is known who is there"
+                    tried.append(member.now)
+                    member.engine.exchange_ended(event, "b", now=member.now)
+        assert 9 <= len(tried) <= 13
+
     def test_an_exchange_with_a_node_is_no_attempt_with_the_seed_where_it_is(self) -> None:
         member = Member("a")
         member.engine.set_seeds([at("s")], now=0.0)

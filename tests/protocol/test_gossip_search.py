@@ -116,6 +116,37 @@ class TestSeeds:
         assert desk.search.next_timer() is None and desk.tried(60) == []
 
 
+@covers("GOSSIP-77")
+class TestAnySeed:
+    def test_is_one_by_chance_whoever_answered_there_before(self) -> None:
+        desk = Desk()
+        assert desk.search.any_seed() is None
+        desk.search.set_seeds([A, B], now=0.0)
+        desk.near.living["c"] = ("10.0.0.3", 8003)
+        tried = set()
+        for _ in range(50):
+            desk.tried(0.01, "c")
+            seed = desk.search.any_seed()
+            assert seed is not None
+            tried.add(seed.address)
+            desk.end(seed.address, "c")
+        assert tried == {A, B}
+
+    def test_is_none_at_whose_address_a_node_lives(self) -> None:
+        desk = Desk()
+        desk.search.set_seeds([A], now=0.0)
+        desk.near.living["b"] = A
+        assert desk.tried(60) == [] and desk.search.any_seed() is None
+
+    def test_is_none_that_is_being_tried(self) -> None:
+        desk = Desk()
+        desk.search.set_seeds([A], now=0.0)
+        assert desk.search.any_seed() == TrySeed(A)
+        assert desk.search.any_seed() is None and desk.tried(60) == []
+        desk.end(A, None)
+        assert TrySeed(A) in desk.tried(6)
+
+
 @covers("GOSSIP-69")
 class TestAbsent:
     def test_are_tried_in_turn_one_a_second(self) -> None:

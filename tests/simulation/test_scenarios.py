@@ -367,6 +367,20 @@ def test_an_address_that_stands_for_many_answers_with_this_node_first_and_with_a
     together(world, 10.0)
 
 
+def test_those_who_found_each_other_at_such_an_address_find_the_others_too() -> None:
+    """Two clusters, each with a node that was behind the address of the service when the other node asked."""
+    world = World(22, checks=Checks())
+    service = ("10.7.7.7", 8003)
+    for first, second in (("n000", "n001"), ("n002", "n003")):
+        for name in (first, second):
+            process = world.start(name)
+            world.by_address[service] = world.processes[first]
+            world.do(process, lambda engine, now: engine.set_seeds([service], now=now))
+            world.run(1.0)
+        assert all(len(process.engine.table.members()) == 1 for process in world.up())
+    together(world, 2.2 * world.timers.exchange_s)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nodes_that_start_at_the_same_moment_are_one_cluster(seed: int) -> None:
     world = World(seed, checks=Checks(), link=Link(loss=0.1))

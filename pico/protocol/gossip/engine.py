@@ -389,6 +389,9 @@ class GossipEngine:
             absent = self._search.any_absent()
             if absent is not None:
                 self._events.append(ExchangeWanted(absent.address, absent.node_id, None))
+            seed = self._search.any_seed()
+            if seed is not None:  # GOSSIP-77
+                self._events.append(ExchangeWanted(seed.address, "", None))
 
     def _get_busy(self, now: float | None = None) -> None:
         """Something differs, somewhere: compare often, and begin now if that was seldom (GOSSIP-65)."""

@@ -4,7 +4,9 @@ Responsible for: whom to look for, when, and never giving up. Refuses to know: h
 is asked of whoever has the table.
 
 A seed stands for any node that may answer there, and is tried while nobody who lives is behind it, never twice at one
-time. A node that died is *absent*: it may only have been cut off, so it is looked for where it was.
+time; now and then all the same, unless a node that lives is known to be at that very address: behind a balancer are
+many nodes, and those who met there may be only some of them. A node that died is *absent*: it may only have been cut
+off, so it is looked for where it was.
 """
 
 from __future__ import annotations
@@ -84,6 +86,20 @@ class Search:
         if not node_id or self._near.is_taken(self._absent[node_id]):
             return None
         return TryAbsent(node_id, self._absent[node_id])
+
+    def any_seed(self) -> TrySeed | None:
+        """One by chance, to be tried as another is, though a node may have answered there that lives (GOSSIP-77).
+
+        None when at the address of each there is this node or one that lives, or it is being tried.
+        """
+        open_ = [
+            address for address, seed in self._seeds.items() if seed.due < inf and not self._near.is_taken(address)
+        ]
+        if not open_:
+            return None
+        address = self._rng.sample(open_, 1)[0]
+        self._seeds[address].due = inf
+        return TrySeed(address)
 
     @property
     def seeds_tried(self) -> bool:
