@@ -985,6 +985,17 @@ class TestSeedsAndAbsent:
         member.hear("c", Delta("b", LIFE, 0, 0, (Entry(1, CARD, card("b")),)))
         assert member.engine.snapshot().absent == 0
 
+    def test_where_their_card_said_and_not_where_a_translated_packet_came_from(self) -> None:
+        """Also when the card is dropped, with all that the dead one said, or it was another process that died."""
+        member = Member("a").meet("c")
+        member.hear("b", card_of("b"), source=("10.9.9.9", 1))
+        member.hear("c", records("b", DEAD))
+        member.pass_time(100)
+        member.hear("c", records("b", NEWER._replace(rank=Rank.DEAD)))
+        member.sent()
+        member.pass_time(10)
+        assert {address for address, _ in member.sent()} == {at("b")}
+
     def test_who_is_there_again_hears_why_it_was_not(self) -> None:
         a, b, c = Member("a"), Member("b"), Member("c")
         introduce(a, b, c)

@@ -559,7 +559,7 @@ class GossipEngine:
         self._records[node_id] = record
         if record.gone:
             self._lose(node_id)
-            if not record.left:
+            if not record.left and (before is None or not before.gone):  # later on its card is gone, too
                 self._miss(node_id)
         else:
             self._find(node_id)
