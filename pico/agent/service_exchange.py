@@ -28,6 +28,7 @@ from pico.protocol.http import (
     ResponseRejected,
     encode_chunk,
     last_chunk,
+    may_be_left_unread,
     service_request,
     trace_id_of,
 )
@@ -491,7 +492,8 @@ class ServiceExchange:
     def _complete(self, now: float, *, reuse: bool) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            if reuse and connection.reader.reusable and not connection.stream.unsent_bytes:
+            reuse = reuse and connection.reader.reusable and not connection.stream.unsent_bytes
+            if reuse and not may_be_left_unread(self._head, self.status, self._request_trailers):
                 connection.release(now)
             else:
                 connection.discard()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
 from math import inf
+from pathlib import Path
 from socket import SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_connections_are_kept_alive_and_the_last_one_is_used_first() -> None:
     [
         (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200),
         (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204),
-        (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\nETag: x\r\n\r\n", 304),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", 304),
         (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200),
     ],
 )
@@ -125,6 +126,27 @@ def test_the_body_that_a_service_sends_behind_its_response_to_head_is_nobodys() 
         call = made.node.open(b"HEAD").done()
         assert call.head is not None and (call.head.status, bytes(call.body)) == (200, b"")
         assert bytes(made.node.get().body) == b"hello"
+        assert asked_again.is_set()
+
+
+@covers("HTTP-51")
+def test_the_body_that_a_service_sends_behind_a_304_is_nobodys() -> None:
+    asked_again = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        head, _ = read_head(sock)
+        if head.startswith(b"GET /other"):
+            asked_again.set()
+            sock.sendall(OK)
+            return
+        sock.sendall(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 44\r\n\r\n")
+        if sock.recv(1):  # used again
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+
+    with bench(handle) as made:
+        call = made.node.get()
+        assert call.head is not None and (call.head.status, bytes(call.body)) == (304, b"")
+        assert bytes(made.node.get(b"/other").body) == b"hello"
         assert asked_again.is_set()
 
 
@@ -980,7 +1002,83 @@ def test_a_request_is_counted_and_logged_without_its_query() -> None:
         assert (made.metrics.bytes_in, made.metrics.bytes_out) == (4, 4)
 
 
+# What a service has not read of a request.
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: web.example\r\nX-Rest: "
+"""The beginning of a request, which the next one on the connection would end."""
+
+
+def careless(sock: Any, _: Any) -> None:
+    """Answers with the method and the target of each head that it finds, and looks for no body."""
+    rest = b""
+    while True:
+        head, rest = read_head(sock, rest)
+        if not head:
+            return
+        method, target, _ = head.split(b" ", 2)
+        status = b"404 Not Found" if target == b"/missing" else b"200 OK"
+        body = b"%b %b" % (method, target)
+        sock.sendall(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+
+
+@covers("HTTP-74")
+@pytest.mark.parametrize(
+    "method, target", [(b"GET", b"/"), (b"DELETE", b"/"), (b"OPTIONS", b"/"), (b"POST", b"/missing")]
+)
+def test_a_body_that_the_service_did_not_read_is_not_the_request_of_another(method: bytes, target: bytes) -> None:
+    with bench(careless) as made:
+        first = made.node.open(method, target, length=len(SMUGGLED), data=SMUGGLED).done()
+        assert bytes(first.body) == method + b" " + target
+        assert bytes(made.node.get(b"/mine").body) == b"GET /mine"
+        assert made.metrics.service_connections_opened == 2
+
+
+@covers("HTTP-75")
+def test_trailers_that_the_service_did_not_read_are_not_the_request_of_another() -> None:
+    def knows_no_trailers(sock: Any, address: Any) -> None:
+        """As some do: a chunked body ends with the line of the last chunk and what seems to be an empty one."""
+        head, rest = read_head(sock)
+        if head.startswith(b"POST"):
+            while not rest.endswith(b"\r\n\r\n"):
+                rest += sock.recv(65536)
+            sock.sendall(OK)
+            if sock.recv(1):  # used again
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+        elif head:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine")
+
+    with bench(knows_no_trailers) as made:
+        call = made.node.open(b"POST", length=-1, data=b"abc", end=False)
+        made.node.multiplexer.send_trailers(call.stream, b"X: /smuggled HTTP/1.1\r\nA: b\r\n")
+        assert bytes(call.done().body) == b"hello"
+        assert bytes(made.node.get(b"/mine").body) == b"mine"
+
+
 # The standard library's own server, as a stranger.
+
+
+@covers("HTTP-74")
+def test_a_get_with_a_body_at_the_standard_library_is_one_request(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    (tmp_path / "smuggled").write_bytes(b"smuggled")
+
+    class Handler(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    class Server:
+        server_name = "test"
+        server_port = 0
+
+    def handle(sock: Any, address: Any) -> None:
+        Handler(sock, address, Server(), directory=str(tmp_path))  # type: ignore[arg-type]
+
+    with bench(handle) as made:
+        first = made.node.open(b"GET", b"/mine", length=len(SMUGGLED), data=SMUGGLED).done()
+        assert bytes(first.body) == b"mine"
+        assert bytes(made.node.get(b"/mine").body) == b"mine"
 
 
 def test_the_servers_of_the_standard_library_are_served() -> None:

@@ -17,6 +17,7 @@ from pico.protocol.http import (
     RequestReader,
     ResponseReader,
     ResponseRejected,
+    may_be_left_unread,
     service_request,
 )
 from tests.rules import covers
@@ -50,7 +51,8 @@ def test_one_connection_carries_one_response_after_the_other():
         assert reader.reusable
 
 
-@covers("HTTP-55")
+@covers("HTTP-51")
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 @pytest.mark.parametrize(
     "length, reusable",
     [
@@ -60,8 +62,8 @@ def test_one_connection_carries_one_response_after_the_other():
         (b"Transfer-Encoding: chunked\r\n", False),
     ],
 )
-def test_a_response_without_content_that_announces_some_ends_the_use_of_its_connection(length, reusable):
-    reader = reader_with(b"HTTP/1.1 204 No Content\r\n" + length + b"\r\n")
+def test_a_response_without_content_that_announces_some_ends_the_use_of_its_connection(status, length, reusable):
+    reader = reader_with(b"HTTP/1.1 " + status + b"\r\n" + length + b"\r\n")
     assert body_of(reader) == b""
     assert reader.reusable is reusable
 
@@ -77,7 +79,7 @@ def test_a_response_without_content_that_announces_some_ends_the_use_of_its_conn
         (b"200 OK\r\nContent-Length: 0", True),
         (b"204 No Content\r\nServer: some", True),
         (b"204 No Content\r\nContent-Length: 6", False),
-        (b"304 Not Modified\r\nContent-Length: 6", True),
+        (b"304 Not Modified\r\nContent-Length: 6", False),
         (b"304 Not Modified\r\nServer: some", True),
     ],
 )
@@ -281,8 +283,8 @@ BLOCK = b"Host: ep.example\r\nA: b\r\n"
         (b"PUT", 0, b"", b"Content-Length: 0\r\n", Framing.NONE),
         (b"PATCH", 0, b"", b"Content-Length: 0\r\n", Framing.NONE),
         (b"POST", 7, b"", b"Content-Length: 7\r\n", Framing.LENGTH),
-        (b"GET", 1, b"", b"Content-Length: 1\r\n", Framing.LENGTH),
-        (b"GET", 7, b"", b"Content-Length: 7\r\n", Framing.LENGTH),
+        (b"GET", 1, b"", b"Connection: close\r\nContent-Length: 1\r\n", Framing.LENGTH),
+        (b"GET", 7, b"", b"Connection: close\r\nContent-Length: 7\r\n", Framing.LENGTH),
         (b"POST", UNKNOWN_LENGTH, b"", b"Transfer-Encoding: chunked\r\n", Framing.CHUNKED),
         (b"GET", UNKNOWN_LENGTH, b"websocket", b"Upgrade: websocket\r\nConnection: upgrade\r\n", Framing.NONE),
     ],
@@ -322,6 +324,41 @@ def test_a_service_is_told_that_a_connection_carries_one_request():
     assert b"\r\nConnection: close\r\nConnection: TE\r\n" in wire
     wire, _ = service_request(RequestHead(b"GET", b"/", BLOCK, -1, b"websocket"), close=True)
     assert b"close" not in wire
+
+
+@covers("HTTP-74")
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"POST", b"PUT", b"PATCH", b"get"])
+@pytest.mark.parametrize("length", [0, 3, UNKNOWN_LENGTH])
+def test_a_service_that_may_not_look_for_the_body_is_to_close(method, length):
+    wire, _ = service_request(RequestHead(method, b"/", BLOCK, length, b""))
+    usually_without = method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS")
+    assert (b"\r\nConnection: close\r\n" in wire) is (usually_without and length != 0)
+
+
+@covers("HTTP-74", "HTTP-75")
+@pytest.mark.parametrize(
+    "method, length, status, trailers, left",
+    [
+        (b"POST", 3, 200, b"", False),
+        (b"POST", UNKNOWN_LENGTH, 299, b"", False),
+        (b"POST", 3, 300, b"", True),
+        (b"PUT", UNKNOWN_LENGTH, 404, b"", True),
+        (b"POST", 0, 404, b"", False),
+        (b"GET", 3, 200, b"", True),
+        (b"HEAD", 3, 200, b"", True),
+        (b"DELETE", UNKNOWN_LENGTH, 204, b"", True),
+        (b"OPTIONS", 3, 200, b"", True),
+        (b"GET", 0, 404, b"", False),
+        (b"POST", UNKNOWN_LENGTH, 200, b"A: b\r\n", True),
+    ],
+)
+def test_what_a_service_may_have_left_of_a_request(method, length, status, trailers, left):
+    assert may_be_left_unread(RequestHead(method, b"/", BLOCK, length, b""), status, trailers) is left
+
+
+@covers("HTTP-74")
+def test_a_request_for_an_upgrade_has_no_body_to_leave():
+    assert not may_be_left_unread(RequestHead(b"GET", b"/", BLOCK, UNKNOWN_LENGTH, b"websocket"), 426, b"")
 
 
 @covers("HTTP-26")

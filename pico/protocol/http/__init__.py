@@ -11,7 +11,7 @@ from pico.protocol.http.forwarding import (
 )
 from pico.protocol.http.framing import CHUNKED, CLOSE, LAST_CHUNK, NO_BODY, Framing, encode_chunk, last_chunk
 from pico.protocol.http.request import Request, RequestReader, RequestRejected
-from pico.protocol.http.response import ResponseReader, ResponseRejected, service_request
+from pico.protocol.http.response import ResponseReader, ResponseRejected, may_be_left_unread, service_request
 from pico.protocol.http.trace import trace_fields, trace_id_of, with_trace_fields
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead, valid_field_block
 from pico.protocol.http.whole import (
@@ -47,6 +47,7 @@ __all__ = [
     "endpoint_of",
     "failure_response",
     "last_chunk",
+    "may_be_left_unread",
     "options_response",
     "parse_whole_request",
     "parse_whole_response",

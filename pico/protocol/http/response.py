@@ -27,7 +27,7 @@ from pico.protocol.http.framing import CHUNKED, CLOSE, LENGTH, NO_BODY, Framing
 from pico.protocol.http.reading import MessageReader
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead
 
-__all__ = ["ResponseReader", "ResponseRejected", "service_request"]
+__all__ = ["ResponseReader", "ResponseRejected", "may_be_left_unread", "service_request"]
 
 _STATUS_LINE: Final = rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?"
 _HEAD = re.compile(_STATUS_LINE + rb"\r\n(" + FIELD_LINES + rb")\r\n").match
@@ -40,6 +40,7 @@ _SWITCHING_PROTOCOLS: Final = 101
 _NO_CONTENT: Final = 204
 _RESET_CONTENT: Final = 205
 _NOT_MODIFIED: Final = 304
+_WITHOUT_BODY: Final = (_NO_CONTENT, _NOT_MODIFIED)
 _LENGTH_DIGITS_MAX: Final = 18
 
 _OF_A_CONNECTION = re.compile(rb"(?i)(?:\A|,)[ \t]*(?:ntlm|negotiate)(?![^ \t,])").search
@@ -52,6 +53,8 @@ USABLE_SHARE: Final = 0.8
 
 _HOST_LINE = re.compile(rb"(?<![^\n])[Hh][Oo][Ss][Tt]:[^\r]*+\r\n")
 _SENDS_CONTENT: Final = frozenset((b"POST", b"PUT", b"PATCH"))
+_SENDS_NONE: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
+"""Usually: a body is allowed, and many a service does not look for it."""
 
 
 @plain_class
@@ -227,15 +230,12 @@ class ResponseReader(MessageReader):
         size = UNKNOWN_LENGTH if length is None else self._content_length(length)
         if coding is not None and (length is not None or not version_1_1 or coding.lower() != b"chunked"):
             self._fail(Failure.SERVICE_MALFORMED, "the framing of the response is not valid")
-        if self._method == b"HEAD" or status in (_NO_CONTENT, _NOT_MODIFIED):
+        if self._method == b"HEAD" or status in _WITHOUT_BODY:
             self._begin_body(NO_BODY)
-            if status == _NO_CONTENT:
-                if size > 0 or coding is not None:  # the service may think that it has sent a body, or will
-                    self._keep_alive = False
-                return 0
-            if status != _NOT_MODIFIED and size != 0:  # HTTP-71
+            announced = size > 0 or coding is not None  # the service may think that it has sent a body, or will
+            if announced or (size != 0 and status not in _WITHOUT_BODY):  # HTTP-51, HTTP-71
                 self._keep_alive = False
-            return size
+            return 0 if status == _NO_CONTENT else size
         self._must_be_empty = status == _RESET_CONTENT  # HTTP-51
         if self._must_be_empty and size > 0:
             self._fail(Failure.SERVICE_MALFORMED, "a response that must be empty has a body")
@@ -274,13 +274,14 @@ def _with_nominated(lines: list[bytes], options: tuple[bytes, ...], dropped: lis
 def service_request(head: RequestHead, *, host_header: bytes = b"", close: bool = False) -> tuple[bytes, Framing]:
     """The head as it is written to a service, and how its body is to be framed.
 
-    ``host_header`` replaces the value of Host. ``close`` tells the service that its connection carries nothing else.
-    Where an upgrade is asked for nothing is framed: bytes wait for the 101.
+    ``host_header`` replaces the value of Host. ``close`` tells the service that its connection carries nothing else; so
+    it is told, too, where it may not look for the body (HTTP-74). Where an upgrade is asked for nothing is framed:
+    bytes wait for the 101.
     """
     method, block, length, upgrade = head.method, head.field_block, head.body_length, head.upgrade
     if host_header:
         block = b"Host: %b\r\n%b" % (host_header, _HOST_LINE.sub(b"", block))
-    if close and not upgrade:
+    if (close or (length and method in _SENDS_NONE)) and not upgrade:
         block += b"Connection: close\r\n"
     if b"TE: trailers\r\n" in block and not upgrade:
         block += b"Connection: TE\r\n"  # RFC 9110 §10.1.4
@@ -293,3 +294,13 @@ def service_request(head: RequestHead, *, host_header: bytes = b"", close: bool 
     else:
         end, framing = b"Transfer-Encoding: chunked\r\n\r\n", CHUNKED
     return b"%b %b HTTP/1.1\r\n%b%b" % (method, head.target, block, end), framing
+
+
+def may_be_left_unread(head: RequestHead, status: int, trailer_block: bytes) -> bool:
+    """Whether a service that answered with ``status`` may not have read the request to its end.
+
+    What it has left it reads as the next request on that connection (HTTP-74, HTTP-75).
+    """
+    if not head.body_length or head.upgrade:
+        return False
+    return status >= 300 or trailer_block != b"" or head.method in _SENDS_NONE
