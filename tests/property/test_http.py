@@ -358,6 +358,57 @@ def test_a_request_reaches_the_service_as_it_was_meant(sent, trusted):
     assert pairs(str(outcome.messages[0]["block"]))[: len(sent.fields)] == sent.fields
 
 
+NEXT = b"GET /next HTTP/1.1\r\nHost: a.b\r\n\r\n"
+
+
+def what_the_service_gets(wire: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:
+    """Method, target and body of each request that is accepted, and what is written of it."""
+    reader, written = RequestReader(LIMITS), []
+    reader.receive_data(wire)
+    try:
+        while (request := reader.next_head()) is not None:
+            head = request_head(
+                request, client_host="10.0.0.9", scheme="http", trusted=False, request_id="r", via=b"1.1 n"
+            )
+            body, end = reader.next_body()
+            if not end:
+                break
+            out, framing = service_request(head)
+            if framing is Framing.CHUNKED:
+                out += (encode_chunk(body) if body else b"") + last_chunk(reader.trailer_block)
+            else:
+                out += body
+            written.append((head.method, head.target, body, out))
+    except RequestRejected:
+        pass
+    return written
+
+
+@covers("HTTP-26", "HTTP-56")
+@given(st.lists(requests().map(lambda one: one.data) | spoilt(requests().map(lambda one: one.data)), max_size=3))
+@example(
+    [b"GET / HTTP/1.1\r\nHost: a.b\r\nX-TE: trailers\r\nTransfer_Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n"]
+)
+@example([b"POST / HTTP/1.1\r\nHost: a.b\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: /a HTTP/1.1\r\n\r\n"])
+def test_whatever_is_accepted_is_one_request_with_that_body_to_h11(pieces):
+    for method, target, body, wire in what_the_service_gets(b"".join(pieces)):
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=100_000)
+        connection.receive_data(wire + NEXT)
+        try:
+            request = connection.next_event()
+            assert isinstance(request, h11.Request)
+            found, seen = connection.next_event(), b""
+            while isinstance(found, h11.Data):
+                seen += bytes(found.data)
+                found = connection.next_event()
+        except h11.RemoteProtocolError:
+            assert not target.isascii()  # h11 admits no bytes from 0x80 there
+            continue
+        assert isinstance(found, h11.EndOfMessage)
+        assert (request.method, request.target, seen) == (method, target, body)
+        assert connection.trailing_data[0] == NEXT
+
+
 heads_of_responses = st.builds(
     ResponseHead,
     st.sampled_from([200, 204, 304, 404, 503]),

@@ -314,6 +314,9 @@ def test_te_is_nominated_where_it_goes_on():
     assert wire == b"GET / HTTP/1.1\r\n" + block + b"Connection: TE\r\n\r\n"
     wire, _ = service_request(RequestHead(b"GET", b"/", block, -1, b"x"))
     assert wire.count(b"Connection:") == 1
+    for line in (b"X-TE: trailers\r\n", b"X: TE: trailers\r\n"):
+        wire, _ = service_request(RequestHead(b"GET", b"/", BLOCK + line, 0, b""))
+        assert b"Connection:" not in wire
 
 
 @covers("HTTP-55")

@@ -52,6 +52,7 @@ USABLE_SHARE: Final = 0.8
 """Of the time that a service keeps an idle connection: the rest is for a request to reach it."""
 
 _HOST_LINE = re.compile(rb"(?<![^\n])[Hh][Oo][Ss][Tt]:[^\r]*+\r\n")
+_TE_LINE = re.compile(rb"(?<![^\n])TE: trailers\r\n").search
 _SENDS_CONTENT: Final = frozenset((b"POST", b"PUT", b"PATCH"))
 _SENDS_NONE: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
 """Usually: a body is allowed, and many a service does not look for it."""
@@ -283,7 +284,7 @@ def service_request(head: RequestHead, *, host_header: bytes = b"", close: bool 
         block = b"Host: %b\r\n%b" % (host_header, _HOST_LINE.sub(b"", block))
     if (close or (length and method in _SENDS_NONE)) and not upgrade:
         block += b"Connection: close\r\n"
-    if b"TE: trailers\r\n" in block and not upgrade:
+    if b"TE: trailers\r\n" in block and not upgrade and _TE_LINE(block):
         block += b"Connection: TE\r\n"  # RFC 9110 §10.1.4
     if upgrade:
         end, framing = b"Upgrade: %b\r\nConnection: upgrade\r\n\r\n" % upgrade, NO_BODY
