@@ -82,31 +82,31 @@ Usage:
 
 
 def run_drain(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``DRAIN_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
+    """Runs with the arguments of ``DRAIN_USAGE``. Raises ``NoAnswer`` and ``ConfigError``."""
     return _act(arguments, "/-/drain", {}, lambda _: "the node drains")
 
 
 def run_disconnect(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``DISCONNECT_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
+    """Runs with the arguments of ``DISCONNECT_USAGE``. Raises ``NoAnswer`` and ``ConfigError``."""
     upstream, force = arguments["<upstream>"], bool(arguments["--force"])
     said = f"upstream {upstream} is {'cut off' if force else 'about to leave'}"
     return _act(arguments, "/-/disconnect", {"upstream": upstream, "force": force}, lambda _: said)
 
 
 def run_forget(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``FORGET_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
+    """Runs with the arguments of ``FORGET_USAGE``. Raises ``NoAnswer`` and ``ConfigError``."""
     node = arguments["<node>"]
     return _act(arguments, "/-/forget", {"node": node}, lambda _: f"node {node} is forgotten")
 
 
 def run_log_level(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``LOG_LEVEL_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
+    """Runs with the arguments of ``LOG_LEVEL_USAGE``. Raises ``NoAnswer`` and ``ConfigError``."""
     level = one_of(*LEVELS, DEFAULT)("the level", arguments["<level>"])
     return _act(arguments, "/-/log-level", {"logger": arguments["<logger>"] or ROOT, "level": level}, _said_of_level)
 
 
 def run_reload(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``RELOAD_USAGE``. Raises ``NoStatus`` and ``ConfigError``."""
+    """Runs with the arguments of ``RELOAD_USAGE``. Raises ``NoAnswer`` and ``ConfigError``."""
     return _act(arguments, "/-/reload", {}, _said_of_reload)
 
 

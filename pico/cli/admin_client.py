@@ -20,9 +20,9 @@ from pico.cli.command_line import UsageError
 from pico.cli.tables import printable
 from pico.cli.values import admin_url
 from pico.errors import ConfigError, PicoError
-from pico.protocol.tunnel import PROXY_CODES
+from pico.protocol.tunnel import LISTENER_PATH, PROXY_CODES
 
-__all__ = ["DEFAULT_URL", "AdminClient", "NoStatus", "understanding"]
+__all__ = ["DEFAULT_URL", "AdminClient", "NoAnswer", "understanding"]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8001"
 ANSWER_S: Final = 15.0
@@ -39,10 +39,12 @@ KNOWN_PATHS: Final = "expected one of "
 
 A_NODES_PATH: Final = "/status/nodes"
 
+ADMIN_PORT: Final = "its admin port is 8001 by default"
+
 NOT_A_NODE: Final = "what answers there is no node, or one of another version"
 
 
-class NoStatus(PicoError):
+class NoAnswer(PicoError):
     """The node has not answered, or has refused; says why."""
 
 
@@ -71,11 +73,11 @@ class AdminClient:
         self._session.close()
 
     def read(self, path: str, query: dict[str, str]) -> Any:
-        """What stands at that path; raises ``NoStatus``, and ``UsageError`` for words that the node does not take."""
+        """What stands at that path; raises ``NoAnswer``, and ``UsageError`` for words that the node does not take."""
         return self._ask("GET", path, params=query)
 
     def act(self, path: str, body: dict[str, Any]) -> Any:
-        """Have the node do something; raises ``NoStatus``, and ``UsageError`` for words that it does not take."""
+        """Have the node do something; raises ``NoAnswer``, and ``UsageError`` for words that it does not take."""
         return self._ask("POST", path, json=body)
 
     def _ask(self, method: str, path: str, **settings: Any) -> Any:
@@ -83,40 +85,42 @@ class AdminClient:
         try:
             response = self._session.request(method, url, timeout=ANSWER_S, allow_redirects=False, **settings)
         except (RequestException, ValueError) as error:
-            raise NoStatus(f"no status from {url}: {_reason(error)}") from error
+            raise NoAnswer(f"no answer from {url}: {_reason(error)}") from error
         try:
             answer = response.json()
         except (ValueError, RecursionError) as error:
-            raise NoStatus(f"no status from {url}: {_what_else(response)}") from error
+            raise NoAnswer(f"no answer from {url}: {_what_else(response)}") from error
         if not response.ok:
             raise _refusal(url, response.status_code, answer)
         if not isinstance(answer, dict):
-            raise NoStatus(f"no status from {url}: {NOT_A_NODE}")
+            raise NoAnswer(f"no answer from {url}: {NOT_A_NODE}")
         return answer
 
 
 @contextmanager
 def understanding() -> Iterator[None]:
-    """What an answer does not have within is no fault of ours: raises ``NoStatus``."""
+    """What an answer does not have within is no fault of ours: raises ``NoAnswer``."""
     try:
         yield
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise NoStatus(f"no status: {NOT_A_NODE}") from error
+        raise NoAnswer(f"no answer that can be read: {NOT_A_NODE}") from error
 
 
 def _refusal(url: str, status: int, answer: Any) -> PicoError:
     said = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(said, dict) or "message" not in said:
-        return NoStatus(f"no status from {url}: {status}")
+        return NoAnswer(f"no answer from {url}: {status}")
     code, message = printable(said.get("code")), printable(said["message"])
     if code in PROXY_CODES:
-        return NoStatus(f"no status from {url}: this is a node's port for clients; its admin port is 8001 by default")
+        return NoAnswer(f"no answer from {url}: this is a node's port for clients; {ADMIN_PORT}")
+    if code == "not_found" and LISTENER_PATH in message:
+        return NoAnswer(f"no answer from {url}: this is a node's port for agents; {ADMIN_PORT}")
     if code in WRONG_WORDS:
         return UsageError(message)
     if code == "not_found" and message.startswith(KNOWN_PATHS) and A_NODES_PATH not in message:
         have = message.removeprefix(KNOWN_PATHS)
-        return NoStatus(f"no status from {url}: this is no node's admin port but perhaps an agent's; it has {have}")
-    return NoStatus(f"{message} ({status} {code})")
+        return NoAnswer(f"no answer from {url}: this is no node's admin port but perhaps an agent's; it has {have}")
+    return NoAnswer(f"{message} ({status} {code})")
 
 
 def _what_else(response: requests.Response) -> str:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from pico.cli.admin_client import AdminClient, NoStatus, understanding
+from pico.cli.admin_client import AdminClient, NoAnswer, understanding
 from pico.cli.command_line import UsageError
 from pico.cli.tables import Column, age, amount, rate, round_trip, table, things
 from pico.cli.values import count, duration
@@ -164,7 +164,7 @@ class Asked(NamedTuple):
 
 
 def run_status(arguments: Mapping[str, Any]) -> int:
-    """Runs with the arguments of ``USAGE``. Raises ``NoStatus``, ``UsageError`` and ``ConfigError``."""
+    """Runs with the arguments of ``USAGE``. Raises ``NoAnswer``, ``UsageError`` and ``ConfigError``."""
     asked = _asked(arguments)
     interval_s = duration("--interval", arguments["--interval"] or "1s")
     colour = not (arguments["--no-color"] or os.environ.get("NO_COLOR"))
@@ -215,7 +215,7 @@ def _again(client: AdminClient, asked: Asked) -> Any:
     """A node that does not answer for a while, as when it is updated, does not end the watching."""
     try:
         return client.read(asked.path, asked.query)
-    except NoStatus as error:
+    except NoAnswer as error:
         return {"error": str(error)}
 
 

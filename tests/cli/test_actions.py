@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from pico.cli import actions
-from pico.cli.admin_client import NoStatus
+from pico.cli.admin_client import NoAnswer
 from pico.cli.command_line import UsageError, parse
 from pico.cli.pico import COMMANDS
 from pico.errors import ConfigError
@@ -53,11 +53,11 @@ def test_an_upstream_is_disconnected(act):
 
 
 def test_what_the_node_refuses_is_one_sentence(act):
-    with pytest.raises(NoStatus, match=r"node-a-u9: there is no such upstream here \(404 unknown_upstream\)"):
+    with pytest.raises(NoAnswer, match=r"node-a-u9: there is no such upstream here \(404 unknown_upstream\)"):
         act("disconnect", "node-a-u9")
-    with pytest.raises(NoStatus, match=r"node-a: only a node that is dead or has left can be forgotten"):
+    with pytest.raises(NoAnswer, match=r"node-a: only a node that is dead or has left can be forgotten"):
         act("forget", "node-a")
-    with pytest.raises(NoStatus, match=r"logger: 'pico.nowhere' is not there: .*\(404 unknown_logger\)"):
+    with pytest.raises(NoAnswer, match=r"logger: 'pico.nowhere' is not there: .*\(404 unknown_logger\)"):
         act("log-level", "debug", "pico.nowhere")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from pico.actors.admin_door import AdminDoor, admin_context
 from pico.actors.messages import GetBoundAddress
-from pico.cli.admin_client import AdminClient, NoStatus, understanding
+from pico.cli.admin_client import AdminClient, NoAnswer, understanding
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 from pico.observability.admin import AdminApp, json_answer, reads
@@ -29,7 +29,7 @@ def ask(url: str, ca_file: str | None = None) -> Any:
         try:
             with AdminClient(url, ca_file) as client:
                 return client.read("/status/nodes", {})
-        except NoStatus as error:  # the pool would print what is raised
+        except NoAnswer as error:  # the pool would print what is raised
             return str(error)
 
     return gevent.get_hub().threadpool.apply(call)
@@ -37,7 +37,7 @@ def ask(url: str, ca_file: str | None = None) -> Any:
 
 def why(url: str, ca_file: str | None = None) -> str:
     beginning, middle, reason = ask(url, ca_file).partition("/status/nodes: ")
-    assert beginning.startswith("no status from http") and middle
+    assert beginning.startswith("no answer from http") and middle
     return reason
 
 
@@ -138,7 +138,7 @@ def test_the_admin_port_of_an_agent_is_told_as_such(door: Any) -> None:
     with AdminClient(door().replace("https", "http")) as client:
 
         def call() -> str:
-            with pytest.raises(NoStatus) as caught:
+            with pytest.raises(NoAnswer) as caught:
                 client.read("/status/actors", {})
             return str(caught.value)
 
@@ -154,7 +154,7 @@ def test_the_admin_port_of_an_agent_is_told_as_such(door: Any) -> None:
 
 @pytest.mark.parametrize("error", [AttributeError, KeyError, OverflowError, TypeError, ValueError])
 def test_an_answer_that_lacks_what_is_shown(error: type[Exception]) -> None:
-    with pytest.raises(NoStatus, match="what answers there is no node"), understanding():
+    with pytest.raises(NoAnswer, match="what answers there is no node"), understanding():
         raise error
 
 

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from pico.cli import status as command
-from pico.cli.admin_client import NoStatus
+from pico.cli.admin_client import NoAnswer
 from pico.cli.command_line import UsageError, parse
 from pico.cli.status import PAGES, run_status
 from pico.errors import ConfigError
@@ -67,17 +67,17 @@ def test_an_answer_that_is_no_node_s_is_told_as_such(answer):
         read_head(sock)
         sock.sendall(body)
 
-    with serving(handle) as server, pytest.raises(NoStatus, match="what answers there is no node"):
+    with serving(handle) as server, pytest.raises(NoAnswer, match="what answers there is no node"):
         run(f"--admin=http://127.0.0.1:{server.server_port}")
 
 
 def test_json_that_is_watched_has_nothing_else_in_it(node, capsys, monkeypatch):
     def end(seconds):
-        raise NoStatus("enough")
+        raise NoAnswer("enough")
 
     monkeypatch.setattr(command.sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(command.time, "sleep", end)
-    with pytest.raises(NoStatus, match="enough"):
+    with pytest.raises(NoAnswer, match="enough"):
         run("node", "--watch", "--json", f"--admin={url(node)}")
     assert json.loads(capsys.readouterr().out)["node"] == "node-a"
 
@@ -186,15 +186,16 @@ def test_a_value_that_can_never_be_good_is_a_wrong_word(node, words, error, why)
     ],
 )
 def test_what_the_node_refuses_is_one_sentence(node, words, why):
-    with pytest.raises(NoStatus, match=why):
+    with pytest.raises(NoAnswer, match=why):
         run(*words, f"--admin={url(node)}")
 
 
 def test_a_node_that_is_not_there_is_one_sentence():
-    with pytest.raises(NoStatus, match="no status from http://127.0.0.1:1/status/nodes: connection refused"):
+    with pytest.raises(NoAnswer, match="no answer from http://127.0.0.1:1/status/nodes: connection refused"):
         run("--admin=http://127.0.0.1:1")
 
 
-def test_what_answers_is_not_a_node(node):
-    with pytest.raises(NoStatus, match="this is a node's port for clients"):
-        run(f"--admin=http://127.0.0.1:{node.address('proxy-door')[1]}")
+@pytest.mark.parametrize("door,whose", [("proxy-door", "clients"), ("upstream-door", "agents")])
+def test_another_door_of_a_node_is_named(node, door, whose):
+    with pytest.raises(NoAnswer, match=f"this is a node's port for {whose}; its admin port is 8001 by default"):
+        run(f"--admin=http://127.0.0.1:{node.address(door)[1]}")
