@@ -19,7 +19,7 @@ from typing import Any, Final
 import gevent
 import gevent.socket
 from gevent.pool import Pool
-from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
+from gevent.pywsgi import WSGIHandler, WSGIServer
 from gevent.ssl import SSLContext
 
 from pico.observability.admin import AdminApp, LastingBody
@@ -48,6 +48,12 @@ BREATH_S: Final = 0.002
 
 TCP_ESTABLISHED: Final = 1
 
+TLS_HANDSHAKE: Final = "\x16\x03"
+"""How a client of HTTPS begins."""
+
+FAULT_CHARACTERS_MAX: Final = 200
+"""In the log, of what is wrong with a request."""
+
 _log = logging.getLogger("pico.admin")
 
 
@@ -74,7 +80,7 @@ class AdminServer(WSGIServer):
             app,
             spawn=self._places,
             log=None,
-            error_log=LoggingLogAdapter(_log, logging.INFO),  # requests that are not valid
+            error_log=None,  # see ``log_error`` of the handler
             handler_class=_Handler,
             # Given here so that nobody is asked for the host's name.
             environ={"SERVER_NAME": "pico-admin"},
@@ -172,6 +178,12 @@ class _Handler(WSGIHandler):
             return None
         known = error if isinstance(error, ValueError) else ValueError(str(error))
         return super()._handle_client_error(known)  # type: ignore[no-untyped-call]
+
+    def log_error(self, msg: str, *args: Any) -> None:
+        """What was no request, in one line; gevent would write how it sees the socket, and all that has come."""
+        is_tls = str(self.requestline).startswith(TLS_HANDSHAKE)
+        fault = "HTTPS to a port that speaks plain HTTP" if is_tls else str(args[-1] if args else msg)
+        _log.info("the request of %s is not valid: %s", self.client_address[0], fault[:FAULT_CHARACTERS_MAX])
 
     def _broke_off(self, error: OSError) -> None:
         _log.debug("the connection of %s broke off: %s", self.client_address[0], _why(error))

@@ -250,8 +250,24 @@ def test_too_many_header_fields_are_refused_without_a_traceback(
     caplog.set_level("INFO", "pico.admin")
     answer = exchanged(address, b"GET /livez HTTP/1.1\r\n" + b"x: y\r\n" * 101 + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 400")
-    assert [one for one in caplog.messages if "Invalid request" in one and "got more than 100 headers" in one]
+    assert [one for one in caplog.messages if "is not valid: " in one and "got more than 100 headers" in one]
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "sent,fault",
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00 of a greeting\r\n", "HTTPS to a port that speaks plain HTTP"),
+        (b"SSH-2.0-x\r\n", r"Invalid HTTP method: 'SSH-2.0-x\r\n'"),
+        (b"GET " + b"x" * 500 + b" and more\r\n", "Invalid HTTP method: 'GET " + "x" * 174),
+    ],
+)
+def test_what_is_no_request_is_one_short_line(
+    address: tuple[str, int], sent: bytes, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pico.admin")
+    assert exchanged(address, sent).startswith(b"HTTP/1.1 400")
+    assert caplog.messages[-1] == f"the request of 127.0.0.1 is not valid: {fault}"
 
 
 def test_a_connection_is_kept_and_answers_do_not_wait_for_acknowledgements(operator: Operator) -> None:
