@@ -51,6 +51,10 @@ class NodeMaterials:
         not_after = {door: self.not_after[door] for door in doors if door in self.not_after}
         return replace(read, **kept, not_after=read.not_after | not_after)
 
+    def expired(self, time_of_day: float) -> list[str]:
+        """The doors whose certificate is valid no more."""
+        return [door for door, until in self.not_after.items() if until <= time_of_day]
+
     @classmethod
     def read(cls, config: NodeConfig) -> NodeMaterials:
         """Raises ``ConfigError``, which names the setting and the file at fault."""

@@ -105,6 +105,7 @@ class Node:
         """``read_settings`` reads again what was read for ``config``; without it there is no reload."""
         system = system or System()
         self._inherited = system.inherited
+        self._time_of_day = system.time_of_day
         self.config = config
         self._materials = NodeMaterials.read(config)
         self.node_id = node_id
@@ -197,6 +198,7 @@ class Node:
 
     def start(self) -> None:
         """Open the doors; raises ``PicoError`` when a part cannot start. Blocks the calling greenlet until then."""
+        self._warn_of_expired()
         self._supervisor.launch()
         self._supervisor.started.get()
         self.gossip_door.start()
@@ -235,6 +237,7 @@ class Node:
             proxy_door.limit(config.client_connections_max)
         if admin_door is not None and materials.admin_tls is not None:
             admin_door.renew(materials.admin_tls)
+        self._warn_of_expired()
 
     def drain(self) -> None:
         """Stop taking new work and finish what is in flight, within the grace period; blocks until then."""
@@ -451,7 +454,7 @@ class Node:
             return accept_tls(stream, context, self.config.http_timers.tls_handshake_s, received=preface.rest)
         except TransportError as error:
             self.metrics.tls_handshake_failures.add(door)
-            _log.info("the TLS handshake with %s failed: %s", stream.peer_host, error)
+            _log.info("the TLS handshake with %s at the %s door failed: %s", stream.peer_host, door, error)
             return None
 
     def _set_gauges(self) -> None:
@@ -471,6 +474,10 @@ class Node:
         self.metrics.access_log_dropped = lambda: float(self.access_log.dropped)
         self.metrics.cluster.standing = self.gossip_door.standing
         self.metrics.tls_not_after = lambda: self._materials.not_after
+
+    def _warn_of_expired(self) -> None:
+        for door in self._materials.expired(self._time_of_day()):
+            _log.warning("--%s-tls-cert: the certificate has expired: whoever verifies it refuses to connect", door)
 
     def _tell_limits(self) -> None:
         self.metrics.client_connections_max = self.config.client_connections_max

@@ -177,7 +177,7 @@ def is_plain_http(error: BaseException) -> bool:
 def tls_reason(error: ssl.SSLError) -> str:
     """What went wrong, in a few words for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return str(error.verify_message)
+        return str(error.verify_message).rstrip(".")  # it stands within a sentence of ours
     if isinstance(error, ssl.SSLEOFError):
         return "the other side ended the connection"
     # Not every one that the library makes has a reason, and ours has none either.

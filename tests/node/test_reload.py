@@ -54,6 +54,20 @@ def test_each_door_shows_its_new_certificate(tmp_path: Path) -> None:
         assert first != second
 
 
+def test_a_certificate_that_has_expired_is_said_at_the_start_and_at_each_reload(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path)
+    old, new = authority.issue("localhost", expired=True), authority.issue("localhost")
+    said = "--upstream-tls-cert: the certificate has expired: whoever verifies it refuses to connect"
+    with running_node(proxy_tls=new, upstream_tls=old) as node:
+        assert caplog.messages.count(said) == 1
+        node.reconfigure(node.config)
+        assert caplog.messages.count(said) == 2
+        node.reconfigure(replace(node.config, upstream_tls=new))
+        assert sum("expired" in line for line in caplog.messages) == 2
+
+
 def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
     with running_node() as node:
         before = node.config

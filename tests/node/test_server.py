@@ -69,7 +69,10 @@ def test_a_node_without_a_network_is_not_misused() -> None:
         pass
 
 
-def test_a_handshake_of_tls_that_fails_is_counted_at_its_door(tmp_path: Path) -> None:
+def test_a_handshake_of_tls_that_fails_is_counted_at_its_door_and_logged_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pico.node")
     files = Authority(tmp_path).issue("localhost")
     with running_node(**{f"{door}_tls": files for door in ("proxy", "upstream", "admin")}) as node:
         for count, door in enumerate(("proxy", "upstream", "admin"), start=1):
@@ -80,6 +83,9 @@ def test_a_handshake_of_tls_that_fails_is_counted_at_its_door(tmp_path: Path) ->
         for count, door in enumerate(("proxy", "upstream", "admin"), start=1):
             name = f'pico_tls_handshake_failures_total{{listener="{door}"}}'
             until(lambda name=name, count=count: metric(node, name) == count, name)
+    for door in ("proxy", "upstream"):
+        said = f"the TLS handshake with 127.0.0.1 at the {door} door failed: plain HTTP to a port that speaks HTTPS"
+        assert said in caplog.messages
 
 
 def test_what_the_parts_of_a_node_know_is_in_its_metrics(tmp_path: Path) -> None:
