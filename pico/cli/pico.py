@@ -20,7 +20,8 @@ __all__ = ["main"]
 PROGRAM = "pico"
 
 USAGE = """\
-pico: try Pico, and measure it. pico-node and pico-agent are programs of their own.
+pico: see what nodes do and have them do something, check settings, try Pico, measure it. pico-node and pico-agent are
+programs of their own.
 
 Usage:
   pico [--help | --version] [<command> [<arguments>...]]

@@ -260,7 +260,7 @@ class AccessLog:
             self.dropped += len(lines)
             if not self._complained:
                 self._complained = True
-                _log.error("the access log cannot be written: %s", error)
+                _log.error("the access log cannot be written: %s", (error.strerror or str(error)).lower())
 
     def _now(self) -> str:
         """The time as a line has it; several requests may end in one millisecond."""

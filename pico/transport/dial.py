@@ -77,7 +77,8 @@ def _connect(host: str, port: int, deadline: float) -> _socket.socket:
         if not isinstance(outcome, int):
             return outcome
         error_number = outcome
-        failures.append(f"{address[4][0]} {strerror(error_number).lower()}")
+        where, why = str(address[4][0]), strerror(error_number).lower()
+        failures.append(why if where == host else f"{where} {why}")
     sentence = f"cannot connect to {host} port {port}: {', '.join(failures)}"
     raise _ERRORS.get(error_number, ConnectFailed)(sentence)
 

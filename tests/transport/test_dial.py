@@ -160,7 +160,7 @@ def test_the_wait_for_a_connection_has_its_deadline() -> None:
 def test_a_refusal_says_so_for_each_address(monkeypatch: pytest.MonkeyPatch) -> None:
     files = open_files()
     port = free_port()
-    with pytest.raises(ConnectFailed, match=f"cannot connect to 127.0.0.1 port {port}: 127.0.0.1 connection refused"):
+    with pytest.raises(ConnectFailed, match=f"cannot connect to 127.0.0.1 port {port}: connection refused"):
         dial("127.0.0.1", port, timeout_s=DEADLINE_S)
     System(monkeypatch, addresses("127.0.0.1", "127.0.0.2"))
     with pytest.raises(ConnectFailed, match="two.example.*127.0.0.1 connection refused, 127.0.0.2 connection refused"):
@@ -169,7 +169,7 @@ def test_a_refusal_says_so_for_each_address(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_unreachable_network_says_so() -> None:
-    with pytest.raises(ConnectFailed, match=r"cannot connect to 255\.255\.255\.255 port 80: 255"):
+    with pytest.raises(ConnectFailed, match=r"cannot connect to 255\.255\.255\.255 port 80: [a-z ]+$"):
         dial("255.255.255.255", 80, timeout_s=DEADLINE_S)
 
 
@@ -219,7 +219,7 @@ def test_a_connection_of_a_port_with_itself_is_no_connection(monkeypatch: pytest
 
     files, port = open_files(), free_port()
     monkeypatch.setattr(_socket, "socket", Socket)
-    with pytest.raises(ConnectFailed, match="127.0.0.1 connection refused"):
+    with pytest.raises(ConnectFailed, match="connection refused"):
         dial("127.0.0.1", port, timeout_s=DEADLINE_S)
     assert open_files() == files
 
