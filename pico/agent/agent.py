@@ -1,54 +1,43 @@
 """An agent: its links, the services behind them, and how they start and stop.
 
-Responsible for: building every part of one agent, the signals of the process, and its exit code. Refuses to know: what
-the parts do. Several agents live in one process: everything hangs on an instance of ``Agent``.
+Responsible for: building every part of one agent, and whether it is ready, has failed or has ended. Refuses to know:
+what the parts do, and what there is once in a process (``pico.agent.process``). Several agents live in one process:
+everything hangs on an instance of ``Agent``.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import random
-import signal
-import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import gevent
-from gevent import signal_handler
 from gevent.event import Event
 
 from pico import __version__
 from pico.actors.admin_door import AdminDoor
-from pico.actors.heap import Heap
 from pico.actors.reload import Proposal, Reload
-from pico.actors.runtime import inboxes, install_registry
+from pico.actors.runtime import inboxes
 from pico.agent.dialling import server_of
 from pico.agent.materials import AgentMaterials
 from pico.agent.served import LINK, Common, Served, tell_to_stop
 from pico.config import AgentConfig, EndpointTarget
-from pico.observability.access_log import AccessLog, cooperative_writer
+from pico.observability.access_log import AccessLog
 from pico.observability.admin import AdminApp, Route
 from pico.observability.hub import HubWatch
 from pico.observability.log_levels import log_routes
 from pico.observability.metrics import AgentMetrics
 from pico.observability.probes import process_routes
-from pico.observability.traces import start_tracing
 from pico.protocol.http import Failure
-from pico.transport.allocator import keep_freed
 from pico.transport.clock import Clock, HubClock
 from pico.transport.deadlines import Deadlines
-from pico.transport.notify import Notifier
-from pico.transport.open_files import raise_open_files_max
-from pico.transport.parking import sleep
 
 if TYPE_CHECKING:
     from pico.observability.tracing import Tracing
 
-__all__ = ["Agent", "run_agent"]
+__all__ = ["Agent"]
 
-POLL_S: Final = 0.05
 LOG_FLUSH_S: Final = 2.0
 
 _log = logging.getLogger("pico.agent")
@@ -234,68 +223,3 @@ class Agent:
         name = served.target.endpoint_id
         if not any(one.target.endpoint_id == name for one in self._each()):
             self.metrics.drop_endpoint(name)
-
-
-def _announce(agent: Agent, notifier: Notifier) -> None:
-    """Say that the agent is ready once each of its endpoints is registered, and until then which is not.
-
-    One that was refused for good keeps no service manager waiting, because it would end the others.
-    """
-    said = ""
-    while not agent.settled:
-        missing = agent.ready()[1]
-        if missing != said:
-            notifier.status(said := missing)
-        sleep(agent.clock, POLL_S)
-    names = ", ".join(target.endpoint_id for target in agent.config.endpoints)
-    notifier.ready(agent.ready()[1] or f"serving {names}")
-
-
-def run_agent(config: AgentConfig, read_settings: Callable[[], Proposal[AgentConfig]] | None = None) -> int:
-    """Run one agent until it is told to stop; 0 after an orderly stop, 1 when no endpoint is left that can be served.
-
-    SIGTERM and SIGINT drain; a second one stops at once. SIGHUP has the settings read again. A service manager is told
-    of each step.
-    """
-    notifier = Notifier.from_environment(os.environ, os.getpid())
-    install_registry()
-    keep_freed()
-    raise_open_files_max()
-    tracing = start_tracing(config.tracing, "pico-agent", socket.gethostname())
-    agent = Agent(
-        config,
-        write_access_log=cooperative_writer(sys.stdout.fileno()),
-        read_settings=read_settings,
-        announce_reload=lambda begins: notifier.reloading() if begins else notifier.reloaded(),
-        tracing=tracing,
-    )
-    asked = Event()
-
-    def on_signal() -> None:
-        if asked.is_set() or not agent.failed.is_set():  # else it stops by itself, and this is the first signal
-            agent.stop()
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal_handler(number, on_signal)
-    if agent.reload is not None:
-        signal_handler(signal.SIGHUP, agent.reload.ask)
-    agent.start()
-    heap = Heap(agent.clock)
-    heap.settle()
-    notifier.watch(agent.clock)
-    announcing = gevent.spawn(_announce, agent, notifier) if notifier.wanted else None
-    gevent.wait([asked, agent.failed, agent.ended], count=1)
-    if announcing is not None:
-        announcing.kill()
-    notifier.stopping(agent.failure or "finishing requests")
-    if agent.failed.is_set() and not agent.stopping:
-        _log.error("the agent ends: %s", agent.failure)
-        agent.stop()
-    agent.ended.wait()
-    heap.close()
-    agent.close()
-    if tracing is not None:
-        tracing.close()
-    _log.info("the agent stopped")
-    return 1 if agent.failed.is_set() else 0

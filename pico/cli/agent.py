@@ -43,7 +43,7 @@ def _run() -> int:
     reading = read_settings(AGENT, words, os.environ)
 
     # Only now the rest: a wrong word on the command line is answered without loading it.
-    from pico.agent.agent import run_agent
+    from pico.agent.process import run_agent
     from pico.cli.reloading import Reloading
 
     settings = Reloading(AGENT, words, os.environ, reading)

@@ -44,7 +44,7 @@ def _run() -> int:
 
     # Only now the rest: a wrong word on the command line is answered without loading it.
     from pico.cli.reloading import Reloading
-    from pico.node.server import run_node
+    from pico.node.process import run_node
 
     settings = Reloading(NODE, words, os.environ, reading)
     settings.begin()

@@ -1,19 +1,14 @@
 """A node: the doors, the actors behind them, and how they start and stop.
 
-Responsible for: building every part of one node, starting them in order, draining, stopping in reverse, and the signals
-of the process. Refuses to know: what the parts do. Several nodes live in one process: everything hangs on an instance
-of ``Node``.
+Responsible for: building every part of one node, starting them in order, draining, and stopping in reverse. Refuses to
+know: what the parts do, and what there is once in a process (``pico.node.process``). Several nodes live in one process:
+everything hangs on an instance of ``Node``.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
-import secrets
-import signal
 import socket
-import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -21,22 +16,19 @@ from random import Random
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Final
 
-import gevent
 import pykka
-from gevent import signal_handler
 from gevent.event import Event
 
 from pico import __version__
 from pico.actors.admin_door import AdminDoor
 from pico.actors.endpoint_pool import Endpoints
-from pico.actors.heap import Heap
 from pico.actors.listener import Listener
 from pico.actors.messages import DrainCluster, LeaveCluster, StopAccepting
 from pico.actors.questions import Questions
 from pico.actors.reload import Proposal, Reload
 from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
-from pico.actors.runtime import GeventActor, inboxes, install_registry, tell
+from pico.actors.runtime import GeventActor, inboxes, tell
 from pico.actors.spares import Spares
 from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
 from pico.config import NodeConfig
@@ -53,20 +45,15 @@ from pico.node.report import Report
 from pico.node.status import ActorPages, Elsewhere, EndpointPages, NodePages, Status
 from pico.node.system import System
 from pico.node.upstream_door import UpstreamDoor
-from pico.observability.access_log import AccessLog, Write, cooperative_writer
+from pico.observability.access_log import AccessLog, Write
 from pico.observability.admin import AdminApp, Route
 from pico.observability.history import History
 from pico.observability.hub import HubWatch
 from pico.observability.log_levels import log_routes
 from pico.observability.metrics import DURATION_BOUNDS_S, NodeMetrics
 from pico.observability.probes import process_routes
-from pico.observability.traces import start_tracing
 from pico.protocol.http import Failure
-from pico.transport.allocator import keep_freed
 from pico.transport.clock import Clock, HubClock
-from pico.transport.inherited import Inherited
-from pico.transport.notify import Notifier
-from pico.transport.open_files import raise_open_files_max
 from pico.transport.parking import give_way, sleep
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import TlsStream, accept_tls
@@ -74,7 +61,7 @@ from pico.transport.tls import TlsStream, accept_tls
 if TYPE_CHECKING:
     from pico.observability.tracing import Tracing
 
-__all__ = ["Node", "run_node", "warn_of_open_files"]
+__all__ = ["Node"]
 
 HANDSHAKES_MAX: Final = 1024
 """Connections at the upstream door whose handshake is not complete."""
@@ -154,7 +141,7 @@ class Node:
             node_id=node_id,
             cluster=self._cluster,
             door_address=self._door_address,
-            contested=self._contested,
+            contested=self.failed.set,
             keys=self._materials.cluster_keys,
             system=system,
         )
@@ -244,9 +231,8 @@ class Node:
         config = self.config
         self.services.draining = True
         self._tell_cluster(DrainCluster())
-        sleep(
-            self.clock, config.drain_delay_s
-        )  # requests come until balancers have noticed, so agents must still be here
+        # Requests come until balancers have noticed, so agents must still be here.
+        sleep(self.clock, config.drain_delay_s)
         for door in ("proxy-door", "upstream-door"):
             ref = self._supervisor.ref(door)
             if ref is not None:
@@ -446,9 +432,6 @@ class Node:
         listening = self._listening.get(door)
         return None if listening is None else listening.address
 
-    def _contested(self) -> None:
-        self.failed.set()
-
     def _accept_tls(self, door: str, stream: Stream, context: SSLContext, preface: Preface) -> TlsStream | None:
         try:
             return accept_tls(stream, context, self.config.http_timers.tls_handshake_s, received=preface.rest)
@@ -509,81 +492,3 @@ def _serve_socket(
         raise
     finally:
         spares.discard(stream)
-
-
-def _made_up_name() -> str:
-    """From the name of the host and chance: unique, and readable in a list of nodes."""
-    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().split(".")[0].lower())[:50]
-    return f"{host or 'node'}-{secrets.token_hex(3)}"
-
-
-def warn_of_open_files(config: NodeConfig, files_max: int) -> None:
-    """Say that the system allows for fewer open files than the settings for connections; -1 is no limit."""
-    needed = config.client_connections_max + config.upstreams_max
-    if 0 <= files_max < needed:
-        _log.warning(
-            "the limit of open files is %d, and --client-connections-max and --upstreams-max together need %d",
-            files_max,
-            needed,
-        )
-
-
-def _announce(node: Node, notifier: Notifier) -> None:
-    """Say that the node is ready once it is: its doors are open and what it knows of the cluster is known."""
-    notifier.status("joining")
-    while not node.ready()[0]:
-        sleep(node.clock, POLL_S)
-    _log.info("node %s is ready", node.node_id)
-    notifier.ready(f"serving as {node.node_id}")
-
-
-def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig]] | None = None) -> int:
-    """Run one node until it is told to stop; 0 after an orderly stop, 1 when a part failed.
-
-    SIGTERM and SIGINT drain; a second one stops at once. SIGHUP has the settings read again. A service manager is told
-    of each step, and what it has opened is listened on.
-    """
-    notifier = Notifier.from_environment(os.environ, os.getpid())
-    system = System()
-    system.inherited = Inherited.from_environment(os.environ, os.getpid())
-    install_registry()
-    keep_freed()
-    warn_of_open_files(config, raise_open_files_max())
-    node_id = config.node_id or _made_up_name()
-    tracing = start_tracing(config.tracing, "pico-node", node_id)
-    node = Node(
-        config,
-        node_id=node_id,
-        write_access_log=cooperative_writer(sys.stdout.fileno()),
-        system=system,
-        read_settings=read_settings,
-        announce_reload=lambda begins: notifier.reloading() if begins else notifier.reloaded(),
-        tracing=tracing,
-    )
-    again = Event()
-
-    def on_signal() -> None:
-        (again if node.asked.is_set() else node.asked).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal_handler(number, on_signal)
-    if node.reload is not None:
-        signal_handler(signal.SIGHUP, node.reload.ask)
-    node.start()
-    heap = Heap(node.clock)
-    heap.settle()
-    notifier.watch(node.clock)
-    announcing = gevent.spawn(_announce, node, notifier)
-    gevent.wait([node.asked, node.failed], count=1)
-    announcing.kill()
-    notifier.stopping("failed" if node.failed.is_set() else "draining")
-    if not node.failed.is_set():
-        _log.info("node %s drains", node_id)
-        drained = gevent.spawn(node.drain)
-        gevent.wait([drained, again, node.failed], count=1)
-    heap.close()
-    node.stop()
-    if tracing is not None:
-        tracing.close()
-    _log.info("node %s stopped", node_id)
-    return 1 if node.failed.is_set() else 0

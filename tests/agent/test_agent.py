@@ -18,7 +18,8 @@ import pytest
 from gevent import socket, subprocess
 from gevent.event import Event as Signal
 
-from pico.agent.agent import Agent, _announce
+from pico.agent.agent import Agent
+from pico.agent.process import _announce
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
 from pico.errors import ConfigError, NoFileLeft
 from pico.observability.hub import INTERVAL_S

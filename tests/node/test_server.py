@@ -13,7 +13,7 @@ from gevent import socket
 
 from pico.config import NodeConfig
 from pico.errors import TransportError
-from pico.node.server import _announce, warn_of_open_files
+from pico.node.process import _announce, warn_of_open_files
 from pico.node.system import System
 from pico.transport.notify import Notifier
 from tests.certificates import Authority

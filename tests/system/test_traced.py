@@ -76,7 +76,7 @@ def test_spans_of_a_node_and_an_agent_reach_a_collector(
 def test_nothing_of_it_is_loaded_when_it_is_off() -> None:
     unwanted = ("opentelemetry", "google", "pico.observability.tracing")
     look = (
-        "import sys; import pico.node.server, pico.agent.agent; "
+        "import sys; import pico.node.process, pico.agent.process; "
         f"print([name for name in sys.modules if name.startswith({unwanted})])"
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60)
