@@ -19,7 +19,7 @@ from pico.actors.runtime import GeventActor
 from pico.config import TlsFiles, address_text
 from pico.observability.admin import AdminApp
 from pico.observability.admin_server import AdminServer
-from pico.transport.tls import server_context
+from pico.transport.certificates import server_context
 
 __all__ = ["AdminDoor", "admin_context"]
 

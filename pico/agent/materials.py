@@ -11,7 +11,7 @@ from ssl import SSLContext
 
 from pico.config import AgentConfig
 from pico.errors import ConfigError
-from pico.transport.tls import client_context
+from pico.transport.certificates import client_context
 
 __all__ = ["AgentMaterials"]
 

@@ -131,7 +131,7 @@ def _what_else(response: requests.Response) -> str:
 
 
 def _check_authorities(ca_file: str) -> None:
-    from pico.transport.tls import client_context  # with gevent, which nobody pays for who has no such file
+    from pico.transport.certificates import client_context  # with gevent, which nobody pays for who has no such file
 
     try:
         client_context(ca_file)

@@ -18,7 +18,7 @@ from pico.actors.admin_door import admin_context
 from pico.config import NodeConfig, TlsFiles
 from pico.errors import ConfigError
 from pico.protocol.seal import KeyRing, parse_key_file
-from pico.transport.tls import not_after, server_context
+from pico.transport.certificates import not_after, server_context
 
 __all__ = ["NodeMaterials"]
 

@@ -16,7 +16,7 @@ from pico.agent.dialling import Server, connect
 from pico.config import AgentConfig, EndpointTarget, HttpLimits
 from pico.protocol.rpc import ResetCode
 from pico.protocol.tunnel import Refusal
-from pico.transport.tls import client_context
+from pico.transport.certificates import client_context
 from tests.agent.harness import Bench, answering, serving
 from tests.certificates import Authority
 

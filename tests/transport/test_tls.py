@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +17,13 @@ from gevent.hub import get_hub
 from gevent.server import StreamServer
 
 from pico.config import TlsFiles
-from pico.errors import ConfigError, ConnectFailed, ConnectionLost, TransportTimeout
+from pico.errors import ConnectFailed, ConnectionLost, TransportTimeout
+from pico.transport.certificates import client_context, server_context
 from pico.transport.clock import HubClock, ManualClock
 from pico.transport.dial import dial
 from pico.transport.memory import memory_pair
 from pico.transport.stream import BlockingReader, SocketStream, Stream
-from pico.transport.tls import TlsStream, accept_tls, client_context, connect_tls, not_after, server_context
+from pico.transport.tls import TlsStream, accept_tls, connect_tls
 from tests.certificates import Authority
 from tests.transport.recorder import DEADLINE_S, Recorder, open_files, settle, socket_pair, tcp_sockets
 
@@ -466,46 +466,3 @@ def test_a_handshake_that_is_killed_leaves_nothing(files: TlsFiles) -> None:
     shaking.kill(timeout=DEADLINE_S)
     far.close()
     assert open_files() == number
-
-
-# Contexts.
-
-
-def expect_fault(files: TlsFiles, field: str, value: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        server_context(files)
-    assert (caught.value.field, caught.value.value) == (field, value)
-
-
-def test_a_fault_of_the_files_names_the_file(authority: Authority, files: TlsFiles, tmp_path: Path) -> None:
-    missing, junk = str(tmp_path / "missing.pem"), tmp_path / "junk.pem"
-    junk.write_text("junk")
-    other = authority.issue("other.example")
-    locked = authority.issue("localhost", passphrase=b"secret")
-    expect_fault(TlsFiles(certificate=missing, key=files.key), "certificate", missing)
-    expect_fault(TlsFiles(certificate=files.certificate, key=missing), "key", missing)
-    expect_fault(TlsFiles(certificate=str(junk), key=files.key), "certificate", str(junk))
-    expect_fault(TlsFiles(certificate=str(junk), key=str(junk)), "certificate", str(junk))
-    expect_fault(TlsFiles(certificate=files.key, key=files.key), "certificate", files.key)
-    expect_fault(TlsFiles(certificate=files.certificate, key=str(junk)), "key", str(junk))
-    expect_fault(TlsFiles(certificate=files.certificate, key=files.certificate), "key", files.certificate)
-    expect_fault(TlsFiles(certificate=files.certificate, key=other.key), "key", other.key)
-    expect_fault(locked, "key", locked.key)
-    with pytest.raises(ConfigError, match="passphrase"):
-        server_context(locked)
-    weak = authority.issue("localhost", weak=True)
-    expect_fault(weak, "certificate", weak.certificate)
-    for ca_file in (missing, str(junk), str(tmp_path)):
-        with pytest.raises(ConfigError, match=ca_file):
-            client_context(ca_file)
-
-
-def test_until_when_a_certificate_is_valid(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    now = time.time()
-    assert not_after(authority.issue("node.example").certificate) > now
-    assert not_after(authority.issue("node.example", expired=True).certificate) < now
-    with pytest.raises(ConfigError, match="certificates in PEM"):
-        not_after(authority.issue("node.example").key)
-    with pytest.raises(ConfigError):
-        not_after(str(tmp_path / "none.pem"))
