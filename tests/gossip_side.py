@@ -4,21 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from random import Random
+from typing import NamedTuple
 
 from pico.config import GossipLimits, GossipTimers
 from pico.protocol.gossip import (
-    Answer,
     DigestEntry,
     GossipTable,
+    Packet,
     PacketCodec,
     Record,
 )
-from pico.protocol.gossip.engine import CARD, GossipEngine
+from pico.protocol.gossip.engine import CARD, STREAM_BODY_BYTES_MAX, GossipEngine
 from pico.protocol.gossip.events import Event
+from pico.protocol.gossip.table import EVERYBODY, Reply
 from pico.protocol.gossip.values import Address, Message
 from pico.protocol.gossip.wire import encode_message
+from pico.protocol.seal import ClearSeal
 
 CLUSTER = "prod"
+
+
+class Answer(NamedTuple):
+    """What is answered to one packet."""
+
+    packets: list[bytes]
+    behind: list[str]
+    """The nodes of which only a snapshot can help that is too large for a datagram."""
+
+
+def answered(table: GossipTable, packet: Packet, *, packets_max: int, now: float) -> Answer:
+    """One packet, as a member takes it."""
+    reply = table.learn(packet, now=now)
+    builder = table.builder(packets_max=packets_max)
+    behind = table.answer(reply, builder)
+    return Answer(builder.packets(), behind)
+
+
+def digest_of(table: GossipTable) -> list[bytes]:
+    """All that is known of everybody, in as few packets as it fills."""
+    builder = table.builder(packets_max=len(table.members()) + 1)
+    table.answer(Reply(digests=[EVERYBODY]), builder)
+    return builder.packets()
+
+
+def by_stream(table: GossipTable, node_id: str) -> list[bytes]:
+    """What an exchange brings to who knows nothing that a node says; in envelopes, as datagrams of any size."""
+    builder = table.builder(packets_max=1, stream_bytes_max=STREAM_BODY_BYTES_MAX)
+    table.answer(Reply(claims={node_id: (0, 0)}), builder)
+    return [ClearSeal().seal(body) for body in builder.packets()]
 
 
 class Side:
@@ -37,12 +70,13 @@ class Side:
 
     def receive(self, data: bytes) -> list[Message]:
         """One packet; what is answered to it, decoded. The bytes are in ``answer``."""
-        self.answer = self.table.receive(self.codec.decode(data), now=self.now)
+        packets_max = self.limits.answer_packets_max
+        self.answer = answered(self.table, self.codec.decode(data), packets_max=packets_max, now=self.now)
         return [said for packet in self.answer.packets for said in self.codec.decode(packet).messages]
 
     def snapshots(self) -> list[bytes]:
         """What the last answer has for a stream."""
-        return [packet for node in self.answer.behind if (packet := self.table.snapshot_of(node)) is not None]
+        return [packet for node_id in self.answer.behind for packet in by_stream(self.table, node_id)]
 
     def hear(self, sender: str, *messages: Message, life: int = 1 << 30) -> list[Message]:
         """Messages of a node that is not there; what is answered."""
@@ -73,7 +107,7 @@ def settle(*sides: Side, rounds: int = 4) -> None:
 
 def exchange(one: Side, other: Side) -> int:
     """One says its digest to the other, and both go on until there is nothing to say; how many packets it took."""
-    waiting = [(other, one, packet) for packet in one.table.digest()]
+    waiting = [(other, one, packet) for packet in digest_of(one.table)]
     packets = 0
     while waiting:
         to, back, packet = waiting.pop(0)

@@ -16,6 +16,7 @@ from random import Random
 
 from pico.config import GossipLimits
 from pico.protocol.gossip import GossipTable, PacketCodec, Rank, Record
+from tests.gossip_side import answered, by_stream, digest_of
 from tests.property.gossip_history import KEYS, VALUES, History
 
 ROUND_S = 0.2
@@ -105,7 +106,7 @@ class World:
                 node.table.handle_timer(now=self.now)
                 self.check(node)
                 to = self.rng.choice(others)
-                for packet in node.table.digest():
+                for packet in digest_of(node.table):
                     self.send(node.node_id, to, packet)
             self.at(ROUND_S * self.rng.uniform(0.9, 1.1), speak)
 
@@ -122,15 +123,15 @@ class World:
         node = self.nodes[to]
         if not node.up:
             return
-        answer = node.table.receive(node.codec.decode(packet), now=self.now)
+        packets_max = self.limits.answer_packets_max
+        answer = answered(node.table, node.codec.decode(packet), packets_max=packets_max, now=self.now)
         node.histories[-1].note()  # A new life writes all again.
         self.log.append(f"{self.now:.6f} {source}>{to} {len(packet)} {len(answer.packets)}")
         self.check(node)
         for data in answer.packets:
             self.send(to, source, data)
         for node_id in answer.behind:
-            data = node.table.snapshot_of(node_id)
-            assert data is not None
+            [data] = by_stream(node.table, node_id)
             self.send(to, source, data, stream=True)
 
     # What must hold.

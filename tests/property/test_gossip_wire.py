@@ -24,7 +24,7 @@ from pico.protocol.gossip import (
 )
 from pico.protocol.gossip.values import Ack, Message, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
 from pico.protocol.gossip.wire import encode_message
-from tests.gossip_side import Side, exchange
+from tests.gossip_side import Side, answered, digest_of, exchange
 from tests.gossip_slow import decode, encode, envelope, name, number, value_of
 from tests.rules import covers
 
@@ -121,7 +121,7 @@ def receives(data: bytes) -> None:
     table = GossipTable(CODEC, 5, GossipLimits(), Random(1))
     table.own.put(b"x", b"1")
     for _ in range(2):
-        for answer in table.receive(packet, now=0.0).packets:
+        for answer in answered(table, packet, packets_max=16, now=0.0).packets:
             assert len(answer) <= 1_200
             CODEC.decode(answer)
 
@@ -131,8 +131,8 @@ def test_questions_are_asked_in_the_order_of_names_whatever_the_order_of_what_wa
     missed = tuple(Delta(name, 1, 1, 0, (Entry(2, b"k", None),)) for name in ("c", "b"))
     packet = CODEC.decode(written("prod", "sender", 1, missed))
     table = GossipTable(CODEC, 5, GossipLimits(), Random(1))
-    table.receive(packet._replace(messages=()), now=0.0)
-    (answer,) = table.receive(packet, now=0.0).packets
+    table.learn(packet._replace(messages=()), now=0.0)
+    (answer,) = answered(table, packet, packets_max=16, now=0.0).packets
     (digest,) = [message for message in CODEC.decode(answer).messages if isinstance(message, Digest)]
     assert [entry.node_id for entry in digest.entries] == ["b", "c"]
 
@@ -218,10 +218,10 @@ def test_no_packet_is_above_the_limit_and_everything_arrives(packet_bytes_max, n
             full.meet(node_id)
             exchange(source, full)
             sources.append(source)
-    for packet in full.table.digest():
+    for packet in digest_of(full.table):
         assert len(packet) <= packet_bytes_max
     for _ in range(sum(len(sizes) for _, sizes in nodes) + len(nodes) + 2):
-        for packet in empty.table.digest():
+        for packet in digest_of(empty.table):
             full.receive(packet)
             assert len(full.answer.packets) <= answer_packets_max
             for answer in full.answer.packets:

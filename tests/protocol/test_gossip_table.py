@@ -7,7 +7,7 @@ import pytest
 from pico.config import GossipLimits
 from pico.protocol.gossip import Delta, Digest, DigestEntry, Entry, Memory, Rank, Record, Records, Snapshot
 from pico.protocol.gossip.values import INC_MAX, LIFE_MAX, Range, Summary
-from tests.gossip_side import Side, exchange, settle
+from tests.gossip_side import Side, by_stream, digest_of, exchange, settle
 from tests.rules import covers
 
 LIFE = 1 << 30
@@ -156,7 +156,7 @@ class TestOnesSelf:
             life = side.table.own.life
             side.hear("b", Records((("a", Record(life + (1 << 22))),)))
             assert side.table.contested is expected
-        assert side.table.own.life == life and side.table.snapshot().contested
+        assert side.table.own.life == life and side.table.contested
 
     @covers("GOSSIP-41")
     def test_there_is_no_life_above_the_highest(self) -> None:
@@ -248,9 +248,9 @@ class TestAnswering:
     @covers("GOSSIP-42")
     def test_there_is_no_snapshot_of_the_gone_or_the_unknown(self) -> None:
         side = a_with_b()
-        assert side.table.snapshot_of("d") is None and side.table.snapshot_of("b") is not None
+        assert by_stream(side.table, "d") == [] and by_stream(side.table, "b") != []
         side.table.judge("b", ALIVE, Rank.DEAD, now=0.0)
-        assert side.table.snapshot_of("b") is None
+        assert by_stream(side.table, "b") == []
 
     @covers("GOSSIP-23")
     def test_what_does_not_fit_an_answer_is_left_for_the_next(self) -> None:
@@ -316,7 +316,7 @@ class TestAnswering:
     def test_messages_without_a_name_are_counted(self) -> None:
         side = a_with_b()
         packet = side.codec.encode(5, [(99, b""), (100, b"?")])  # type: ignore[list-item]
-        side.table.receive(side.codec.decode(packet)._replace(sender="b"), now=0.0)
+        side.table.learn(side.codec.decode(packet)._replace(sender="b"), now=0.0)
         assert side.table.unknown_messages == 2
 
     @covers("GOSSIP-23")
@@ -326,7 +326,7 @@ class TestAnswering:
             full.table.own.put(b"%d" % number, b"v" * 500)
         applied = []
         while not applied or applied[-1] < 10:
-            [digest] = empty.table.digest()
+            [digest] = digest_of(empty.table)
             full.receive(digest)
             assert len(full.answer.packets) <= 2
             for packet in full.answer.packets:
@@ -354,7 +354,7 @@ class TestDigest:
         side.hear("b", Records((("dead", DEAD), ("said", ALIVE))), delta(b"x", b"y"))
         side.table.judge("b", ALIVE, Rank.DEAD, now=0.0)
         side.table.own.put(b"x", b"1")
-        [packet] = side.table.digest()
+        [packet] = digest_of(side.table)
         entries = (DigestEntry("0", ALIVE, 0), DigestEntry("a", ALIVE, 1), DigestEntry("b", DEAD, 2))
         entries += (DigestEntry("said", ALIVE, 0, hearsay=True),)
         assert side.codec.decode(packet).messages == (Digest("", "", entries),)
@@ -362,7 +362,7 @@ class TestDigest:
     @covers("GOSSIP-10", "GOSSIP-22")
     def test_is_cut_into_ranges_that_cover_all_names(self) -> None:
         side = Side("node-050").meet(*(f"node-{number:03}" for number in range(100) if number != 50))
-        packets = side.table.digest()
+        packets = digest_of(side.table)
         assert len(packets) > 2
         parts = [side.codec.decode(packet).messages[0] for packet in packets]
         bounds = [(part.above, part.upto) for part in parts if isinstance(part, Digest)]
@@ -465,7 +465,7 @@ class TestTheDead:
         assert side.hear("c", Records((("b", DEAD._replace(inc=2)),))) == []
         assert others(side) == {}
         side.hear("b", Records((("b", ALIVE._replace(inc=3)),)))
-        assert others(side) == {"b": ALIVE._replace(inc=3)} and side.table.snapshot().remembered == 0
+        assert others(side) == {"b": ALIVE._replace(inc=3)} and len(side.table._memory) == 0
 
     @covers("GOSSIP-46")
     def test_a_higher_life_of_a_remembered_node_is_news(self) -> None:
@@ -486,7 +486,7 @@ class TestTheDead:
         side.table.changes()
         assert side.table.forget("b", now=0.0) and not side.table.forget("b", now=0.0)
         assert [change.node_id for change in side.table.changes()] == ["b"]
-        assert others(side) == {} and side.table.snapshot().remembered == 1
+        assert others(side) == {} and len(side.table._memory) == 1
         for evidence in (Records((("b", gone),)), Records((("b", ALIVE),)), delta(b"x")):
             side.hear("c", evidence)
             assert others(side) == {}
@@ -522,7 +522,7 @@ class TestTheDead:
         side = a_with_b(nodes_max=2)  # b and c
         side.hear("c", Records((("c", ALIVE), ("d", ALIVE), ("e", DEAD))), delta(b"x", node_id="d"))
         assert sorted(side.table.members()) == ["b", "c"]
-        assert side.table.snapshot().refused == 2 and side.table.state_of("d") is None
+        assert side.table.record_of("d") is None and side.table.state_of("d") is None
         side.hear("c", Records((("b", SUSPECT),)))
         assert side.table.members()["b"] == SUSPECT
 

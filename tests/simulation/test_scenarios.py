@@ -13,6 +13,7 @@ from pico.config import GossipLimits, GossipTimers
 from pico.errors import LocalProtocolError
 from pico.protocol.gossip import MessageType, PacketCodec, Rank, Record, Records
 from pico.protocol.gossip.wire import encode_message
+from tests.gossip_side import digest_of
 from tests.simulation.bars import (
     SEEDS,
     dead_s,
@@ -89,7 +90,7 @@ def test_the_dead_leave_the_digest_and_their_number_does_not_make_packets_larger
     until_each(world, world.up(), lambda one: len(one.engine.table.members()) == 4, 60.0)
     together(world)
     # (The memory is not told: what is left is the bytes of five.)
-    assert sum(len(packet) for packet in world.up()[0].engine.table.digest()) < 400
+    assert sum(len(packet) for packet in digest_of(world.up()[0].engine.table)) < 400
 
 
 def test_what_the_dead_one_said_before_does_not_bring_it_back() -> None:
@@ -399,7 +400,7 @@ def test_another_cluster_at_our_address_does_not_become_ours() -> None:
     world.run(30.0)
     for process in others(world, "n003"):
         assert not present(process, "n003")
-        world.send(stranger, process.address, stranger.engine.table.digest()[0], spoiled=True)
+        world.send(stranger, process.address, digest_of(stranger.engine.table)[0], spoiled=True)
     world.run(1.0)
     for process in world.up():
         assert process.engine.snapshot().violations["cluster"] > 0

@@ -2,7 +2,7 @@
 
 from pico.protocol.gossip.memory import Memory
 from pico.protocol.gossip.state import Applied, NodeState, OwnState, Replica
-from pico.protocol.gossip.table import Answer, GossipTable, TableSnapshot
+from pico.protocol.gossip.table import GossipTable
 from pico.protocol.gossip.values import (
     Delta,
     Digest,
@@ -18,7 +18,6 @@ from pico.protocol.gossip.values import (
 from pico.protocol.gossip.wire import ForeignCluster, MessageType, OtherVersion, Packet, PacketBuilder, PacketCodec
 
 __all__ = [
-    "Answer",
     "Applied",
     "Delta",
     "Digest",
@@ -39,7 +38,6 @@ __all__ = [
     "Records",
     "Replica",
     "Snapshot",
-    "TableSnapshot",
     "first_life",
     "next_life",
 ]

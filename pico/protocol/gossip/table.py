@@ -59,7 +59,7 @@ from pico.protocol.gossip.wire import (
     snapshot_head_bytes,
 )
 
-__all__ = ["EVERYBODY", "NOBODY", "Answer", "Change", "GossipTable", "Reply", "TableSnapshot"]
+__all__ = ["EVERYBODY", "NOBODY", "Change", "GossipTable", "Reply"]
 
 RANGE_BYTES_MAX: Final = 2 * 65
 """The two names at the head of a digest."""
@@ -114,26 +114,6 @@ class Change(NamedTuple):
     """What was added to its copy; None: look at all of it, and at its record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What to send to whoever sent a packet."""
-
-    packets: list[bytes]
-    behind: list[str]
-    """The nodes of which only a snapshot can help that is too large for a datagram: ``snapshot_of`` makes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableSnapshot:
-    """The table at one moment."""
-
-    record: Record
-    records: dict[str, Record]
-    remembered: int
-    refused: int
-    contested: bool
-
-
 @dataclass(slots=True)
 class Reply:
     """What one packet asks for, gathered before it is written."""
@@ -171,7 +151,6 @@ class GossipTable:
         self._reply = Reply()  # to the packet that is being read
         self._memory = Memory(limits)
         self._lives_taken = 0
-        self._refused = 0
         self.unknown_messages = 0
         """Messages of a kind that this version does not know, in packets that were for it."""
         self.contested = False
@@ -222,10 +201,6 @@ class GossipTable:
         changes, self._changes = self._changes, []
         return changes
 
-    def snapshot(self) -> TableSnapshot:
-        """For status and metrics."""
-        return TableSnapshot(self.record, self.members(), len(self._memory), self._refused, self.contested)
-
     # What is said unasked.
 
     def summary(self, range_: Range = EVERYBODY) -> int:
@@ -237,14 +212,8 @@ class GossipTable:
                 total += _hash(self._digest_entry(node_id)) if member is None else member.hash_as(node_id)
         return total % HASHES
 
-    def digest(self, range_: Range = EVERYBODY) -> list[bytes]:
-        """All that is known of a range, in as few packets as it fills. Each is a digest by itself."""
-        builder = self.builder(packets_max=len(self._members) + 1)
-        self._tell_digest(range_, builder)
-        return builder.packets()
-
     def digest_bodies(self, bytes_max: int) -> list[bytes]:
-        """The same for a stream, of everybody."""
+        """All that is known of everybody, in bodies for a stream. Each is a digest by itself."""
         builder = self.builder(packets_max=len(self._members) + 1, stream_bytes_max=bytes_max)
         self._tell_digest(EVERYBODY, builder)
         return builder.packets()
@@ -275,22 +244,7 @@ class GossipTable:
         first = bisect_right(self._names, range_.above)
         return self._names[first : bisect_right(self._names, range_.upto)] if range_.upto else self._names[first:]
 
-    def snapshot_of(self, node_id: str) -> bytes | None:
-        """One packet for a stream with all that a node says; None when there is nothing to tell of it."""
-        state, known = self.state_of(node_id), self.record_of(node_id)
-        if state is None or known is None or known.gone:  # GOSSIP-42
-            return None
-        payload = encode_snapshot(state.snapshot(node_id))
-        return self._codec.encode(self.own.life, [(MessageType.SNAPSHOT, payload)])
-
     # What is heard.
-
-    def receive(self, packet: Packet, *, now: float) -> Answer:
-        """Learn what a packet says; the answer is for its sender."""
-        reply = self.learn(packet, now=now)
-        builder = self.builder(packets_max=self._limits.answer_packets_max)
-        behind = self.answer(reply, builder)
-        return Answer(builder.packets(), behind)
 
     def learn(self, packet: Packet, *, now: float, source: Address | None = None) -> Reply:
         """Learn what a packet says, ``source`` being where it came from; what is to be answered."""
@@ -420,7 +374,6 @@ class GossipTable:
         elif record.gone:
             self._memory.bury(node_id, record, now=now)  # GOSSIP-45
         elif len(self._members) >= self._limits.nodes_max:  # GOSSIP-48
-            self._refused += 1
             return False
         else:
             self._memory.release(node_id)
