@@ -14,10 +14,10 @@ from pico.protocol.gossip import (
     PacketCodec,
     Record,
 )
-from pico.protocol.gossip.engine import CARD, STREAM_BODY_BYTES_MAX, GossipEngine
+from pico.protocol.gossip.engine import STREAM_BODY_BYTES_MAX, GossipEngine
 from pico.protocol.gossip.events import Event
 from pico.protocol.gossip.table import EVERYBODY, Reply
-from pico.protocol.gossip.values import Address, Message
+from pico.protocol.gossip.values import CARD, Address, Message
 from pico.protocol.gossip.wire import encode_message
 from pico.protocol.seal import ClearSeal
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Protocol
 
 from pico.errors import LocalProtocolError
 from pico.protocol.gossip.state import NodeState
-from pico.protocol.gossip.values import ENTRY_BYTES_MAX, Entry, Rank, Record
+from pico.protocol.gossip.values import CARD, ENTRY_BYTES_MAX, Entry, Rank, Record
 
 __all__ = [
     "CARD",
@@ -46,7 +46,6 @@ __all__ = [
     "status_of",
 ]
 
-CARD: Final = b"card"
 DRAINING: Final = b"draining"
 _ENDPOINT: Final = b"e:"
 

@@ -8,13 +8,12 @@ import pytest
 
 from pico.config import GossipLimits, GossipTimers
 from pico.protocol.gossip import Delta, Digest, DigestEntry, Entry, PacketCodec, Rank, Record, Records
-from pico.protocol.gossip.engine import CARD
 from pico.protocol.gossip.events import Contested, ExchangeWanted, NodeChanged
 from pico.protocol.gossip.helping import HELPED_MAX
 from pico.protocol.gossip.probing import Verdict
 from pico.protocol.gossip.pushing import SendPush
 from pico.protocol.gossip.table import EVERYBODY, NOBODY
-from pico.protocol.gossip.values import Ack, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
+from pico.protocol.gossip.values import CARD, Ack, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
 from pico.protocol.gossip.wire import encode_message
 from tests.gossip_side import LIFE, Member, at, card, introduce, talk, turn_after
 from tests.rules import covers

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 from pico.config import GossipLimits, GossipTimers
 from pico.errors import RemoteProtocolError
 from pico.protocol.gossip import PacketCodec, first_life
-from pico.protocol.gossip.engine import CARD, GossipEngine
+from pico.protocol.gossip.engine import GossipEngine
 from pico.protocol.gossip.events import Contested, Datagram, ExchangeWanted
 from pico.protocol.gossip.exchange import Exchange
-from pico.protocol.gossip.values import Address
+from pico.protocol.gossip.values import CARD, Address
 
 if TYPE_CHECKING:
     from tests.simulation.checks import Checks

@@ -32,6 +32,7 @@ from pico.protocol.gossip.search import Search, TrySeed
 from pico.protocol.gossip.state import NodeState
 from pico.protocol.gossip.table import EVERYBODY, NOBODY, Change, GossipTable, Reply
 from pico.protocol.gossip.values import (
+    CARD,
     NAME_BYTES_MAX,
     Ack,
     Address,
@@ -62,10 +63,7 @@ from pico.protocol.gossip.wire import (
 )
 from pico.protocol.seal import Forged, NoKey, Replayed, UnknownKey, Unsealed
 
-__all__ = ["CARD", "STREAM_BODIES_MAX", "STREAM_BODY_BYTES_MAX", "GossipEngine", "kind_of_violation"]
-
-CARD: Final = b"card"
-"""The entry in which a node says, among other things, where its gossip port is."""
+__all__ = ["STREAM_BODIES_MAX", "STREAM_BODY_BYTES_MAX", "GossipEngine", "kind_of_violation"]
 
 STREAM_BODY_BYTES_MAX: Final = 64 * 1024
 STREAM_BODIES_MAX: Final = 1_024

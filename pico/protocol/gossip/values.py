@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from pico.errors import LocalProtocolError
 
 __all__ = [
+    "CARD",
     "ENTRY_BYTES_MAX",
     "INC_MAX",
     "LIFE_MAX",
@@ -51,6 +52,9 @@ NAME_BYTES_MAX: Final = 64
 
 ENTRY_BYTES_MAX: Final = 512
 """Key and value together. Fixed, so that an entry fits the packets of every node that may have to relay it."""
+
+CARD: Final = b"card"
+"""The key under which a node says, among other things, where its gossip port is; the rest is for others to read."""
 
 CHANCE_BITS: Final = 22
 """The low bits of a life. Two processes that take a life in the same millisecond, or by the same rule after the same
