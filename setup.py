@@ -32,6 +32,7 @@ COMPILED = (
     "pico/protocol/rpc/stream.py",
     "pico/protocol/rpc/streaming.py",
     "pico/protocol/value.py",
+    "pico/transport/blocking_reader.py",
     "pico/transport/channel.py",
     "pico/transport/multiplexer.py",
     "pico/transport/parking.py",

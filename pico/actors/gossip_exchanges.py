@@ -25,8 +25,9 @@ from pico.protocol.gossip.engine import STREAM_BODIES_MAX
 from pico.protocol.gossip.events import ExchangeWanted
 from pico.protocol.gossip.exchange import Exchange
 from pico.protocol.gossip.values import Address
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import Clock
-from pico.transport.stream import BlockingReader, Stream
+from pico.transport.stream import Stream
 
 __all__ = ["DialExchange", "GossipExchanges"]
 

@@ -20,8 +20,9 @@ from pico.errors import ConfigError, PicoError, RemoteProtocolError, TransportEr
 from pico.protocol.http import ResponseReader
 from pico.protocol.http.values import ResponseHead
 from pico.protocol.tunnel import Refusal, check_acceptance, node_of, refusal_of, registration_request
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.dial import dial
-from pico.transport.stream import BlockingReader, Stream
+from pico.transport.stream import Stream
 
 __all__ = ["Connected", "Server", "connect", "server_of"]
 

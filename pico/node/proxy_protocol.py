@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 
 from pico.errors import ConnectionLost
 from pico.protocol.proxy_protocol import read_proxy_header
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import Clock
-from pico.transport.stream import BlockingReader, SocketStream
+from pico.transport.stream import SocketStream
 
 __all__ = ["NO_PREFACE", "Preface", "read_preface"]
 

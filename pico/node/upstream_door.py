@@ -46,8 +46,9 @@ from pico.protocol.tunnel import (
     check_registration,
     printable,
 )
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import Clock
-from pico.transport.stream import BlockingReader, Stream
+from pico.transport.stream import Stream
 from pico.transport.websocket import WebSocketCodec
 
 __all__ = ["UpstreamDoor"]

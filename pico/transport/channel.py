@@ -12,8 +12,9 @@ from typing import Final
 from pico.config import ChannelLimits
 from pico.errors import ConnectionLost, LocalProtocolError, PicoError, TransportTimeout
 from pico.protocol.channel import Channel, Frames, Handshake
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import Clock
-from pico.transport.stream import BlockingReader, Stream
+from pico.transport.stream import Stream
 from pico.transport.websocket import BINARY, Kind, Message, Payload
 
 __all__ = ["ChannelCodec", "shake_hands"]

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from pico.errors import ConnectFailed, ConnectionLost, LocalProtocolError
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import Clock, HubClock
-from pico.transport.stream import BlockingReader, Receiver, Stream, report_crash
+from pico.transport.stream import Receiver, Stream, report_crash
 
 __all__ = [
     "PLAIN_HTTP_ANSWER",

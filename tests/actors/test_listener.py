@@ -20,8 +20,9 @@ from pico.actors.spares import SPARED_S, Spares
 from pico.config import address_text
 from pico.errors import ConnectionLost
 from pico.transport.accepting import TROUBLE_PAUSE_S
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import HubClock, ManualClock
-from pico.transport.stream import BlockingReader, SocketStream
+from pico.transport.stream import SocketStream
 from tests.actors.census import let_others_run, nothing_left_behind
 
 DEADLINE_S = 5.0

@@ -113,7 +113,7 @@ def test_bytes_behind_the_handshake_belong_to_the_tunnel(pieces: int) -> None:
     assert isinstance(outcome, Connected)
     late = b""
     if len(outcome.leftover) < 5:
-        from pico.transport.stream import BlockingReader
+        from pico.transport.blocking_reader import BlockingReader
 
         reader = BlockingReader(outcome.stream)
         while len(outcome.leftover + late) < 5:

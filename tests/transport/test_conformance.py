@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pico.errors import ConnectionLost, LocalProtocolError, TransportTimeout
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.certificates import client_context, server_context
 from pico.transport.clock import HubClock
 from pico.transport.memory import MemoryStream, memory_pair
-from pico.transport.stream import BlockingReader, SocketStream, Stream
+from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import TlsStream, accept_tls, connect_tls
 from tests.certificates import Authority
 from tests.transport.recorder import CrashRecorder, Recorder, open_files, settle, socket_pair

@@ -16,9 +16,10 @@ from gevent import socket
 
 from pico.errors import ConnectionLost, TransportTimeout
 from pico.transport import stream as stream_module
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
-from pico.transport.stream import BlockingReader, SocketStream
+from pico.transport.stream import SocketStream
 from tests.transport.recorder import DEADLINE_S, Recorder, open_files, settle, socket_pair, tcp_sockets
 
 BIG = bytes(4 << 20)
@@ -49,7 +50,8 @@ def test_it_works_in_a_patched_program() -> None:
     program = """
 from gevent import monkey; monkey.patch_all()
 import socket
-from pico.transport.stream import BlockingReader, SocketStream
+from pico.transport.blocking_reader import BlockingReader
+from pico.transport.stream import SocketStream
 listener = socket.create_server(("127.0.0.1", 0))
 near = SocketStream(socket.create_connection(listener.getsockname()))
 far = SocketStream(listener.accept()[0])

@@ -18,11 +18,12 @@ from gevent.server import StreamServer
 
 from pico.config import TlsFiles
 from pico.errors import ConnectFailed, ConnectionLost, TransportTimeout
+from pico.transport.blocking_reader import BlockingReader
 from pico.transport.certificates import client_context, server_context
 from pico.transport.clock import HubClock, ManualClock
 from pico.transport.dial import dial
 from pico.transport.memory import memory_pair
-from pico.transport.stream import BlockingReader, SocketStream, Stream
+from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import TlsStream, accept_tls, connect_tls
 from tests.certificates import Authority
 from tests.transport.recorder import DEADLINE_S, Recorder, open_files, settle, socket_pair, tcp_sockets
