@@ -111,5 +111,5 @@ class ClusterMetrics:
             "pico_gossip_channels_total", "Channels that peers dialled: what for, or why they were refused.", "result"
         )
         yield CounterMetricFamily(
-            "pico_view_corrections_total", "Peers that had an endpoint no more when asked.", self.corrections()
+            "pico_view_corrections_total", "Peers that no longer had an endpoint when asked.", self.corrections()
         )

@@ -231,7 +231,7 @@ class TestAnEndpoint:
     @pytest.mark.parametrize("name", ["nobody", "%3Cimg%20src%3Dx%20onerror%3Dwindow.hacked%3D1%3E", "constructor"])
     def test_one_that_nobody_has(self, page: Browser, nodes: list[Node], name: str) -> None:
         opened(page, nodes[0], f"#/endpoint/{name}")
-        page.until("return document.getElementById('endpoint-state').innerText === 'nobody has it'")
+        page.until("return document.getElementById('endpoint-state').innerText === 'no node has it'")
         assert page.run(INJECTED) == [0, None]
 
     @pytest.mark.parametrize("name", ["%", "x" * 64, "a/b", ""])

@@ -10,7 +10,7 @@ export class Endpoint {
     const table = (id, label, shown, sorted, empty, layout) => new Table(by(id), { label, columns: shown, sorted, empty, layout });
     this.requests = table("requests", "Recent requests", columns.requests, [0, -1], "None that this node remembers.");
     this.places = table("places", "Nodes that have it", columns.holders, [0, 1], "No node has it now.", "plain");
-    this.tunnels = table("tunnels", "Upstreams of this node", columns.tunnels, [0, 1], "None of this node.");
+    this.tunnels = table("tunnels", "Upstreams of this node", columns.tunnels, [0, 1], "None at this node.");
   }
 
   /** Before the first report. */
@@ -24,7 +24,7 @@ export class Endpoint {
 
   show({ endpoint, nodes, upstreams, requests }) {
     const known = endpoint.upstreams > 0;
-    state(by("endpoint-state"), known ? "good" : "bad", known ? "reachable" : "nobody has it");
+    state(by("endpoint-state"), known ? "good" : "bad", known ? "reachable" : "no node has it");
     facts(by("endpoint-figures"), [
       ["Upstreams, all nodes", number(endpoint.upstreams)],
       ["In flight", number(endpoint.in_flight)],

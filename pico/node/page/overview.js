@@ -82,7 +82,7 @@ export class Overview {
       ["Entries", `${number(gossip.entries)}, version ${whole(gossip.version)}`, "What this node says of itself"],
       ["Datagrams", `${number(gossip.datagrams_received)} in, ${number(gossip.datagrams_sent)} out`],
       ["Exchanges failed", number(gossip.exchanges_failed), "Comparisons over a stream that did not end well"],
-      ["Corrections", number(gossip.corrections), "Nodes that had an endpoint no more when asked"],
+      ["Corrections", number(gossip.corrections), "Nodes that no longer had an endpoint when asked"],
       ["Not for us", number(Object.values(gossip.violations).reduce((sum, one) => sum + one, 0)), "Datagrams of another cluster, version or key, or broken"],
       ["Mailbox", number(gossip.mailbox), "Messages that wait for the cluster's actor"],
     ]);
@@ -105,7 +105,7 @@ export class Overview {
     say("warn", named.suspect, "is suspected to be dead", "are suspected to be dead");
     say("warn", named.down, "is alive, but the link to it is down", "are alive, but the links to them are down");
     say("warn", named.draining, "is draining", "are draining");
-    if (report.gossip.health > 0) add("warn", "This node is slow to hear of the others.");
+    if (report.gossip.health > 0) add("warn", "Other nodes answer late when this one asks them: its machine or its network may be overloaded.");
     const sum = (values) => values.slice(-60).reduce((total, value) => total + value, 0);
     const [requests, errors] = [sum(this.history.rate), sum(this.history.errors)];
     if (errors > error_share * requests && errors >= 1)
@@ -128,7 +128,7 @@ export class Overview {
     for (const [id, row] of Object.entries(after.nodes)) {
       const [level, word] = columns.nodeState(row);
       const old = Object.hasOwn(before.nodes, id) ? before.nodes[id] : undefined;
-      if (!old) this.changed(level, `${id} has come: ${word}`);
+      if (!old) this.changed(level, `${id} appeared: ${word}`);
       else if (columns.nodeState(old)[1] !== word) this.changed(level, `${id} is ${word}`);
     }
     for (const id of Object.keys(before.nodes)) if (!Object.hasOwn(after.nodes, id)) this.changed("idle", `${id} is forgotten`);
