@@ -137,6 +137,13 @@ def locate(value: bytes) -> Address | None:
     return (host, int(port)) if port else None
 
 
+def take_datagram(engine: GossipEngine, data: bytes, source: Address, *, now: float) -> None:
+    """One datagram, whatever it is, as the node's loop hands it in."""
+    packet = engine.decode(data)
+    if packet is not None:
+        engine.receive_packet(packet, source, now=now)
+
+
 class Member:
     """A whole member in the hands of a test. It is silent of its own accord but for what ``timers`` names."""
 
@@ -168,7 +175,7 @@ class Member:
     def hear(self, sender: str, *messages: Message, life: int = LIFE, source: Address | None = None) -> None:
         """One packet of a node that is not there."""
         data = PacketCodec(CLUSTER, sender, self.limits).encode(life, list(map(encode_message, messages)))
-        self.engine.receive_datagram(data, source or at(sender), now=self.now)
+        take_datagram(self.engine, data, source or at(sender), now=self.now)
 
     def meet(self, *node_ids: str) -> Member:
         """Know each of them at first hand, without a word or an event left of it."""
@@ -213,7 +220,7 @@ def talk(*members: Member) -> int:
             assert len(datagram.data) <= one.limits.packet_bytes_max
             to = by_address.get(datagram.address)
             if to is not None:
-                to.engine.receive_datagram(datagram.data, at(one.node_id), now=to.now)
+                take_datagram(to.engine, datagram.data, at(one.node_id), now=to.now)
     return packets
 
 

@@ -397,11 +397,6 @@ class ClusterView:
         said = None if node is None else node.endpoints.get(endpoint_id)
         return None if said is None else said.entry
 
-    def card_of(self, node_id: str) -> Card | None:
-        """The node's card; None when it has none that can be read."""
-        node = self._nodes.get(node_id)
-        return None if node is None else node.card
-
     def node(self, node_id: str) -> NodeView | None:
         """One node that is followed, for status; None for one that is not."""
         node = self._nodes.get(node_id)

@@ -528,7 +528,7 @@ def test_a_node_that_listens_everywhere_does_not_say_that_it_is_everywhere(host)
         running_node("second", gossip_host=host, join=gossip_of(first)) as second,
     ):
         until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
-        card = first.gossip_door.actor.view.card_of("second")
+        card = first.gossip_door.actor.view.node("second").card
         assert card.gossip == f"{HOST}:{second.address('gossip-door')[1]}"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pico.protocol.gossip import Delta, Digest, DigestEntry, Entry, Rank, Record, Records
 from pico.protocol.gossip.table import EVERYBODY, NOBODY
 from pico.protocol.gossip.values import Ack, Message, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
-from tests.gossip_side import LIFE, Member, at, introduce, talk, turn_after
+from tests.gossip_side import LIFE, Member, at, introduce, take_datagram, talk, turn_after
 from tests.rules import covers
 
 few = st.sampled_from("abcdef")
@@ -150,7 +150,7 @@ def test_members_agree_in_the_end_whatever_is_lost(count, seed, loss):
             if step < 40 and rng.random() < loss:
                 continue
             to = by_address[datagram.address]
-            to.engine.receive_datagram(datagram.data, at(source.node_id), now=to.now)
+            take_datagram(to.engine, datagram.data, at(source.node_id), now=to.now)
             waiting += [(to, data) for data in to.engine.outgoing()]
     talk(*members)
     for one in members:

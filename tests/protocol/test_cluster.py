@@ -68,10 +68,10 @@ def test_a_broken_card_is_none_and_counted(vector):
     view, owner = ClusterView("me"), OwnState(1, GossipLimits())
     owner.put(CARD, encode_card(A_CARD))
     view.follow("a", owner, FINE)
-    assert view.card_of("a") == A_CARD
+    assert view.node("a").card == A_CARD
     owner.put(CARD, vector["value"].encode("latin-1"))
     view.follow("a", owner, FINE)
-    assert view.card_of("a") is None
+    assert view.node("a").card is None
     assert view.broken_cards == 1
 
 
@@ -304,7 +304,7 @@ def test_another_life_has_not_the_card_of_the_one_before_and_does_not_drain():
     owner.put(DRAINING, b"")
     view.follow("a", owner, FINE)
     view.follow("a", owner_of("ep", life=2), FINE)
-    assert view.card_of("a") is None
+    assert view.node("a").card is None
     assert view.standing("a") is Standing.ROUTABLE
 
 

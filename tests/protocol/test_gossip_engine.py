@@ -15,7 +15,7 @@ from pico.protocol.gossip.pushing import SendPush
 from pico.protocol.gossip.table import EVERYBODY, NOBODY
 from pico.protocol.gossip.values import CARD, Ack, Nack, Ping, PingRequest, Push, Pushed, Range, Summary
 from pico.protocol.gossip.wire import encode_message
-from tests.gossip_side import LIFE, Member, at, card, introduce, talk, turn_after
+from tests.gossip_side import LIFE, Member, at, card, introduce, take_datagram, talk, turn_after
 from tests.rules import covers
 
 ALIVE = Record(LIFE)
@@ -484,7 +484,7 @@ class TestProbes:
         a.engine.outgoing()
         b.now = a.now
         for datagram in late:
-            b.engine.receive_datagram(datagram.data, at("a"), now=b.now)
+            take_datagram(b.engine, datagram.data, at("a"), now=b.now)
         assert a.record_of("b") == SUSPECT
         talk(a, b)
         assert a.record_of("b") == ALIVE._replace(inc=1) == b.record_of("b")
@@ -776,7 +776,7 @@ class TestPushes:
             to = by_address[datagram.address]
             packet = to.codec.decode(datagram.data)
             pushed += sum(isinstance(message, Push) for message in packet.messages)
-            to.engine.receive_datagram(datagram.data, at(source.node_id), now=0.0)
+            take_datagram(to.engine, datagram.data, at(source.node_id), now=0.0)
             waiting += [(to, one) for one in to.engine.outgoing()]
         assert pushed == count - 1
         for member in members.values():
@@ -1101,7 +1101,7 @@ class TestDatagrams:
         member = Member("a")
         foreign = PacketCodec("test", "b", GossipLimits()).encode(1, [])
         for data in (foreign, b"pg\x02\0....", b"nonsense", b""):
-            member.engine.receive_datagram(data, at("b"), now=0.0)
+            take_datagram(member.engine, data, at("b"), now=0.0)
         member.hear("b")
         snapshot = member.engine.snapshot()
         assert snapshot.violations == {"cluster": 1, "version": 1, "malformed": 2} and snapshot.received == 5

@@ -368,7 +368,8 @@ class TestDigest:
         bounds = [(part.above, part.upto) for part in parts if isinstance(part, Digest)]
         assert [above for above, _ in bounds] == ["", *(upto for _, upto in bounds[:-1])] and bounds[-1][1] == ""
         for part in parts:
-            assert isinstance(part, Digest) and all(part.speaks_of(entry.node_id) for entry in part.entries)
+            assert isinstance(part, Digest)
+            assert all(Range(part.above, part.upto).holds(entry.node_id) for entry in part.entries)
         assert sum(len(part.entries) for part in parts if isinstance(part, Digest)) == 100
         assert all(len(packet) > 1_000 for packet in packets[:-1]), "packets are filled"
 

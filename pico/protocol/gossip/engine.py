@@ -4,8 +4,10 @@ Responsible for: joining the table, the failure detector, the pusher and the sea
 turning all of it into datagrams and wishes for exchanges. Refuses to know: sockets, clocks, what the
 entries of a node mean beyond where its gossip port is, and how an exchange travels.
 
-The driver hands in what arrives (``receive_datagram``, ``receive_body``), calls ``handle_timer`` when
-``next_timer`` says so, and after each call takes what there is to do: ``outgoing`` datagrams and ``events``.
+The driver hands in what arrives: a datagram, once ``decode`` has read it, by ``receive_packet``; a body of an exchange
+by ``receive_body``. In between a datagram may wait, and what ``quick_answer`` says to it need not. The driver calls
+``handle_timer`` when ``next_timer`` says so, and after each call takes what there is to do: ``outgoing`` datagrams and
+``events``.
 
 Three ways lead from one node to another, each covering for the one before: a push within milliseconds, a round several
 times a second that compares hashes and repairs what differs, and an exchange over a stream that carries what fits no
@@ -222,12 +224,6 @@ class GossipEngine:
 
     # What it hears.
 
-    def receive_datagram(self, data: bytes, source: Address, *, now: float) -> None:
-        """Take one datagram, whatever it is; what cannot be read is counted by its kind."""
-        packet = self.decode(data)
-        if packet is not None:
-            self.receive_packet(packet, source, now=now)
-
     def decode(self, data: bytes) -> Packet | None:
         """What a datagram says; None when it is not for this node, which is counted."""
         self._received += 1
@@ -252,7 +248,7 @@ class GossipEngine:
         return builder.packets()[0]
 
     def receive_packet(self, packet: Packet, source: Address, *, now: float, acked: bool = False) -> None:
-        """Take one packet that was decoded; ``acked``: its pings were answered already."""
+        """Take one packet that was decoded; ``acked``: ``quick_answer`` has answered its pings."""
         self._advance(now)
         acks, pushes = self._answers_to(packet, source, acked=acked)
         reply = self.table.learn(packet, now=now, source=source)

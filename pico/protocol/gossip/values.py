@@ -149,10 +149,6 @@ class Digest(NamedTuple):
     upto: str
     entries: tuple[DigestEntry, ...]
 
-    def speaks_of(self, node_id: str) -> bool:
-        """Whether the range holds the node."""
-        return Range(self.above, self.upto).holds(node_id)
-
 
 class Summary(NamedTuple):
     """Hashes of what a digest of each of these ranges would say of the nodes that are not gone."""
