@@ -164,7 +164,7 @@ class ProxyExchange:
     _refusal = Failure.OVERLOADED  # what the upstream that had the request last stands for
     _waiting = False  # for the endpoint to return, for a free stream, or for the link of a peer
     _connecting: PeerUpstream | None = None  # the peer whose link is waited for
-    _wait_until = inf  # for the endpoint, however often it appears and is of no use; finite once it has waited
+    _wait_until = inf  # for the endpoint, however often it appears and is of no use; finite from its first wait on
     _refused = False  # since it was its turn
     _pending = b""  # read from the client, not sent yet
     _body_read = False  # the client's body has been read to its end
@@ -275,6 +275,11 @@ class ProxyExchange:
         return min(self._client_deadline, self._service_deadline, self._total_deadline)
 
     @property
+    def _has_waited(self) -> bool:
+        """Whether it had to wait for the endpoint, and none that it came to since has failed it."""
+        return self._wait_until < inf
+
+    @property
     def _ref(self) -> pykka.ActorRef[Any]:
         assert self._actor is not None, "only who has not finished waits for something"
         return self._actor.actor_ref
@@ -286,10 +291,10 @@ class ProxyExchange:
         assert self._head is not None
         services = self._services
         tried = self._tried + self._passed_over if self._passed_over else self._tried
-        upstream = services.routes.choose(self.endpoint_id, tried, waited=self._wait_until < inf)
+        upstream = services.routes.choose(self.endpoint_id, tried, waited=self._has_waited)
         if upstream is None:
-            if self._wait_until < inf:
-                self._wait_on()
+            if self._has_waited:
+                self._wait_again()
             else:
                 self._wait_for_endpoint()
         elif isinstance(upstream, PeerUpstream):
@@ -305,12 +310,12 @@ class ProxyExchange:
         else:
             self._give_up_waiting()
 
-    def _wait_on(self) -> None:
+    def _wait_again(self) -> None:
         """Its turn came, and in vain (ROUTING-26)."""
         refused, self._refused = self._refused, False
         self._tried = ()  # they may have room by then
         routes, until = self._services.routes, self._wait_until
-        if self._now < until and routes.wait_on(self.endpoint_id, self._ref, until, refused=refused):
+        if self._now < until and routes.wait_again(self.endpoint_id, self._ref, until, refused=refused):
             self._note_waiting()
         else:
             self._give_up_waiting()
@@ -323,7 +328,7 @@ class ProxyExchange:
     def _give_up_waiting(self) -> None:
         if not self._services.routes.knows(self.endpoint_id):
             self._give_up(Failure.ENDPOINT_NOT_FOUND)
-        elif self._wait_until < inf or self._refusal is Failure.ENDPOINT_NOT_FOUND:  # a peer's, and others have it
+        elif self._has_waited or self._refusal is Failure.ENDPOINT_NOT_FOUND:  # a peer's, and others have it
             self._give_up(Failure.OVERLOADED)  # ROUTING-26
         else:
             self._give_up(self._refusal)
@@ -652,7 +657,7 @@ class ProxyExchange:
             self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
         )
         denied = event.code is ResetCode.NO_ENDPOINT and isinstance(self._upstream, PeerUpstream)
-        full = again and event.code is ResetCode.REFUSED and self._wait_until < inf and not self._waits_for_101
+        full = again and event.code is ResetCode.REFUSED and self._has_waited and not self._waits_for_101
         if denied:
             self._services.routes.absent(self.gone_to[1], self.endpoint_id, self._entry)
         if full or (again and denied and event.untouched):

@@ -177,7 +177,7 @@ class Routes:
         """Until when ``waiter`` waits for an endpoint that vanished moments ago, or behind those who do; 0.0: not.
 
         It is told ``EndpointAppeared`` when it is its turn: the endpoint is back, here or elsewhere, and seems to have
-        room. Then it says ``came``, and ``wait_on`` when that was in vain.
+        room. Then it says ``came``, and ``wait_again`` when that was in vain.
         """
         now = self._clock.now()
         until = self._wait_until(endpoint_id, now)
@@ -197,7 +197,7 @@ class Routes:
         vanished_at = self._vanished.get(endpoint_id)  # ROUTING-7
         return 0.0 if vanished_at is None else vanished_at + self._endpoint_wait_s
 
-    def wait_on(self, endpoint_id: str, waiter: pykka.ActorRef[Any], until: float, *, refused: bool) -> bool:
+    def wait_again(self, endpoint_id: str, waiter: pykka.ActorRef[Any], until: float, *, refused: bool) -> bool:
         """Wait for another turn; ``refused``: by somebody who seemed to have room. False when it should not."""
         if self._waiting >= WAITERS_MAX:
             return False

@@ -732,7 +732,7 @@ def test_when_a_relay_is_over_it_is_the_turn_of_who_waits_for_the_endpoint_here(
     world, waiters = World(limits=replace(SMALL, streams_max=1)), [Waiter(), Waiter()]
     world.open()
     for waiter in waiters:
-        assert world.routes.wait_on("ep", waiter, 60.0, refused=False)
+        assert world.routes.wait_again("ep", waiter, 60.0, refused=False)
     assert not waiters[0].told
     world.agent.multiplexer.send_head(world.agent.stream, OK, b"", True)
     world.clock.advance()

@@ -310,7 +310,7 @@ def test_others_wait_behind_those_whom_a_peer_refused_after_all_of_them_were_cal
     assert scene.routes.choose("ep") is scene.peers["a"], "nobody waits"
     assert scene.routes.wait("ep", waiters[1]) == 0.0, "nor then"
     scene.clock.advance(0.5)
-    scene.routes.wait_on("ep", waiters[0], 2.0, refused=True)
+    scene.routes.wait_again("ep", waiters[0], 2.0, refused=True)
     assert scene.routes.choose("ep") is None
     assert scene.routes.wait("ep", waiters[2]) == 2.0
     scene.clock.advance(0.5)
@@ -347,7 +347,7 @@ def test_those_whom_a_peer_refused_are_told_one_by_one_as_time_passes():
     assert told(waiters) == [1, 1, 1, 0]
     for waiter in waiters[:3]:
         scene.routes.came("ep", waiter)
-        assert scene.routes.wait_on("ep", waiter, 60.0, refused=True)
+        assert scene.routes.wait_again("ep", waiter, 60.0, refused=True)
     assert told(waiters) == [1, 1, 1, 0]
     scene.clock.advance(CALL_AGAIN_S)
     assert told(waiters) == [2, 1, 1, 0]
@@ -363,8 +363,8 @@ def test_those_whom_a_peer_refused_are_told_one_by_one_as_time_passes():
 def test_no_more_wait_on_than_may_wait(monkeypatch):
     monkeypatch.setattr("pico.actors.routes.WAITERS_MAX", 1)
     scene = Scene()
-    assert scene.routes.wait_on("ep", Waiter(), 60.0, refused=False)
-    assert not scene.routes.wait_on("ep", Waiter(), 60.0, refused=False)
+    assert scene.routes.wait_again("ep", Waiter(), 60.0, refused=False)
+    assert not scene.routes.wait_again("ep", Waiter(), 60.0, refused=False)
 
 
 # What is told to the cluster, and what it changes.

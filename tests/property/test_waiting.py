@@ -120,7 +120,7 @@ class WaitingMachine(RuleBasedStateMachine):
             self.give(asker, chosen)
         else:
             self.waiting.append(asker)
-            self.routes.wait_on(asker.endpoint_id, asker, asker.until, refused=chosen is not None)
+            self.routes.wait_again(asker.endpoint_id, asker, asker.until, refused=chosen is not None)
 
     @precondition(lambda self: self.waiting or self.called)
     @rule(number=numbers)
