@@ -232,9 +232,9 @@ def _drawn(asked: Asked, answer: Any, *, colour: bool) -> str:
     if rows is None:
         return things(answer, width=width, colour=colour)
     head = {name: value for name, value in answer.items() if name not in ("items", "total", "next")}
-    shown = (
-        things(head, width=width, colour=colour) + "\n" if head and rows else things(head, width=width, colour=colour)
-    )
+    shown = things(head, width=width, colour=colour)
+    if head and rows:
+        shown += "\n"
     if rows or not head:
         shown += table(rows, asked.page.columns, width=width, colour=colour)
     if answer.get("next") is not None:
