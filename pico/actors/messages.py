@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pico.protocol.channel import Channel
     from pico.protocol.gossip.events import ExchangeWanted
     from pico.protocol.gossip.exchange import Exchange
+    from pico.protocol.gossip.packets import Packet
     from pico.protocol.gossip.values import Address
-    from pico.protocol.gossip.wire import Packet
     from pico.transport.multiplexer import Multiplexer
     from pico.transport.stream import Stream
 

@@ -26,8 +26,8 @@ from pico.actors.supervisor import Child, Supervisor
 from pico.config import GossipTimers, PeerLimits
 from pico.errors import ConnectFailed
 from pico.protocol.cluster import COUNT_INTERVAL_S, Card, Standing, encode_card, endpoint_key
+from pico.protocol.gossip.packets import PacketCodec
 from pico.protocol.gossip.values import Ping, Rank
-from pico.protocol.gossip.wire import PacketCodec
 from tests.actors.census import let_others_run, nothing_left_behind
 from tests.actors.meshes import PORT, STEP_S, Machine, Mesh
 from tests.actors.test_endpoint_pool import One

@@ -53,7 +53,7 @@ CLUSTER = "if not body.startswith(self._cluster):"
 DATAGRAM = "return self.decode_body(self._seal.open(data))"
 DATAGRAM_BODY = "        return self.decode_body(body)"
 FOREIGN = '            raise ForeignCluster("packet: of another cluster")\n'
-SKIP_CLUSTER = Edit("wire", "reader.at += len(self._cluster)", "reader.name()")
+SKIP_CLUSTER = Edit("packets", "reader.at += len(self._cluster)", "reader.name()")
 
 SEEDED: Final = (
     Seeded("M1", "a delta with a gap is accepted", "chitchat before #130; piko", STATE, (GAP,)),
@@ -234,7 +234,7 @@ SEEDED: Final = (
         "the head of a message is not in the budget",
         "chitchat #170",
         WIRE,
-        (Edit("wire", "self._room_bytes -= SECTION.size + len(payload)", "self._room_bytes -= len(payload)"),),
+        (Edit("packets", "self._room_bytes -= SECTION.size + len(payload)", "self._room_bytes -= len(payload)"),),
     ),
     Seeded(
         "M20",
@@ -283,7 +283,7 @@ SEEDED: Final = (
         WIRE,
         (
             Edit(
-                "wire",
+                "packets",
                 DATAGRAM,
                 "body = self._seal.open(data); return self.decode_body(self._cluster + body[1 + body[0] :])",
             ),
@@ -295,9 +295,9 @@ SEEDED: Final = (
         "",
         WIRE,
         (
-            Edit("wire", CLUSTER, "if False:"),
+            Edit("packets", CLUSTER, "if False:"),
             SKIP_CLUSTER,
-            Edit("wire", DATAGRAM, f"body = self._seal.open(data)\n        {CLUSTER}\n{FOREIGN}{DATAGRAM_BODY}"),
+            Edit("packets", DATAGRAM, f"body = self._seal.open(data)\n        {CLUSTER}\n{FOREIGN}{DATAGRAM_BODY}"),
         ),
     ),
     Seeded(

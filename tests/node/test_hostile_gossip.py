@@ -23,8 +23,8 @@ from pico.config import ChannelLimits, GossipLimits, PeerLimits, RpcLimits
 from pico.errors import LocalProtocolError
 from pico.protocol.channel import Channel, Handshake, Identity, Purpose
 from pico.protocol.gossip import PacketCodec, Rank, Record, Records, first_life
+from pico.protocol.gossip.packets import PacketBuilder
 from pico.protocol.gossip.values import Ping
-from pico.protocol.gossip.wire import PacketBuilder
 from pico.protocol.http import RequestHead
 from pico.protocol.routing import addressed
 from pico.protocol.rpc import ResetCode, StreamingEngine

@@ -11,9 +11,10 @@ from pico.errors import RemoteProtocolError
 from pico.protocol.gossip import Delta, Digest, Entry, ForeignCluster, PacketCodec, Record, Records, Snapshot
 from pico.protocol.gossip.engine import STREAM_BODIES_MAX, STREAM_BODY_BYTES_MAX, GossipEngine
 from pico.protocol.gossip.exchange import TURNS_MAX, Exchange
+from pico.protocol.gossip.packets import PacketBuilder
 from pico.protocol.gossip.table import EVERYBODY
 from pico.protocol.gossip.values import CARD, Ping, Summary
-from pico.protocol.gossip.wire import MessageType, PacketBuilder, encode_message
+from pico.protocol.gossip.wire import MessageType, encode_message
 from tests.gossip_side import LIFE, Member, card, introduce, turn_after
 from tests.rules import covers
 

@@ -11,8 +11,9 @@ import pytest
 from pico.config import GossipLimits, GossipTimers
 from pico.errors import ConfigError, RemoteProtocolError
 from pico.protocol.gossip import Delta, Entry, GossipTable, MessageType, PacketBuilder, PacketCodec, Snapshot
+from pico.protocol.gossip.packets import PACKET_BYTES_MAX, PACKET_BYTES_MIN
 from pico.protocol.gossip.values import ENTRY_BYTES_MAX, LIFE_MAX, Nack
-from pico.protocol.gossip.wire import PACKET_BYTES_MAX, PACKET_BYTES_MIN, encode_delta, encode_message
+from pico.protocol.gossip.wire import encode_delta, encode_message
 from tests.rules import covers
 
 SPEC = (Path(__file__).parents[2] / "spec" / "gossip.md").read_text()

@@ -32,7 +32,7 @@ from pico.protocol.channel.hello import (
     decode_hello,
     encode_hello,
 )
-from pico.protocol.gossip.wire import ForeignCluster
+from pico.protocol.gossip.packets import ForeignCluster
 from pico.protocol.seal import NoKey, OtherVersion, UnknownKey, Unsealed, derive_key
 
 __all__ = ["Channel", "Handshake", "HandshakeState"]

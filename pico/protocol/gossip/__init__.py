@@ -1,6 +1,7 @@
 """Gossip: what the nodes of a cluster know of each other, and how they come to agree (``spec/gossip.md``)."""
 
 from pico.protocol.gossip.memory import Memory
+from pico.protocol.gossip.packets import ForeignCluster, Packet, PacketBuilder, PacketCodec
 from pico.protocol.gossip.state import Applied, NodeState, OwnState, Replica
 from pico.protocol.gossip.table import GossipTable
 from pico.protocol.gossip.values import (
@@ -15,7 +16,8 @@ from pico.protocol.gossip.values import (
     first_life,
     next_life,
 )
-from pico.protocol.gossip.wire import ForeignCluster, MessageType, OtherVersion, Packet, PacketBuilder, PacketCodec
+from pico.protocol.gossip.wire import MessageType
+from pico.protocol.seal import OtherVersion
 
 __all__ = [
     "Applied",

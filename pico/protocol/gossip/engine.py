@@ -28,6 +28,7 @@ from pico.errors import RemoteProtocolError
 from pico.protocol.gossip import probing, pushing
 from pico.protocol.gossip.events import Contested, Datagram, Event, ExchangeWanted, GossipSnapshot, NodeChanged
 from pico.protocol.gossip.helping import Helping
+from pico.protocol.gossip.packets import ForeignCluster, Packet, PacketBuilder, PacketCodec
 from pico.protocol.gossip.probing import AskDirectly, AskHelpers, FailureDetector, Verdict
 from pico.protocol.gossip.pushing import GiveUp, Pusher, SendPush
 from pico.protocol.gossip.search import Search, TrySeed
@@ -53,17 +54,12 @@ from pico.protocol.gossip.values import (
 )
 from pico.protocol.gossip.wire import (
     PUSH_HEAD_BYTES_MAX,
-    ForeignCluster,
     MessageType,
-    OtherVersion,
-    Packet,
-    PacketBuilder,
-    PacketCodec,
     delta_head_bytes,
     encode_records,
     push_head_bytes,
 )
-from pico.protocol.seal import Forged, NoKey, Replayed, UnknownKey, Unsealed
+from pico.protocol.seal import Forged, NoKey, OtherVersion, Replayed, UnknownKey, Unsealed
 
 __all__ = ["STREAM_BODIES_MAX", "STREAM_BODY_BYTES_MAX", "GossipEngine", "kind_of_violation"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from pico.errors import RemoteProtocolError
 from pico.protocol.gossip.engine import STREAM_BODIES_MAX, GossipEngine
-from pico.protocol.gossip.wire import PacketBuilder
+from pico.protocol.gossip.packets import PacketBuilder
 
 __all__ = ["TURNS_MAX", "Exchange"]
 

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 from pico.config import GossipLimits
 from pico.errors import ConfigError
 from pico.protocol.gossip.memory import Memory
+from pico.protocol.gossip.packets import Packet, PacketBuilder, PacketCodec
 from pico.protocol.gossip.state import Applied, NodeState, OwnState, Replica, cut
 from pico.protocol.gossip.values import (
     INC_MAX,
@@ -45,9 +46,6 @@ from pico.protocol.gossip.values import (
 )
 from pico.protocol.gossip.wire import (
     MessageType,
-    Packet,
-    PacketBuilder,
-    PacketCodec,
     delta_head_bytes,
     digest_entry_bytes,
     encode_delta,
