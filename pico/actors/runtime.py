@@ -214,7 +214,7 @@ class _NativeActor(pykka.Actor):
     def _actor_loop_running(self) -> None:
         stop_flag, get, on_receive = self.actor_stopped, self.actor_inbox.get, self.on_receive
         while not stop_flag.stopped:
-            envelope = None
+            envelope = message = None  # while it waits it keeps nothing of the last one, which may bring a whole body
             try:
                 envelope = get()
                 message = envelope.message

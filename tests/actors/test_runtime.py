@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -121,6 +122,22 @@ class TestLife:
         gevent.spawn(lambda: (actor.actor_ref.tell("later"), actor.actor_ref.stop(block=False)))
         assert actor.run() is None
         assert ("on_receive", "later") in actor.events
+
+    def test_an_actor_that_waits_keeps_nothing_of_the_message_that_it_handled(self) -> None:
+        handled: list[str] = []
+
+        class Message:
+            def __call__(self, actor: Recorder) -> None:
+                handled.append("once")
+
+        ref, message = Spawned.start(), Message()
+        gone = weakref.ref(message)
+        tell(ref, message)
+        del message
+        let_others_run()
+        assert handled == ["once"]
+        assert gone() is None
+        ref.stop(timeout=DEADLINE_S)
 
     def test_an_inline_actor_is_registered_while_it_runs_and_only_then(self) -> None:
         seen = []
