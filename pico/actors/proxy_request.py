@@ -58,6 +58,7 @@ from pico.protocol.rpc import (
     DataReceived,
     HeadReceived,
     ResetCode,
+    ResponseShed,
     RpcStream,
     StreamEvent,
     StreamReset,
@@ -679,6 +680,11 @@ class ProxyExchange:
                 self._tried = self._tried[:-1]  # it may have a link again soon (ROUTING-10)
             self._attempt()
 
+    def _on_response_shed(self, event: ResponseShed) -> None:
+        if event.stream is self._stream:
+            self.reason = event.reason
+            self._give_up(Failure.OVERLOADED)
+
     def _take_back(self) -> None:
         """What was sent of the request waits to be sent again."""
         assert self._held is not None
@@ -812,6 +818,7 @@ _HANDLERS: Final[dict[type[Any], Any]] = {
     DataReceived: ProxyExchange._on_data,
     TrailersReceived: ProxyExchange._on_trailers,
     StreamReset: ProxyExchange._on_reset,
+    ResponseShed: ProxyExchange._on_response_shed,
     CreditReceived: ProxyExchange._on_credit,
     ClientReadable: ProxyExchange._on_client_readable,
     ClientDrained: ProxyExchange._on_client_drained,

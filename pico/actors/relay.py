@@ -30,6 +30,7 @@ from pico.protocol.rpc import (
     DataReceived,
     HeadReceived,
     ResetCode,
+    ResponseShed,
     RpcStream,
     StreamEvent,
     StreamOpened,
@@ -409,6 +410,9 @@ class Relay:
             code = ResetCode.UPSTREAM_LOST if event.code is ResetCode.LOST else event.code  # ROUTING-15
             self._refuse(code, event.reason, untouched=event.untouched)
 
+    def _on_response_shed(self, event: ResponseShed) -> None:
+        self._refuse(ResetCode.REFUSED, event.reason, untouched=False)
+
     def _try_again(self, event: StreamReset) -> bool:
         """Give the request to another upstream, or say that there is none any more; False when neither is right."""
         forwarding, held = self._forwarding, self._request.may_repeat
@@ -484,4 +488,5 @@ _FROM_UPSTREAM: Final[dict[type[Any], Any]] = {
     TrailersReceived: Relay._on_response_trailers,
     CreditReceived: Relay._on_upstream_credit,
     StreamReset: Relay._on_upstream_reset,
+    ResponseShed: Relay._on_response_shed,
 }

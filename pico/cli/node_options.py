@@ -278,6 +278,10 @@ RARE_TUNNELS: Final = Section(
             "of messages of such agents that have not ended, in all tunnels", RELOAD,
         ),
         Setting(
+            "base_waiting_bytes_max", "base_waiting_bytes_max", size(lowest=0),
+            "of bodies of such requests that wait in the node, in all tunnels", RELOAD,
+        ),
+        Setting(
             "link_streams_max", "peer_limits.rpc_limits.streams_max", COUNT,
             "requests forwarded to one node at one time",
         ),
@@ -368,16 +372,14 @@ def _check(config: NodeConfig, named: Callable[[str], str]) -> Iterator[Conflict
     yield from require_more(
         "gossip_quiet_round", gossip.quiet_round_s, "gossip_round", gossip.round_s, named, equal=True
     )
-    # Else one honest message would be too much.
-    yield from require_more(
-        "unfinished_bytes_max",
-        config.unfinished_bytes_max,
-        "base_body_bytes_max",
-        tunnel.base_body_bytes_max,
-        named,
-        equal=True,
-        text=size_text,
-    )
+    # Else one honest message or body would be too much.
+    for key, bytes_max in (
+        ("unfinished_bytes_max", config.unfinished_bytes_max),
+        ("base_waiting_bytes_max", config.base_waiting_bytes_max),
+    ):
+        yield from require_more(
+            key, bytes_max, "base_body_bytes_max", tunnel.base_body_bytes_max, named, equal=True, text=size_text
+        )
     # Who is calling is asked of nobody but trusted proxies.
     if config.proxy_protocol != "off" and not config.trusted_proxies:
         expected = f"off, because {named('trusted_proxies')} names nobody"

@@ -443,6 +443,7 @@ class Node:
     def _set_gauges(self) -> None:
         self.metrics.upstreams = lambda: float(self.upstream_door.upstreams)
         self.metrics.unfinished_bytes = lambda: float(self.upstream_door.unfinished_bytes)
+        self.metrics.base_waiting_bytes = lambda: float(self.upstream_door.waiting_bytes)
         self.metrics.endpoints = lambda: float(self.routes.endpoints)
         self.metrics.actors.inboxes = inboxes
         self.metrics.ready = lambda: float(self.ready()[0])

@@ -35,7 +35,7 @@ from pico.errors import ConnectionLost, TransportError
 from pico.node.proxy_protocol import NO_PREFACE, Preface
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import Request, RequestReader, RequestRejected
-from pico.protocol.rpc import BaseEngine, StreamingEngine
+from pico.protocol.rpc import BaseEngine, StreamEvent, StreamingEngine, WaitingBodies
 from pico.protocol.tunnel import (
     ELSEWHERE,
     NODE_FIELD,
@@ -81,6 +81,7 @@ class UpstreamDoor:
         self._by_endpoint: dict[str, dict[str, UpstreamConnection]] = {}
         self._by_address: Counter[str] = Counter()
         self._unfinished = Unfinished(config.unfinished_bytes_max, config.websocket_limits.message_bytes_max)
+        self._waiting = WaitingBodies(config.base_waiting_bytes_max, self._call_shed)
         self.handshakes = Spares(clock, lambda: metrics.connections_given_up.add("upstream"))
         """Connections that have not registered yet (TUN-44)."""
         self.draining = False
@@ -91,6 +92,7 @@ class UpstreamDoor:
         """What counts for whoever connects from now on."""
         self._config = config
         self._unfinished.bytes_max = config.unfinished_bytes_max
+        self._waiting.bytes_max = config.base_waiting_bytes_max
 
     @property
     def upstreams(self) -> int:
@@ -101,6 +103,11 @@ class UpstreamDoor:
     def unfinished_bytes(self) -> int:
         """Held of messages that have not ended, as far as TUN-42 counts it."""
         return self._unfinished.held_bytes
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Held of bodies of the base protocol that wait, as far as RPC-64 counts it."""
+        return self._waiting.waiting_bytes
 
     def registered(self) -> list[Upstream]:
         """Every upstream that is registered, in the order in which they came."""
@@ -250,7 +257,13 @@ class UpstreamDoor:
         if registration.streaming:
             engine = StreamingEngine(config.rpc_limits, now=now)
         else:
-            engine = BaseEngine(config.rpc_limits, config.http_limits, now=now)
+            engine = BaseEngine(
+                config.rpc_limits,
+                config.http_limits,
+                now=now,
+                waiting=self._waiting,
+                endpoint_id=registration.endpoint_id,
+            )
         limits = websocket_limits(
             config.websocket_limits, config.rpc_limits, config.http_limits, streaming=registration.streaming
         )
@@ -289,6 +302,10 @@ class UpstreamDoor:
                 connection.upstream.address,
             )
             connection.shed("messages that have not ended take too much memory")
+
+    def _call_shed(self, event: StreamEvent) -> None:
+        self._metrics.calls_shed += 1
+        self._clock.call_soon(partial(_tell_owner, event))
 
     def _gone(self, upstream_id: str, endpoint_id: str, address: str) -> None:
         del self._connections[upstream_id]
@@ -336,6 +353,11 @@ class Acceptance(WebSocketHandler):
         self.websocket.closed, self.websocket.stream = True, None  # its destructor would write to the connection
         self.environ.clear()  # it holds that object, which holds it
         self.websocket.handler = None
+
+
+def _tell_owner(event: StreamEvent) -> None:
+    if event.stream.context is not None:
+        event.stream.context(event)
 
 
 def _agent_of(request: Request) -> str:

@@ -206,7 +206,9 @@ class NodeMetrics(_Metrics):
         "_node_id",
         "_requests",
         "_version",
+        "base_waiting_bytes",
         "by_endpoint",
+        "calls_shed",
         "client_connections",
         "client_connections_max",
         "cluster",
@@ -249,6 +251,7 @@ class NodeMetrics(_Metrics):
         self.retries = 0
         self.moves = 0
         self.upstreams_shed = 0
+        self.calls_shed = 0
         self.cluster = ClusterMetrics()
         self.by_endpoint = EndpointMetrics(endpoint_series_max)
         self.forwarded_in = 0
@@ -268,6 +271,7 @@ class NodeMetrics(_Metrics):
         self.tls_not_after: Callable[[], dict[str, float]] = dict
         """By listener, in seconds since 1970: until when the certificate in use is valid."""
         self.unfinished_bytes: Gauge = _zero
+        self.base_waiting_bytes: Gauge = _zero
         self.upstreams: Gauge = _zero
         self.upstreams_max = 0
 
@@ -327,6 +331,16 @@ class NodeMetrics(_Metrics):
             "pico_unfinished_bytes",
             "Held of messages that have not ended, beyond what each tunnel may hold anyway.",
             self.unfinished_bytes(),
+        )
+        yield CounterMetricFamily(
+            "pico_calls_shed_total",
+            "Requests of the base protocol ended because bodies that wait took too much memory.",
+            self.calls_shed,
+        )
+        yield GaugeMetricFamily(
+            "pico_base_waiting_bytes",
+            "Held of bodies of the base protocol that wait, small ones left out.",
+            self.base_waiting_bytes(),
         )
         yield self._forwarded_family()
         yield from self.cluster.collect()

@@ -27,6 +27,7 @@ BESIDE = {
     "proxy_protocol": ["--trusted-proxies=10.0.0.0/8"],
     "gossip_dead_record": ["--gossip-dead-state=1s"],
     "unfinished_bytes_max": ["--base-body-bytes-max=0"],
+    "base_waiting_bytes_max": ["--base-body-bytes-max=0"],
     **{f"{door}_tls_cert": [f"--{door}-tls-key={__file__}"] for door in ("proxy", "upstream", "admin")},
     **{f"{door}_tls_key": [f"--{door}-tls-cert={__file__}"] for door in ("proxy", "upstream", "admin")},
 }
@@ -216,6 +217,9 @@ def test_what_would_never_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="--unfinished-bytes-max: '4095KiB' .* at least --base-body-bytes-max, 4MiB"):
         node("--unfinished-bytes-max=4095KiB")
     assert node("--unfinished-bytes-max=4MiB").unfinished_bytes_max == 4 * 1024**2
+    with pytest.raises(ConfigError, match="--base-waiting-bytes-max: '4095KiB' .* at least --base-body"):
+        node("--base-waiting-bytes-max=4095KiB")
+    assert node("--base-waiting-bytes-max=4MiB").base_waiting_bytes_max == 4 * 1024**2
     with pytest.raises(ConfigError, match="--backoff-max: '50ms'"):
         agent(*AGENT_WORDS, "--backoff-max=50ms")
 

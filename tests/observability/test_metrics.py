@@ -139,6 +139,8 @@ def test_what_a_node_tells() -> None:
         "pico_upstreams_moved",
         "pico_upstreams_shed",
         "pico_unfinished_bytes",
+        "pico_calls_shed",
+        "pico_base_waiting_bytes",
         "pico_parse_rejects",
         "pico_upstream_handshakes",
         "pico_proxy_headers",
@@ -274,6 +276,7 @@ def test_counters_that_owners_count_up() -> None:
     metrics.retries += 2
     metrics.moves += 3
     metrics.upstreams_shed += 2
+    metrics.calls_shed += 6
     metrics.forwarded_in += 4
     metrics.forwarded_out += 5
     metrics.late_messages += 3
@@ -290,6 +293,7 @@ def test_counters_that_owners_count_up() -> None:
     assert value(metrics, "pico_retries_total") == 2
     assert value(metrics, "pico_upstreams_moved_total") == 3
     assert value(metrics, "pico_upstreams_shed_total") == 2
+    assert value(metrics, "pico_calls_shed_total") == 6
     assert value(metrics, "pico_forwarded_requests_total", direction="in") == 4
     assert value(metrics, "pico_forwarded_requests_total", direction="out") == 5
     assert value(metrics, "pico_rpc_late_messages_total") == 3

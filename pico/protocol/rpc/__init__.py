@@ -10,6 +10,7 @@ from pico.protocol.rpc.events import (
     GoawayReceived,
     HeadReceived,
     PeerSilent,
+    ResponseShed,
     StreamEvent,
     StreamOpened,
     StreamReset,
@@ -19,6 +20,7 @@ from pico.protocol.rpc.messages import MessageType, ResetCode
 from pico.protocol.rpc.states import HALF, HalfState, Input
 from pico.protocol.rpc.stream import RpcStream
 from pico.protocol.rpc.streaming import PIECE_BYTES, StreamingEngine
+from pico.protocol.rpc.waiting import WaitingBodies
 
 __all__ = [
     "HALF",
@@ -35,6 +37,7 @@ __all__ = [
     "MessageType",
     "PeerSilent",
     "ResetCode",
+    "ResponseShed",
     "RpcSnapshot",
     "RpcStream",
     "StreamEvent",
@@ -42,4 +45,5 @@ __all__ = [
     "StreamReset",
     "StreamingEngine",
     "TrailersReceived",
+    "WaitingBodies",
 ]

@@ -22,13 +22,24 @@ from pico.protocol.http import (
 )
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc.connection import RpcConnection
-from pico.protocol.rpc.events import BodyBytes, HeadReceived, StreamOpened, StreamReset, TrailersReceived
+from pico.protocol.rpc.events import (
+    BodyBytes,
+    HeadReceived,
+    ResponseShed,
+    StreamEvent,
+    StreamOpened,
+    StreamReset,
+    TrailersReceived,
+)
 from pico.protocol.rpc.failures import failure_of
-from pico.protocol.rpc.messages import HEADER_BYTES, RESPONSE, MessageType, ResetCode, encode_header
+from pico.protocol.rpc.messages import HEADER_BYTES, RESPONSE, Encoded, MessageType, ResetCode, encode_header
 from pico.protocol.rpc.states import BODY, ENDED, Input
 from pico.protocol.rpc.stream import UNBOUNDED, RpcStream, body_bytes_of
+from pico.protocol.rpc.waiting import WaitingBodies
 
 __all__ = ["BaseEngine"]
+
+TOO_MUCH_WAITS: Final = "bodies that wait take too much memory"
 
 
 class BaseStream(RpcStream):
@@ -47,15 +58,28 @@ class BaseEngine(RpcConnection):
 
     A stream's credit is one byte more than ``base_body_bytes_max``, so that an owner notices by sending that its body
     is over the limit: the stream then ends as TOO_LARGE.
+
+    What the calls that it opens hold is counted in ``waiting``, as part of what those of ``endpoint_id`` hold.
     """
 
     _stream_type = BaseStream
 
-    def __init__(self, limits: RpcLimits, http_limits: HttpLimits, *, now: float) -> None:
+    def __init__(
+        self,
+        limits: RpcLimits,
+        http_limits: HttpLimits,
+        *,
+        now: float,
+        waiting: WaitingBodies | None = None,
+        endpoint_id: str = "",
+    ) -> None:
         super().__init__(limits, limits.base_streams_max, now=now)
         self.first_bytes_max = limits.base_body_bytes_max + 1
         self._http_limits = http_limits
         self._handlers = _HANDLERS
+        self._waiting = waiting
+        self._endpoint_id = endpoint_id
+        self._leaving: dict[int, RpcStream] = {}  # requests that are counted, complete, and have not left
 
     def _opening_type(self) -> MessageType:
         return MessageType.PROXY_HTTP
@@ -125,6 +149,20 @@ class BaseEngine(RpcConnection):
     def consumed(self, stream: RpcStream, size: int) -> None:
         """Nothing to give back: the base protocol has no credit."""
 
+    def release(self, stream: RpcStream) -> None:
+        """The owner is done with a stream that has ended, and holds none of its bytes."""
+        stream.context = None
+        self._wait_no_more(stream)
+
+    def shed(self, stream: RpcStream) -> StreamEvent:
+        """End a call of ours, or its response, for what it makes the node hold; for its owner (RPC-66)."""
+        self._wait_no_more(stream)
+        if stream.ended:
+            return ResponseShed(stream, TOO_MUCH_WAITS)
+        self._end(stream)
+        self._discard(stream)
+        return StreamReset(stream, ResetCode.REFUSED, True, TOO_MUCH_WAITS)
+
     def goaway(self, message: str = "") -> None:
         """Take no new calls; the base protocol cannot say so, they are answered with 503."""
         self.goaway_sent = True
@@ -138,6 +176,26 @@ class BaseEngine(RpcConnection):
             self._too_large(stream)
         elif end:
             self._complete(stream, b"")
+        elif stream.opened_here:
+            self._wait(stream, len(stream.body))
+
+    def _wait(self, stream: RpcStream, size: int) -> bool:
+        """So much of a body of a call of ours waits now (RPC-64); False when the call was ended for it."""
+        if self._waiting is None or size <= self.limits.ahead_bytes:
+            return True
+        self._waiting.hold(self._endpoint_id, stream, self, size)
+        return stream.waiting_bytes > 0
+
+    def _wait_no_more(self, stream: RpcStream) -> None:
+        if stream.waiting_bytes and self._waiting is not None:
+            self._waiting.release(self._endpoint_id, stream)
+            self._leaving.pop(stream.id, None)
+
+    def _over(self, stream: RpcStream) -> None:
+        self._wait_no_more(stream)
+        assert isinstance(stream, BaseStream)
+        if stream.body:
+            stream.body = bytearray()  # its owner may keep the stream for a while
 
     def _too_large(self, stream: BaseStream) -> None:
         if stream.opened_here:
@@ -160,6 +218,9 @@ class BaseEngine(RpcConnection):
         if isinstance(head, RequestHead):
             payload = encode_whole_request(head, body, trailers)
             self._send_on(stream, encode_header(MessageType.PROXY_HTTP, stream.id, 0) + payload)
+            self._wait(stream, len(body))
+            if stream.waiting_bytes:
+                self._leaving[stream.id] = stream
         elif isinstance(head, ResponseHead):
             self._answer(stream, encode_whole_response(head, body, trailers, stream.method))
 
@@ -167,6 +228,14 @@ class BaseEngine(RpcConnection):
         self._send_on(stream, encode_header(MessageType.PROXY_HTTP, stream.id, RESPONSE) + payload)
         stream.sending = ENDED
         self._end(stream)
+
+    def outgoing(self, bytes_max: int) -> list[Encoded]:
+        """See ``RpcConnection.outgoing``."""
+        messages = super().outgoing(bytes_max)
+        if self._leaving:
+            for stream in [one for one in self._leaving.values() if not one.queued]:
+                self._wait_no_more(stream)
+        return messages
 
     # What the peer said.
 
@@ -190,6 +259,8 @@ class BaseEngine(RpcConnection):
             return
         if len(body) > self.limits.base_body_bytes_max:  # RPC-20
             self._events.append(StreamReset(stream, ResetCode.TOO_LARGE, False, "the response is too large"))
+            return
+        if not self._wait(stream, len(body)):
             return
         for head in heads[:-1]:
             self._events.append(HeadReceived(stream, head, b"", False))

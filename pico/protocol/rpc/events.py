@@ -20,6 +20,7 @@ __all__ = [
     "GoawayReceived",
     "HeadReceived",
     "PeerSilent",
+    "ResponseShed",
     "StreamEvent",
     "StreamOpened",
     "StreamReset",
@@ -88,6 +89,16 @@ class StreamReset(Value):
         self.reason: Final = reason
 
 
+class ResponseShed(Value):
+    """What is left of a response, which had come whole, must not be held any longer; it may not have begun."""
+
+    __match_args__ = ("stream", "reason")
+
+    def __init__(self, stream: RpcStream, reason: str) -> None:
+        self.stream: Final = stream
+        self.reason: Final = reason
+
+
 class CreditReceived(Value):
     """The peer took body bytes: ``stream.credit`` has grown."""
 
@@ -115,5 +126,7 @@ class PeerSilent(Value):
         self.silent_s: Final = silent_s
 
 
-StreamEvent: TypeAlias = StreamOpened | HeadReceived | DataReceived | TrailersReceived | StreamReset | CreditReceived
+StreamEvent: TypeAlias = (
+    StreamOpened | HeadReceived | DataReceived | TrailersReceived | StreamReset | ResponseShed | CreditReceived
+)
 Event: TypeAlias = StreamEvent | GoawayReceived | PeerSilent

@@ -31,6 +31,7 @@ class RpcStream:
     sending: HalfState = HEAD
     receiving: HalfState = HEAD
     held_bytes = 0  # received, and not yet taken by the owner
+    waiting_bytes = 0  # base protocol: of its body, as far as the node counts it
     taken_bytes = 0  # taken by the owner, and not yet given back as credit
     arrived_bytes = 0  # of the body, in all
     growth_bytes = 0  # of the window that the peer has, beyond that with which a stream opens
