@@ -277,7 +277,7 @@ class NodeConfig:
     upstreams_max: int = 10_000
     upstreams_per_endpoint_max: int = 256
     upstreams_per_address_max: int = 4_096
-    unfinished_bytes_max: int = 256 * MIB  # of messages that have not ended, in all tunnels (TUN-42)
+    unfinished_bytes_max: int = 256 * MIB  # of messages on their way, in all tunnels (TUN-42)
     base_waiting_bytes_max: int = 256 * MIB  # of bodies of the base protocol, in all tunnels (RPC-64)
     requests_per_endpoint_max: int = 10_000
     handshake_s: float = 10.0  # upstream door: first byte to accepted upgrade

@@ -55,7 +55,7 @@ class UpstreamConnection(GeventActor):
         endpoints: pykka.ActorRef[Endpoints],
         metrics: NodeMetrics,
         on_gone: Callable[[], None],
-        after_read: Callable[[], None] | None = None,
+        held_changed: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self._codec = codec
@@ -63,7 +63,7 @@ class UpstreamConnection(GeventActor):
         self._endpoints = endpoints
         self._metrics = metrics
         self._on_gone = on_gone
-        self._multiplexer = Multiplexer(stream, codec, engine, clock, self, after_read)
+        self._multiplexer = Multiplexer(stream, codec, engine, clock, self, held_changed)
         self.upstream = Upstream(
             upstream_id,
             endpoint_id,
@@ -76,7 +76,7 @@ class UpstreamConnection(GeventActor):
         self._end_reason = ""
 
     def shed(self, reason: str) -> None:
-        """End the tunnel now, and keep nothing of what it has not said to the end (TUN-42); called in the hub."""
+        """End the tunnel now, and keep nothing of messages that have not ended (TUN-42); called in the hub."""
         self._multiplexer.shed(reason)
         self._codec.discard()
 

@@ -284,7 +284,7 @@ class UpstreamDoor:
             metrics=self._metrics,
             on_gone=partial(self._gone, upstream_id, registration.endpoint_id, address),
             # No message of the streaming extension is ever counted.
-            after_read=None if registration.streaming else partial(self._count, upstream_id, address, codec),
+            held_changed=None if registration.streaming else partial(self._count, upstream_id, stream, codec),
         )
         self._metrics.handshakes.add("accepted")
         self._by_endpoint.setdefault(registration.endpoint_id, {})[upstream_id] = actor
@@ -292,9 +292,10 @@ class UpstreamDoor:
         self._connections[upstream_id] = actor
         actor.launch()
 
-    def _count(self, upstream_id: str, address: str, codec: WebSocketCodec) -> None:
-        """Count what a tunnel holds of its message, and end those that must be for it (TUN-42)."""
-        for loser in self._unfinished.hold(upstream_id, address, codec.unfinished_bytes):
+    def _count(self, upstream_id: str, stream: Stream, codec: WebSocketCodec) -> None:
+        """Count what a tunnel holds of messages both ways, and end those that must be for it (TUN-42)."""
+        size = codec.unfinished_bytes + stream.unsent_bytes
+        for loser in self._unfinished.hold(upstream_id, stream.peer_host, size):
             connection = self._connections[loser]
             _log.warning(
                 "upstream %s from %s is ended: messages that have not ended take too much memory",

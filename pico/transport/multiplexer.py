@@ -119,7 +119,6 @@ class Multiplexer:
     """Many streams on one connection."""
 
     __slots__ = (
-        "_after_read",
         "_asked_at",
         "_clock",
         "_close_timer",
@@ -130,6 +129,7 @@ class Multiplexer:
         "_engine",
         "_flush_bytes",
         "_flush_scheduled",
+        "_held_changed",
         "_owner",
         "_paced_at",
         "_paused",
@@ -150,10 +150,13 @@ class Multiplexer:
         engine: StreamingEngine | BaseEngine,
         clock: Clock,
         owner: MultiplexerOwner,
-        after_read: Callable[[], None] | None = None,
+        held_changed: Callable[[], None] | None = None,
     ) -> None:
-        """``after_read`` is called when the messages that a read brought were taken, unless that was the end."""
-        self._after_read = after_read
+        """``held_changed`` is called when codec and byte stream may hold more or less than before, until the end.
+
+        That is when the messages that a read brought were taken, when a write left something, and when that is gone.
+        """
+        self._held_changed = held_changed
         self._stream = stream
         self._codec = codec
         self._engine = engine
@@ -281,6 +284,8 @@ class Multiplexer:
             return
         self._deferrals = DEFERRALS_MAX  # what waits must leave now
         self._flush()
+        if self._stream.closed:  # what that would have left was too much
+            return
         self._closing = reason or f"closed with {code}"
         self._stream.write(self._codec.encode_close(code, reason))
         self._close_timer = self._clock.timer(self._on_close_deadline)
@@ -291,12 +296,18 @@ class Multiplexer:
         self._abort(reason, End.LOST)
 
     def shed(self, reason: str) -> None:
-        """End the connection now, to be relieved of it; the peer is told so, and its answer not waited for."""
+        """End the connection now, to be relieved of it and of all that waits to be sent on it.
+
+        The peer is told so, unless it would have to take the rest of a message first; its answer is not waited for.
+        """
         if self._ended:
             return
-        if not self._closing:
-            self._stream.write(self._codec.encode_close(CLOSE_RELIEVED, reason))
-        self._stream.close()
+        if self._stream.unsent_bytes:
+            self._stream.abort()
+        else:
+            if not self._closing:
+                self._stream.write(self._codec.encode_close(CLOSE_RELIEVED, reason))
+            self._stream.close()
         self._end(reason, End.SHED)
 
     # What the byte stream says.
@@ -315,8 +326,8 @@ class Multiplexer:
         except RemoteProtocolError as violation:
             self._violation(violation)
         self._pump()
-        if self._after_read is not None and not self._ended:
-            self._after_read()
+        if self._held_changed is not None and not self._ended:
+            self._held_changed()
 
     def ended(self) -> None:
         """The peer closed its side without a closing handshake."""
@@ -329,6 +340,8 @@ class Multiplexer:
 
     def drained(self) -> None:
         """The byte stream took everything: there is room for more."""
+        if self._held_changed is not None:
+            self._held_changed()
         self._flush()
 
     def _receive_other(self, kind: Kind, payload: bytes) -> None:
@@ -405,6 +418,8 @@ class Multiplexer:
         self._regulate_reading()
         if self._engine.has_events:
             self._pump()
+        if self._held_changed is not None and self._stream.unsent_bytes and not self._ended:
+            self._held_changed()
 
     def _send(self) -> None:
         """Give the byte stream as much as it takes at once."""

@@ -125,6 +125,36 @@ def test_a_request_that_waits_for_a_message_of_a_tunnel_that_is_ended_fails_at_o
         assert client.response().status == 502
 
 
+@covers("TUN-42", "TUN-43")
+def test_messages_that_agents_do_not_take_cost_their_own_address_its_oldest_tunnels_and_nobody_else():
+    body = bytes(8 * MIB)  # much more than the system takes of it
+    limits = {"unfinished_bytes_max": 20 * MIB, "rpc_limits": RpcLimits(base_body_bytes_max=8 * MIB)}
+    with running_node(**limits) as node:
+        slow = Talker(node, "slow", "127.0.0.2")
+        hostile = [Talker(node, f"hostile-{number}") for number in range(4)]
+        clients = []
+        for count, name in enumerate(["slow", *(f"hostile-{number}" for number in range(4))]):
+            head = b"POST / HTTP/1.1\r\nHost: %s.x\r\nContent-Length: %d\r\n\r\n" % (name.encode(), len(body))
+            clients.append(Client(node).send(head, body))
+            least = min(count + 1, 3) * 3 * MIB
+            until(lambda least=least: node.upstream_door.unfinished_bytes > least)
+            assert node.upstream_door.unfinished_bytes <= 20 * MIB
+        lost = node.metrics.upstreams_shed
+        assert 1 <= lost <= 3
+        for client in clients[1 : 1 + lost]:
+            assert client.response().error() == "tunnel_lost"
+        until(lambda: node.upstream_door.upstreams == 5 - lost)
+        assert not any(node.upstream_door.has(f"hostile-{number}") for number in range(lost))
+        assert node.upstream_door.has("slow")
+        before, taken = node.upstream_door.unfinished_bytes, 0
+        while taken < len(body):
+            taken += len(slow.sock.recv(65536))
+        until(lambda: node.upstream_door.unfinished_bytes < before)
+        for one in [*hostile, slow]:
+            one.close()
+        until(lambda: node.upstream_door.unfinished_bytes == 0)
+
+
 @covers("TUN-42")
 def test_a_limit_that_is_lowered_counts_for_the_tunnels_that_are_open():
     with running_node(**HELD) as node:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from pico.config import PeerLimits, RpcLimits, WebSocketLimits
+from pico.config import HttpLimits, PeerLimits, RpcLimits, WebSocketLimits
 from pico.protocol.http.values import RequestHead, ResponseHead
 from pico.protocol.rpc import (
+    BaseEngine,
     DataReceived,
     HeadReceived,
     ResetCode,
@@ -593,6 +594,53 @@ def test_who_wants_to_know_is_called_after_each_read_but_not_after_the_end():
         clock.advance()
         assert calls == told
     assert len(owner.ended) == 1
+
+
+def test_who_wants_to_know_is_called_when_a_write_leaves_something_and_when_that_is_gone():
+    clock, calls = ManualClock(), []
+    near, far = memory_pair(clock, capacity_bytes=1000)
+    far.set_receiver(Wire())  # reads
+    engine = BaseEngine(RpcLimits(), HttpLimits(), now=0.0)
+    codec = WebSocketCodec("server", WebSocketLimits())
+    mux = Multiplexer(near, codec, engine, clock, Owner(), lambda: calls.append(near.unsent_bytes))
+    mux.start()
+    mux.open(PUT, bytes(100), True, lambda event: None)
+    clock.advance()
+    assert calls == []
+    far.pause_reading()
+    mux.open(PUT, bytes(5000), True, lambda event: None)
+    clock.advance()
+    assert len(calls) == 1
+    assert calls[0] == near.unsent_bytes > 4000
+    far.resume_reading()
+    clock.advance()
+    assert calls[1:] == [0]
+
+
+@covers("TUN-42")
+def test_nothing_is_kept_of_what_waits_to_be_sent_to_who_is_shed():
+    wire, events = Wire(capacity_bytes=100), []
+    wire.far.pause_reading()
+    wire.mux.open(PUT, bytes(5000), True, events.append)
+    wire.clock.advance()
+    assert wire.near.unsent_bytes > 4000
+    wire.mux.shed("too much")
+    assert wire.near.unsent_bytes == 0
+    assert wire.near.closed
+    assert wire.owner.ended == ["too much"]
+    assert wire.mux.end is End.SHED
+    assert [event.code for event in events] == [ResetCode.LOST]
+
+
+@covers("TUN-42")
+def test_who_is_shed_by_what_its_close_frame_waits_for_is_not_closed_again():
+    wire = Wire(capacity_bytes=100)
+    wire.far.pause_reading()
+    wire.mux.open(PUT, bytes(5000), True, lambda event: None)
+    wire.mux._held_changed = lambda: wire.mux.shed("too much")
+    wire.mux.close(1001, "bye")
+    assert wire.owner.ended == ["too much"]
+    assert wire.clock.next_due() is None
 
 
 @interpreted_only

@@ -1,4 +1,4 @@
-"""What the tunnels of a node hold of messages that have not ended, and who is ended when it is too much.
+"""What the tunnels of a node hold of messages that have not ended or left, and who is ended when it is too much.
 
 Responsible for: the account of it, by tunnel and by source address (``spec/tunnel.md``, Messages that do not end).
 Refuses to know: where the bytes are, and how a tunnel is ended.
@@ -24,7 +24,7 @@ class Unfinished:
         """All that is counted."""
 
     def hold(self, tunnel: str, address: str, size: int) -> list[str]:
-        """A tunnel has ``size`` bytes of a message now; the tunnels that must be ended for it, released already."""
+        """A tunnel has ``size`` bytes of messages now; the tunnels that must be ended for it, released already."""
         counted = max(0, size - self._free_bytes)  # TUN-42
         before = self._held.get(address, {}).get(tunnel, 0)
         if counted < before:  # TUN-43: of another message
