@@ -152,12 +152,13 @@ class BaseEngine(RpcConnection):
     def release(self, stream: RpcStream) -> None:
         """The owner is done with a stream that has ended, and holds none of its bytes."""
         stream.context = None
-        self._wait_no_more(stream)
+        if stream.waiting_bytes:
+            self._wait_no_more(stream)
 
     def shed(self, stream: RpcStream) -> StreamEvent:
         """End a call of ours, or its response, for what it makes the node hold; for its owner (RPC-66)."""
-        self._wait_no_more(stream)
         if stream.ended:
+            self._wait_no_more(stream)
             return ResponseShed(stream, TOO_MUCH_WAITS)
         self._end(stream)
         self._discard(stream)
@@ -187,17 +188,18 @@ class BaseEngine(RpcConnection):
         return stream.waiting_bytes > 0
 
     def _wait_no_more(self, stream: RpcStream) -> None:
-        if stream.waiting_bytes and self._waiting is not None:
-            self._waiting.release(self._endpoint_id, stream)
-            self._leaving.pop(stream.id, None)
+        assert isinstance(stream, BaseStream)
+        assert self._waiting is not None
+        self._waiting.release(self._endpoint_id, stream)
+        self._leaving.pop(stream.id, None)
+        stream.body = bytearray()  # its owner may keep the stream for a while
 
     def _over(self, stream: RpcStream) -> None:
-        self._wait_no_more(stream)
-        assert isinstance(stream, BaseStream)
-        if stream.body:
-            stream.body = bytearray()  # its owner may keep the stream for a while
+        if stream.waiting_bytes:
+            self._wait_no_more(stream)
 
     def _too_large(self, stream: BaseStream) -> None:
+        stream.body = bytearray()
         if stream.opened_here:
             self._refuse(stream, ResetCode.TOO_LARGE, "the body is too large for the base protocol")
             return
@@ -218,9 +220,10 @@ class BaseEngine(RpcConnection):
         if isinstance(head, RequestHead):
             payload = encode_whole_request(head, body, trailers)
             self._send_on(stream, encode_header(MessageType.PROXY_HTTP, stream.id, 0) + payload)
-            self._wait(stream, len(body))
-            if stream.waiting_bytes:
-                self._leaving[stream.id] = stream
+            if body:
+                self._wait(stream, len(body))
+                if stream.waiting_bytes:
+                    self._leaving[stream.id] = stream
         elif isinstance(head, ResponseHead):
             self._answer(stream, encode_whole_response(head, body, trailers, stream.method))
 
@@ -233,8 +236,8 @@ class BaseEngine(RpcConnection):
         """See ``RpcConnection.outgoing``."""
         messages = super().outgoing(bytes_max)
         if self._leaving:
-            for stream in [one for one in self._leaving.values() if not one.queued]:
-                self._wait_no_more(stream)
+            for left in [one for one in self._leaving.values() if not one.queued]:
+                self._wait_no_more(left)
         return messages
 
     # What the peer said.
