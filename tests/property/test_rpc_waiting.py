@@ -161,7 +161,8 @@ class WaitingMachine(RuleBasedStateMachine):
         for call in self.calls:
             assert call.stream.waiting_bytes == self.held.get(call.stream, ("", 0))[1]
             # Nothing is at hand of a request but what is counted, or is small.
-            assert len(call.stream.body) <= max(LIMITS.ahead_bytes, call.stream.waiting_bytes)
+            assert call.stream.body_bytes == sum(map(len, call.stream.body))
+            assert call.stream.body_bytes <= max(LIMITS.ahead_bytes, call.stream.waiting_bytes)
 
     def teardown(self) -> None:
         for number in reversed(range(len(getattr(self, "calls", ())))):

@@ -176,7 +176,7 @@ def test_a_request_that_is_ended_is_refused_untouched_and_not_sent(end: bool) ->
     assert event == StreamReset(loser, ResetCode.REFUSED, True, "bodies that wait take too much memory")
     assert loser.ended
     assert not winner.ended
-    assert len(loser.body) == tunnel.open_streams == 0
+    assert loser.body_bytes == len(loser.body) == tunnel.open_streams == 0
     tunnel.send_data(loser, bytes(10), True)
     assert tunnel.outgoing(EVERYTHING) == []
     assert tunnel.events() == []
@@ -232,3 +232,20 @@ def test_without_an_account_nothing_is_counted() -> None:
 @covers("RPC-65")
 def test_as_many_endpoints_are_needed_to_end_a_whole_body_as_the_specification_says() -> None:
     assert NodeConfig().base_waiting_bytes_max // RpcLimits().base_body_bytes_max == 64
+
+
+@covers("RPC-18")
+def test_a_body_that_was_gathered_in_many_pieces_leaves_whole() -> None:
+    tunnel = BaseEngine(RpcLimits(), HttpLimits(), now=0.0)
+    pieces = [
+        bytes([number % 251]) * size
+        for number, size in enumerate([1, 0, 1000, *[777] * 400, 200_000, 1, 131_072, 131_072])
+    ]
+    stream = tunnel.open(POST, pieces[0])
+    for piece in pieces[1:]:
+        tunnel.send_data(stream, memoryview(piece))
+    assert len(stream.body) < 10
+    tunnel.send_data(stream, b"end", True)
+    (message,) = tunnel.outgoing(EVERYTHING)
+    assert message.partition(b"\r\n\r\n")[2] == b"".join(pieces) + b"end"
+    assert stream.body_bytes == len(stream.body) == 0

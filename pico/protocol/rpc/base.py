@@ -39,6 +39,9 @@ from pico.protocol.rpc.waiting import WaitingBodies
 
 __all__ = ["BaseEngine"]
 
+GATHERED_BYTES: Final = 128 * 1024
+"""A body is gathered in pieces of about this size: one buffer would be moved again and again while it grows."""
+
 TOO_MUCH_WAITS: Final = "bodies that wait take too much memory"
 
 
@@ -50,7 +53,27 @@ class BaseStream(RpcStream):
     def __init__(self, id_: int, opened_here: bool, window_bytes: int, context: Any = None) -> None:
         super().__init__(id_, opened_here, window_bytes, context)
         self.head: RequestHead | ResponseHead | None = None
-        self.body = bytearray()
+        self.body: list[bytearray] = []
+        self.body_bytes = 0
+
+    def gather(self, data: BodyBytes) -> None:
+        """More of the body."""
+        self.body_bytes += len(data)
+        if self.body and len(self.body[-1]) + len(data) <= GATHERED_BYTES:
+            self.body[-1] += data
+        else:
+            self.body.append(bytearray(data))
+
+    def take_body(self) -> bytes:
+        """All that was gathered, and keep nothing of it."""
+        body = b"".join(self.body)
+        self.forget_body()
+        return body
+
+    def forget_body(self) -> None:
+        """Keep nothing; an owner may keep the stream for a while."""
+        self.body = []
+        self.body_bytes = 0
 
 
 class BaseEngine(RpcConnection):
@@ -172,13 +195,14 @@ class BaseEngine(RpcConnection):
         if len(data) > stream.credit:
             raise LocalProtocolError(f"{len(data)} bytes may not be sent with a credit of {stream.credit}")
         stream.credit -= len(data)
-        stream.body += data
-        if len(stream.body) > self.limits.base_body_bytes_max:  # RPC-20
+        if data:
+            stream.gather(data)
+        if stream.body_bytes > self.limits.base_body_bytes_max:  # RPC-20
             self._too_large(stream)
         elif end:
             self._complete(stream, b"")
         elif stream.opened_here:
-            self._wait(stream, len(stream.body))
+            self._wait(stream, stream.body_bytes)
 
     def _wait(self, stream: RpcStream, size: int) -> bool:
         """So much of a body of a call of ours waits now (RPC-64); False when the call was ended for it."""
@@ -192,14 +216,14 @@ class BaseEngine(RpcConnection):
         assert self._waiting is not None
         self._waiting.release(self._endpoint_id, stream)
         self._leaving.pop(stream.id, None)
-        stream.body = bytearray()  # its owner may keep the stream for a while
+        stream.forget_body()
 
     def _over(self, stream: RpcStream) -> None:
         if stream.waiting_bytes:
             self._wait_no_more(stream)
 
     def _too_large(self, stream: BaseStream) -> None:
-        stream.body = bytearray()
+        stream.forget_body()
         if stream.opened_here:
             self._refuse(stream, ResetCode.TOO_LARGE, "the body is too large for the base protocol")
             return
@@ -212,10 +236,9 @@ class BaseEngine(RpcConnection):
         self._events.append(StreamReset(stream, code, True, reason))
 
     def _complete(self, stream: BaseStream, trailers: bytes) -> None:
-        if stream.send_left not in (UNBOUNDED, len(stream.body)):  # RPC-34, RPC-38
+        if stream.send_left not in (UNBOUNDED, stream.body_bytes):  # RPC-34, RPC-38
             raise LocalProtocolError("the body is not as long as its head declared")
-        head, body = stream.head, bytes(stream.body)
-        stream.body = bytearray()
+        head, body = stream.head, stream.take_body()
         stream.sending = ENDED
         if isinstance(head, RequestHead):
             payload = encode_whole_request(head, body, trailers)
