@@ -36,6 +36,7 @@ from pico.protocol.tunnel import (
 from tests.rules import covers
 
 TIMERS = LinkTimers()
+DIALS = (LinkState.WAITING, LinkState.DIALLING)
 STATUSES = st.sampled_from([200, 302, 400, 401, 403, 404, 408, 426, 429, 500, 502, 503])
 
 
@@ -56,8 +57,10 @@ STATUSES = st.sampled_from([200, 302, 400, 401, 403, 404, 408, 426, 429, 500, 50
 class LinkMachine(RuleBasedStateMachine):
     """One link; the machine is the network and keeps, for each tunnel, what it has been told to do."""
 
-    @initialize(servers=st.integers(1, 4), seed=st.integers(0, 2**32), draining=st.integers(1, 3))
-    def begin(self, servers: int, seed: int, draining: int) -> None:
+    @initialize(
+        servers=st.integers(1, 4), seed=st.integers(0, 2**32), draining=st.integers(1, 3), dials=st.integers(0, 12)
+    )
+    def begin(self, servers: int, seed: int, draining: int, dials: int) -> None:
         self.now = 0.0
         self.servers = servers
         self.timers = LinkTimers(draining_max=draining)
@@ -74,6 +77,7 @@ class LinkMachine(RuleBasedStateMachine):
         self.server = 0
         self.gave_up = False
         self.stops = 0
+        self.stops_from = dials  # before a stop that much happens: most would come before anything is open
         self.pump()
 
     def pump(self) -> None:
@@ -124,6 +128,9 @@ class LinkMachine(RuleBasedStateMachine):
 
     @rule()
     def the_timer_fires(self) -> None:
+        self.fire()
+
+    def fire(self) -> None:
         at = self.link.next_timer()
         if at is not None:
             self.now = max(self.now, at)
@@ -135,6 +142,17 @@ class LinkMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.pending is not None)
     @rule(node=st.sampled_from(["", "a", "b"]))
     def the_dial_is_accepted(self, node: str) -> None:
+        self.accept(node)
+
+    @precondition(lambda self: self.link.state in DIALS)
+    @rule(node=st.sampled_from(["", "a", "b"]))
+    def the_next_dial_is_accepted(self, node: str) -> None:
+        """At one go: step by step it seldom comes to a second tunnel."""
+        while self.pending is None:
+            self.fire()
+        self.accept(node)
+
+    def accept(self, node: str) -> None:
         tunnel = self.answered()
         self.alive.add(tunnel)
         self.statuses.pop(self.server, None)
@@ -207,7 +225,7 @@ class LinkMachine(RuleBasedStateMachine):
         assert self.link.snapshot() == before
         self.pump()
 
-    @precondition(lambda self: self.stops < 2)
+    @precondition(lambda self: self.stops < 2 and self.dialled >= self.stops_from)
     @rule()
     def our_side_stops(self) -> None:
         self.stops += 1
@@ -235,6 +253,11 @@ class LinkMachine(RuleBasedStateMachine):
         current = () if snapshot.current is None else (snapshot.current,)
         assert {*current, *snapshot.leaving, *snapshot.closing} == self.alive
         assert self.alive <= self.served
+
+    @invariant()
+    def a_tunnel_that_moves_serves_until_another_does_or_the_link_ends(self) -> None:
+        for old in self.link._leaving.values():
+            assert not old.moving or (self.link.state in DIALS and not (old.closing or old.replaced))
 
     @invariant()
     def waits_are_bounded(self) -> None:

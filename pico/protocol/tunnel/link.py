@@ -40,7 +40,7 @@ class _Tunnel:
     number: int
     opened_at: float
     node: str = ""
-    moving: bool = False  # the node still gives it streams, and says no other goaway
+    moving: bool = False  # the node still gives it streams; the last that left, so neither closing nor replaced
     replaced: bool = False  # a later one was accepted
     idle: bool = False
     closing: bool = False
@@ -118,7 +118,7 @@ class Link:
     @property
     def serving(self) -> bool:
         """Whether a node gives streams to a tunnel of this link."""
-        return self._current is not None or any(old.moving and not old.closing for old in self._leaving.values())
+        return self._current is not None or any(old.moving for old in self._leaving.values())
 
     def snapshot(self) -> LinkSnapshot:
         """What the link is doing now."""
@@ -154,7 +154,7 @@ class Link:
         """There is another tunnel now, be it for a moment: those before it are not needed any more."""
         for old in list(self._leaving.values()):
             old.replaced = True
-            if old.moving and not old.closing:  # TUN-40
+            if old.moving:  # TUN-40
                 self._commands.append(Goaway(old.number))
                 old.moving, old.idle, old.close_from = False, False, now + self._timers.linger_s
             elif old.idle and not old.closing and now >= old.close_from:  # TUN-28
@@ -304,7 +304,7 @@ class Link:
 
     def _close_at(self, old: _Tunnel) -> float:
         """When an idle tunnel may be closed."""
-        if not old.idle or old.closing or old.moving:
+        if not old.idle or old.closing:
             return _NEVER
         return old.close_from if self.state in _ENDING or old.replaced else _NEVER
 
@@ -327,7 +327,7 @@ class Link:
         """TUN-37."""
         if not self._choosy_left:
             return ()
-        moving = {old.node for old in self._leaving.values() if old.moving and old.node and not old.closing}
+        moving = {old.node for old in self._leaving.values() if old.moving and old.node}
         return tuple(sorted(moving | self._spread.others(self._place)))
 
     def _is_dialled(self, tunnel: int) -> bool:
