@@ -135,7 +135,7 @@ class Served:
             service.close_idle()
 
     def reconfigure(self, target: EndpointTarget, config: AgentConfig, materials: AgentMaterials) -> None:
-        """For what comes from now on. Tunnels stay, also when another service is behind it.
+        """For what comes from now on. Tunnels stay, also when another service is behind it. Does not block.
 
         In a place whose link was refused for good, and has ended, a new one asks again.
         """
@@ -151,7 +151,7 @@ class Served:
         for link in self.links.values():
             link.reconfigure(config, materials.server_tls)
         for place in sorted(self._given_up & self._over):
-            tell_to_stop(self._supervisors[place].actor_ref)
+            self._supervisors[place].actor_ref.stop(block=False)  # nothing may come between: a stop, above all
             self._given_up.discard(place)
             self._over.discard(place)
             self._supervisors[place] = self._supervised(place)

@@ -18,6 +18,7 @@ import pytest
 from gevent import socket, subprocess
 from gevent.event import Event as Signal
 
+from pico.actors.runtime import inboxes
 from pico.agent.agent import Agent
 from pico.agent.process import _announce
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
@@ -259,7 +260,9 @@ def test_a_service_manager_does_not_wait_for_an_endpoint_that_was_refused_for_go
         assert b"not registered: " in said
 
 
-def test_an_endpoint_of_which_one_link_is_refused_for_good_is_served_by_the_other() -> None:
+def test_an_endpoint_of_which_one_link_is_refused_for_good_is_served_by_the_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with (
         serving(answering(OK)) as server,
         door(REFUSED, "stream") as node,
@@ -269,16 +272,42 @@ def test_an_endpoint_of_which_one_link_is_refused_for_good_is_served_by_the_othe
         eventually(lambda: any(link.state is LinkState.GIVEN_UP for link in made._served["web"].links.values()))
         assert made.ready()[0]
         assert not made.failed.is_set()
+    assert "other endpoints" not in caplog.text
+
+
+@covers("TUN-30")
+def test_an_agent_that_stops_has_ended_when_the_last_tunnel_of_an_endpoint_has() -> None:
+    with (
+        holding() as (server, release),
+        door("stream") as node,
+        running([node], server.server_port, connections=2) as made,
+    ):
+        node.tunnel(1)
+        call = node.tunnel(0).open()
+        eventually(lambda: server.requests, "the request at the service")
+        made.stop()
+        node.tunnel(1).wait(lambda: node.tunnel(1).end_reason, "the end of the idle one")
+        eventually(lambda: len(made._served["web"]._over) == 1, "the end of its link")
+        assert not made.ended.is_set()
+        release()
+        assert bytes(call.done().body) == b"hello"
+        assert made.ended.wait(5)
 
 
 def test_a_link_that_fails_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
+    with (
+        serving(answering(OK)) as server,
+        door("stream", "stream", "hang") as node,
+        running([node], server.server_port) as made,
+    ):
         node.tunnel(0)
         eventually(lambda: made.ready()[0], "readiness")
         made._served["web"].links[0]._link.goaway = None  # type: ignore[method-assign,assignment]
         node.tunnel(0).multiplexer.goaway("leaving")
         assert bytes(node.tunnel(1).get().body) == b"hello"
         assert made.metrics.actor_restarts.count("link") == 1
+        node.tunnel(1).multiplexer.abort("lost")
+        eventually(lambda: b'pico_tunnel_up{endpoint="web"} 0.0' in made.metrics.render(), "the end of both")
 
 
 def test_a_link_that_fails_again_and_again_fails_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -527,6 +556,72 @@ def test_a_place_of_an_endpoint_that_was_refused_for_good_is_asked_for_by_the_ne
         assert bytes(node.tunnel(0).get().body) == b"hello", "the one that was there stayed"
         assert made._served["web"] is served
         assert not served._over
+        node.script = [REFUSED]
+        node.tunnel(0).multiplexer.goaway("leaving")
+        eventually(lambda: any(link.state is LinkState.GIVEN_UP for link in served.links.values()), "the refusal")
+        assert not made.failed.is_set(), "the other serves"
+        assert bytes(node.tunnel(1).get().body) == b"hello"
+
+
+def test_a_stop_in_the_middle_of_a_reload_reaches_what_the_reload_brings() -> None:
+    with (
+        serving(answering(OK)) as server,
+        door(REFUSED, "stream") as node,
+        running([node], server.server_port, connections=2) as made,
+    ):
+        eventually(lambda: made.ready()[0] and made._served["web"]._over, "one link, and the refusal of the other")
+        gevent.spawn(made.stop)  # as soon as the reload lets others run
+        made.reconfigure(replace(made.config, endpoints=(*made.config.endpoints, target("new", server.server_port))))
+        assert made.ended.wait(5)
+
+
+def test_a_reload_that_leaves_the_service_where_it_is_leaves_its_connections() -> None:
+    with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
+        assert bytes(node.tunnel(0).get().body) == b"hello"
+        made.reconfigure(replace(made.config, response_head_s=5.0))
+        assert bytes(node.tunnel(0).get().body) == b"hello"
+        assert made.metrics.service_connections_opened == 1
+        made.reconfigure(replace(made.config, idle_connections_max=0))
+        assert bytes(node.tunnel(0).get().body) == b"hello"
+        assert made.metrics.service_connections() == 0, "it counts from then on"
+
+
+def test_other_times_reach_the_links_that_are_there() -> None:
+    with holding() as (server, _), door("stream") as node, running([node], server.server_port) as made:
+        call = node.tunnel(0).open()
+        eventually(lambda: server.requests, "the request at the service")
+        made.reconfigure(replace(made.config, link_timers=replace(TIMERS, grace_period_s=0.05)))
+        made.stop()
+        assert made.ended.wait(2), "a request that is never answered has its five seconds no more"
+        assert call.done().reset is not None
+
+
+def test_reloads_leave_nothing_of_what_they_replace() -> None:
+    ended: list[int] = []
+
+    def handle(sock: Any, address: Any) -> None:
+        answering(OK)(sock, address)
+        ended.append(1)
+
+    def actors() -> int:
+        return sum(1 for _ in inboxes())
+
+    with serving(handle) as server, serving(handle) as other, door(REFUSED, "stream") as node:
+        before = actors()
+        with running([node], server.server_port, "web", connections=2, idle_connection_s=60.0) as made:
+            eventually(lambda: made.ready()[0] and made._served["web"]._over, "one link, and the refusal of the other")
+            made.reconfigure(made.config)
+            eventually(lambda: actors() == before + 4, "two links and what watches over them")
+            for port in (other.server_port, server.server_port) * 3:
+                made.reconfigure(replace(made.config, endpoints=(target("web", port), target("goes", port))))
+            eventually(lambda: made.ready()[0], "both")
+            assert len(made._served["web"]._services) == 1
+            goes = next(one for one, head in zip(node.tunnels, node.heads[1:], strict=True) if b"/goes" in head)
+            assert bytes(goes.get().body) == b"hello"
+            made.reconfigure(replace(made.config, endpoints=made.config.endpoints[:1]))
+            eventually(lambda: ended and not made._leaving, "the end of the idle connection of what was taken out")
+            eventually(lambda: actors() == before + 4, "the end of its actors")
+        eventually(lambda: actors() == before, "the end of all actors")
 
 
 def test_an_endpoint_that_was_refused_for_good_leaves_nothing_when_it_is_taken_out() -> None:
