@@ -170,6 +170,8 @@ def test_a_lost_tunnel_is_replaced() -> None:
             tunnel.multiplexer.abort("lost")
         made.door.tunnel(3)
         assert made.base.metrics._reconnects.count("lost") == 3
+        made.state(LinkState.OPEN)
+        assert (len(made.actor._tunnels), len(made.actor._arrived)) == (1, 0), "nothing is kept of those that were lost"
 
 
 def test_the_gauge_falls_while_there_is_no_tunnel() -> None:

@@ -124,8 +124,32 @@ def test_a_reload_may_end_the_keeping_of_connections_and_begin_it() -> None:
         assert made.service.idle == 1
 
 
+@covers("HTTP-55")
+@pytest.mark.parametrize("before, after", [(4, 0), (0, 4)])
+def test_a_request_that_is_under_way_in_a_reload_leaves_no_connection_where_none_is_kept(
+    before: int, after: int
+) -> None:
+    go_on = Signal()
+
+    def handle(sock: Any, address: Any) -> None:
+        read_head(sock)
+        go_on.wait()
+        sock.sendall(OK)
+        answering(OK)(sock, address)  # it would keep the connection
+
+    with bench(handle, idle_connections_max=before) as made:
+        call = made.node.open()
+        eventually(lambda: len(made.service) == 1, "the connection")
+        made.service.reconfigure(AgentConfig(servers=(), endpoints=(), idle_connections_max=after), None)
+        go_on.set()
+        assert call.done().ended
+        assert len(made.service) == 0
+
+
 @pytest.mark.parametrize("reset", [False, True])
-def test_an_idle_connection_that_the_service_closes_or_resets_is_forgotten(reset: bool) -> None:
+def test_an_idle_connection_that_the_service_closes_or_resets_is_forgotten(
+    reset: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     go_on = Signal()
 
     def handle(sock: Any, _: Any) -> None:
@@ -135,15 +159,17 @@ def test_an_idle_connection_that_the_service_closes_or_resets_is_forgotten(reset
             go_on.wait()
             sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
 
-    with bench(handle) as made:
+    with bench(handle, idle_connection_s=60.0) as made:
         assert made.node.get().ended
         go_on.set()
         eventually(lambda: len(made.service) == 0, "the end of the connection")
+        assert len(made.service._deadlines) == 0, "and nobody waits for its time"
+        assert not caplog.records
         assert made.node.open(b"POST").done().ended
         assert made.metrics.service_connections_opened == 2
 
 
-def test_bytes_that_nobody_asked_for_end_an_idle_connection() -> None:
+def test_bytes_that_nobody_asked_for_end_an_idle_connection(caplog: pytest.LogCaptureFixture) -> None:
     go_on = Signal()
 
     def handle(sock: Any, _: Any) -> None:
@@ -153,10 +179,11 @@ def test_bytes_that_nobody_asked_for_end_an_idle_connection() -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
         sock.recv(1)
 
-    with bench(handle) as made:
+    with bench(handle, idle_connection_s=60.0) as made:
         assert made.node.get().ended
         go_on.set()
         eventually(lambda: len(made.service) == 0, "the end of the connection")
+        assert not caplog.records
 
 
 @covers("HTTP-31", "HTTP-55")
