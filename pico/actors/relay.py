@@ -354,7 +354,7 @@ class Relay:
             self._pass_informational(head)
             return
         size = len(data)
-        if size > self._link_stream.credit or size > self._link.first_bytes_max:
+        if size > self._link.first_bytes_max:
             self._link.send_head(self._link_stream, head)
             self._pass_response(data, event.end)
             return

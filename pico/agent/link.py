@@ -134,7 +134,6 @@ class LinkActor(GeventActor):
         self._servers = servers
         self._config = config
         self._clock = clock
-        self._rng = rng
         self._metrics = metrics
         self._tls = tls
         self._gave_up = gave_up

@@ -327,7 +327,7 @@ class ServiceExchange:
         self._response_trailers = reader.trailer_block
         size = len(body)
         whole = self._request_ended and not reader.trailer_block
-        if head is None or not whole or size > self._stream.credit or size > self._multiplexer.first_bytes_max:
+        if head is None or not whole or size > self._multiplexer.first_bytes_max:
             self._relay(head, body, True)
             return
         self._multiplexer.send_head(self._stream, head, body, True)  # one message, as nearly always
@@ -340,7 +340,7 @@ class ServiceExchange:
         stream = self._stream
         size = len(data)
         if head is not None:
-            if size <= stream.credit and size <= self._multiplexer.first_bytes_max:
+            if size <= self._multiplexer.first_bytes_max:
                 self._multiplexer.send_head(stream, head, data, end and not self._response_trailers)
                 self._sent(size, end)
                 return

@@ -256,7 +256,8 @@ def test_more_informational_heads_than_allowed_end_the_request():
 
 
 @pytest.mark.parametrize("side", ["link", "upstream"])
-def test_a_fault_in_a_relay_ends_both_of_its_streams(side, monkeypatch):
+def test_a_fault_in_a_relay_ends_both_of_its_streams_and_is_told(side, monkeypatch, caplog):
+    caplog.set_level(logging.ERROR)
     world = World()
     world.open(POST, b"x", False)
     monkeypatch.setitem(relay._FROM_UPSTREAM, HeadReceived, lambda *_: 1 / 0)
@@ -269,6 +270,7 @@ def test_a_fault_in_a_relay_ends_both_of_its_streams(side, monkeypatch):
     assert (world.entry.reset.code, world.entry.reset.untouched) == (ResetCode.INTERNAL, False)
     assert world.agent.stream.ended
     assert world.nothing_open()
+    assert "ZeroDivisionError" in caplog.text
 
 
 @covers("ROUTING-5")

@@ -953,6 +953,27 @@ def test_the_base_protocol_gets_its_responses_whole() -> None:
         assert bytes(call.body) == b"four"
 
 
+@pytest.mark.parametrize("size", [4096, 4097])
+def test_no_more_of_a_response_goes_with_its_head_than_a_message_may_have(size: int) -> None:
+    limits = RpcLimits(data_bytes_max=4096, window_bytes_max=RpcLimits().window_bytes)
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + pattern(size)
+    with bench(answering(response), limits=limits) as made:
+        call = made.node.get()
+        assert bytes(call.body) == pattern(size)
+        (with_head,) = (event.data for event in call.events if isinstance(event, HeadReceived))
+        assert len(with_head) == (size if size <= 4096 else 0)
+
+
+@covers("RPC-23")
+def test_an_upgrade_that_a_server_of_the_base_protocol_passes_on_is_refused_and_the_service_not_asked() -> None:
+    asks = b"Host: web.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    with bench(answering(OK), streaming=False) as made:
+        call = made.node.get(fields=asks)
+        assert call.head is not None
+        assert (call.head.status, made.metrics.service_connections_opened) == (503, 0)
+        assert made.node.get().ended
+
+
 def test_failures_on_the_base_protocol_are_responses_that_say_which_part_failed() -> None:
     with serving(answering(OK)) as server:
         port = server.server_port

@@ -47,6 +47,16 @@ def test_a_sample_is_taken_as_a_second_begins_and_rates_are_of_the_time_since_th
     assert (first.rate, first.errors, first.bytes_in, first.bytes_out) == (4.0, 1.0 / 0.75, 40.0, 80.0)
 
 
+def test_a_sample_that_was_late_does_not_make_all_later_ones_late() -> None:
+    clock, metrics, history = a_history()
+    finished(metrics)
+    clock._now = 1.25  # nothing ran: what was due at 1.0 comes now
+    clock.advance()
+    assert [sample.rate for sample in history.samples] == [0.8]
+    clock.advance(0.75)
+    assert history.taken == 2, "as the next second begins"
+
+
 def test_percentiles_are_of_the_last_ten_seconds() -> None:
     clock, metrics, history = a_history()
     clock.advance(1.0)

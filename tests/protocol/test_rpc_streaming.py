@@ -451,6 +451,14 @@ def test_an_opener_that_is_not_understood_is_refused_untouched() -> None:
 
 
 @covers("RPC-16")
+def test_an_opener_that_was_answered_and_then_is_not_understood_is_not_untouched() -> None:
+    side = opener()
+    side.hear(head_message(1, ANSWER))
+    (event,) = side.hear(message("HEAD", 1, "RESPONSE", "UNSUPPORTED"))
+    assert (event["event"], event["code"], event["untouched"]) == ("reset", "REFUSED", False)
+
+
+@covers("RPC-16")
 @pytest.mark.parametrize(
     "other",
     [
