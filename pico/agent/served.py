@@ -84,7 +84,7 @@ class Served:
     @property
     def registered(self) -> bool:
         """Whether a node has the endpoint from this agent."""
-        return any(link.serving for link in self.links.values())
+        return any(link.serving for place, link in self.links.items() if place not in self._over)
 
     @property
     def begun(self) -> bool:

@@ -18,8 +18,9 @@ import pytest
 from gevent import socket, subprocess
 from gevent.event import Event as Signal
 
-from pico.actors.runtime import inboxes
+from pico.actors.runtime import inboxes, tell
 from pico.agent.agent import Agent
+from pico.agent.messages import TunnelGoaway
 from pico.agent.process import _announce
 from pico.config import AgentConfig, EndpointTarget, LinkTimers
 from pico.errors import ConfigError, NoFileLeft
@@ -316,6 +317,20 @@ def test_a_link_that_fails_again_and_again_fails_the_agent(monkeypatch: pytest.M
         assert made.failed.wait(5)
         assert made.ended.wait(5)
         assert "endpoint web: link ended again" in made.failure
+
+
+def test_an_endpoint_whose_link_failed_once_too_often_is_no_longer_registered() -> None:
+    with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port, "web a") as made:
+        web = made._served["web"]
+        while not web.given_up:
+            eventually(lambda: made.ready()[0], "readiness")
+            link = web.links[0]
+            link._link.goaway = None  # type: ignore[method-assign,assignment]
+            tell(link.actor_ref, TunnelGoaway(1, "leaving"))
+            eventually(lambda link=link: web.given_up or web.links[0] is not link, "its end")
+        assert made.ready() == (False, "not registered: web")
+        assert b'pico_tunnel_up{endpoint="web"} 0.0' in made.metrics.render()
+        assert not made.failed.is_set(), "the other one is served"
 
 
 def test_a_stop_that_comes_before_the_links_exist_reaches_them() -> None:
