@@ -15,7 +15,7 @@ from gevent.event import Event as Signal
 
 from pico.actors.runtime import tell
 from pico.agent.dialling import server_of
-from pico.agent.link import LinkActor
+from pico.agent.link import IDLE_POLL_S, LinkActor
 from pico.agent.messages import StopLink
 from pico.config import LinkTimers, RpcLimits
 from pico.protocol.rpc import ResetCode
@@ -114,6 +114,8 @@ def test_it_goes_on_until_a_server_accepts_and_says_each_thing_once(caplog: pyte
         tunnel = made.doors[1].tunnel(0)
         assert tunnel.get().ended
         assert made.doors[0].dials == made.doors[1].dials == 4
+        counted = made.base.metrics._reconnects.count
+        assert (counted("refused"), counted("connect_failed"), counted("moved")) == (4, 3, 0)
         first, second = (door.url.removeprefix("http://") for door in made.doors)
     assert [message for message in caplog.messages if "registered" in message] == [
         f"endpoint web is not registered at {first}: 503 Service Unavailable; retrying",
@@ -277,6 +279,29 @@ def test_a_stop_finishes_what_is_in_flight_and_refuses_what_crosses_it() -> None
         assert "1001" in tunnel.end_reason
         assert made.ended.wait(5)
         assert made.actor.state is LinkState.CLOSED
+
+
+@covers("TUN-30")
+def test_a_stop_waits_for_responses_that_are_complete_and_have_not_left() -> None:
+    body = bytes(200_000)
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    with linked(("stream",), handle=handle) as made:
+        tunnel = made.door.tunnel(0)
+        calls = [tunnel.open() for _ in range(20)]
+        tunnel.multiplexer._flush()
+        tunnel.stream.pause_reading()
+        eventually(lambda: made.base.metrics.service_connections_opened, "the requests at the agent")
+        eventually(lambda: made.actor.streams == made.base.metrics.requests_in_flight == 0, "the end of each")
+        made.stop()
+        made.state(LinkState.DRAINING)
+        gevent.sleep(TIMERS.linger_s + 2 * IDLE_POLL_S)
+        tunnel.stream.resume_reading()
+        assert {len(call.done().body) for call in calls} == {len(body)}
+        assert made.ended.wait(5)
 
 
 @covers("TUN-31")

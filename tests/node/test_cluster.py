@@ -292,6 +292,7 @@ def test_a_node_that_drains_loses_no_request_and_leaves(three):
     drained = gevent.spawn(leaving.drain)
     standing = others[0].gossip_door.actor.view.standing
     until(lambda: standing("node-1") is Standing.LAST_RESORT, "the draining")
+    until(lambda: others[0].gossip_door.actor._upstreams["node-1"].leaving, "the goaway on the link")
     Agent(others[1], "ep", serve)
     until(lambda: places(others[0]) >= {"node-3"})
     for _ in range(10):
@@ -303,6 +304,36 @@ def test_a_node_that_drains_loses_no_request_and_leaves(three):
     leaving.stop()
     settled(lambda: all(linked(node) == {other.node_id for other in others} - {node.node_id} for node in others))
     assert metric(others[0], 'pico_gossip_nodes{status="left"}') == 1
+
+
+def test_before_a_node_that_drains_closes_a_door_the_others_avoid_it():
+    with running_cluster(2, drain_delay_s=60.0) as (leaving, other):
+        Agent(leaving, "ep", serve)
+        until(lambda: places(other))
+        drained = gevent.spawn(leaving.drain)
+        until(lambda: other.gossip_door.actor.view.standing("node-1") is Standing.LAST_RESORT, "the draining")
+        assert leaving.ready() == (False, "draining")
+        assert request(leaving).status == 200, "whoever has not noticed is served"
+        assert not leaving.services.leaving
+        drained.kill()
+
+
+def test_a_link_that_comes_while_its_node_stops_is_ended_too(monkeypatch):
+    with running_cluster(2) as (leaving, other):
+        Agent(leaving, "ep", serve)
+        until(lambda: places(other))
+        forwarding, close = leaving.gossip_door.forwarding, leaving.upstream_door.close
+
+        def after_a_link_came(reason):
+            client = Client(other).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+            until(lambda: forwarding.links, "another link, those that there were have been closed")
+            client.close()
+            close(reason)
+
+        monkeypatch.setattr(leaving.upstream_door, "close", after_a_link_came)
+        leaving.stop()
+        monkeypatch.undo()
+        assert forwarding.links == 0
 
 
 def refused(address: tuple[str, int]) -> bool:

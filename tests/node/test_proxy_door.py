@@ -993,6 +993,7 @@ def test_a_connection_that_was_just_opened_gets_its_first_request_answered_while
     assert served.at_end()
     response = new.get(host=b"nobody.x")
     assert (response.status, response.fields(b"connection")) == (502, [b"close"])
+    settled(lambda: not draining.ready(), "somebody who may still ask")
     assert silent.at_end()
     draining.get(timeout=5)
 
