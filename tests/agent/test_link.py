@@ -186,6 +186,17 @@ def test_the_gauge_falls_while_there_is_no_tunnel() -> None:
         eventually(lambda: gauge() == b"0.0", "its end")
 
 
+def test_a_link_that_waits_is_not_woken_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[int] = []
+    with linked(("503 is no answer",), timers=replace(TIMERS, backoff_first_s=60.0, backoff_max_s=60.0)) as made:
+        made.door.wait(lambda: made.door.dials == 1, "the dial")
+        made.state(LinkState.WAITING)
+        real = made.actor._link.handle_timer
+        monkeypatch.setattr(made.actor._link, "handle_timer", lambda *, now: (woken.append(1), real(now=now)))
+        gevent.sleep(0.1)
+        assert not woken
+
+
 def test_a_tunnel_that_the_node_closes_is_replaced() -> None:
     with linked(("stream",)) as made:
         made.door.tunnel(0).multiplexer.close(1001, "maintenance")

@@ -16,7 +16,7 @@ from pico.config import AgentConfig
 from pico.errors import ConnectFailed
 from pico.protocol.rpc import ResetCode
 from pico.transport.stream import Stream
-from tests.agent.harness import CLOCK, Bench, answering, bench, eventually, fields_of, read_head, serving
+from tests.agent.harness import CLOCK, Bench, answering, bench, eventually, fields_of, read_exactly, read_head, serving
 from tests.rules import covers
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -262,6 +262,28 @@ def test_who_has_waited_for_a_connection_has_the_whole_time_for_its_response(mon
         (line,) = (line for line in map(json.loads, "".join(made.lines).splitlines()) if line["method"] == "POST")
         assert line["total_ms"] > 300
         assert 100 <= line["upstream_ms"] < 300, "from when it was sent"
+
+
+def test_what_comes_of_a_body_while_its_connection_is_made_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: list[bytes] = []
+
+    def handle(sock: Any, _: Any) -> None:
+        _, rest = read_head(sock)
+        bodies.append(read_exactly(sock, 6, rest))
+        sock.sendall(OK)
+
+    dials = hold_dials(monkeypatch)
+    with bench(handle) as made:
+        call = made.node.open(b"POST", length=6, end=False)
+        for number, piece in enumerate((b"ab", b"cd"), 1):
+            made.node.multiplexer.send_data(call.stream, piece)
+            eventually(
+                lambda size=2 * number: made.agent.multiplexer.engine.snapshot().held_bytes == size, "its arrival"
+            )
+        dials.set()
+        made.node.multiplexer.send_data(call.stream, b"ef", True)
+        assert bytes(call.done().body) == b"hello"
+    assert bodies == [b"abcdef"]
 
 
 def test_bytes_behind_a_response_end_its_connection() -> None:

@@ -953,6 +953,25 @@ def test_the_base_protocol_gets_its_responses_whole() -> None:
         assert bytes(call.body) == b"four"
 
 
+@covers("RPC-53")
+def test_a_service_that_has_answered_and_takes_no_more_of_a_request_has_not_failed() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(OK)
+        Signal().wait()
+
+    size = 32 * 1024 * 1024
+    with bench(handle, response_idle_s=0.1, access_log="json") as made:
+        call = made.node.open(b"POST", length=size, end=False)
+        upload = gevent.spawn(call.send, bytes(size), True)
+        call.wait(lambda: call.reset, "the end of the request")
+        upload.kill()
+        assert (bytes(call.body), call.ended) == (b"hello", True)
+        assert call.reset is not None and call.reset.code is ResetCode.NOT_WANTED
+        eventually(lambda: made.lines, "the line")
+        assert json.loads(made.lines[0])["outcome"] == "ok"
+
+
 @pytest.mark.parametrize("size", [4096, 4097])
 def test_no_more_of_a_response_goes_with_its_head_than_a_message_may_have(size: int) -> None:
     limits = RpcLimits(data_bytes_max=4096, window_bytes_max=RpcLimits().window_bytes)
