@@ -201,6 +201,7 @@ def test_in_the_end_who_never_answers_is_dead_and_who_does_is_not(seed, script):
         run.obey()
     run.about("there", "b")
     run.about("there", "c")
+    run.obey()
     for _ in range(3_000):
         run.pass_time(0.05)
         for sequence, name, _ in run.asked[-8:]:
@@ -209,6 +210,7 @@ def test_in_the_end_who_never_answers_is_dead_and_who_does_is_not(seed, script):
         for name in "cde":
             if run.known[name].rank is Rank.SUSPECT:  # it hears of it, and contradicts
                 run.about("there", name)
+        run.obey()
     assert run.known["b"].gone and not run.known["c"].gone
 
 

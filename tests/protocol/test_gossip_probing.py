@@ -219,7 +219,8 @@ class TestProbe:
         watch = silent("b")
         watch.ask()
         watch.detector.update("b", Record(9), now=0.1)
-        assert watch.pass_time(1)[-1] == (0.5, Verdict("b", ALIVE, Rank.SUSPECT))
+        verdicts = [one for one in watch.pass_time(1) if isinstance(one[1], Verdict)]
+        assert verdicts == [(0.5, Verdict("b", ALIVE, Rank.SUSPECT))]
 
     @covers("GOSSIP-61")
     def test_ends_without_a_word_when_the_node_goes(self) -> None:
@@ -441,3 +442,65 @@ class TestOutOfTurn:
         watch.wants()
         watch.ask("c")
         assert watch.pass_time(5) == []
+
+
+@covers("GOSSIP-78")
+class TestAskedAgain:
+    def unanswered(self) -> Watch:
+        watch = silent("b", "c", "d")
+        self.no_answer(watch)
+        watch.detector.update("b", SUSPECT, now=watch.now)
+        assert watch.wants() == [] and not watch.detector.answers("b") and not watch.detector.health
+        return watch
+
+    def no_answer(self, watch: Watch) -> list[Command]:
+        """To a probe, of which both helpers say so."""
+        sequence = watch.ask()
+        watch.pass_time(0.2)
+        for _ in "cd":
+            watch.detector.helper_answered(sequence)
+        return [command for _, command in watch.pass_time(0.3)]
+
+    def asked(self, watch: Watch) -> list[Command]:
+        return [command for command in watch.wants() if isinstance(command, AskDirectly)]
+
+    @pytest.mark.parametrize("record", [ALIVE._replace(inc=1), Record(8)], ids=["it contradicts", "another process"])
+    def test_at_once_is_who_did_not_answer_and_is_alive_all_the_same(self, record: Record) -> None:
+        watch = self.unanswered()
+        watch.detector.update("b", record, now=watch.now)
+        [command] = self.asked(watch)
+        assert watch.answer(command) and watch.detector.answers("b")
+
+    def test_is_who_contradicted_while_it_was_being_asked(self) -> None:
+        watch = silent("b", "c", "d")
+        sequence = watch.ask()
+        watch.pass_time(0.2)
+        for _ in "cd":
+            watch.detector.helper_answered(sequence)
+        watch.detector.update("b", ALIVE._replace(inc=1), now=watch.now)
+        assert watch.wants() == []
+        verdict, again = (command for _, command in watch.pass_time(0.3))
+        assert verdict == Verdict("b", ALIVE, Rank.SUSPECT) and isinstance(again, AskDirectly)
+
+    def test_is_nobody_twice_before_it_has_answered(self) -> None:
+        watch = self.unanswered()
+        watch.detector.update("b", ALIVE._replace(inc=1), now=watch.now)
+        [command] = self.asked(watch)
+        watch.pass_time(0.2)
+        for _ in "cd":
+            watch.detector.helper_answered(command.sequence)
+        watch.pass_time(0.3)
+        watch.detector.update("b", ALIVE._replace(inc=2), now=watch.now)
+        assert self.asked(watch) == [] and not watch.detector.health
+        watch.detector.answered(watch.ask(), "b", now=watch.now)
+        self.no_answer(watch)
+        watch.detector.update("b", ALIVE._replace(inc=3), now=watch.now)
+        assert len(self.asked(watch)) == 1
+
+    def test_is_nobody_before_its_health_is_good(self) -> None:
+        watch = self.unanswered()
+        watch.detector.accused()
+        watch.detector.update("b", ALIVE._replace(inc=1), now=watch.now)
+        assert watch.wants() == []
+        watch.detector.answered(watch.ask("c"), "c", now=watch.now)
+        assert len(self.asked(watch)) == 1

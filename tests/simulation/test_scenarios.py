@@ -589,6 +589,25 @@ def test_a_node_that_answers_again_is_chosen_again() -> None:
     until_each(world, others(world, "n003"), lambda one: routable(one, "n003"), 5.0)
 
 
+@pytest.mark.parametrize("what", ["restart", "stall", "cut"])
+def test_and_at_once_also_among_many(what: str) -> None:
+    """When all agree that it is there, nobody waits for its turn to ask it."""
+    world = cluster(41, 20)
+    if what == "restart":
+        world.crash("n019", refuses=True)
+        world.run(2.0)
+        world.start("n019", seeds=SEEDS)
+    elif what == "stall":
+        world.pause("n019", 2.0)
+        world.run(2.0)
+    else:
+        world.isolate("n019")
+        world.run(2.0)
+        world.heal()
+    together(world, 5.0)
+    until_each(world, others(world, "n019"), lambda one: routable(one, "n019"), 0.5)
+
+
 # Versions.
 
 

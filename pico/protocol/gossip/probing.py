@@ -124,7 +124,7 @@ class FailureDetector:
         self._tokens = max(1.0, PROBE_BURST_S * timers.probe_rate)  # for such probes
         self._filled_at = now
         self._suspicions: dict[str, _Suspicion] = {}
-        self._unanswering: set[str] = set()
+        self._unanswering: dict[str, bool] = {}  # who did not answer the last probe; True: asked again out of turn
         self._round_trips_s: dict[str, float] = {}
         self._next_round = now + timers.probe_s * rng.random()
         self._quiet_until = now
@@ -152,6 +152,17 @@ class FailureDetector:
             self._suspicions.pop(node_id, None)
         elif suspicion is None or suspicion.record != record:
             self._suspicions[node_id] = _Suspicion(record, now)
+        self._ask_again(node_id, now=now)
+
+    def _ask_again(self, node_id: str, *, now: float) -> None:
+        """Who did not answer and is alive all the same is not to wait for its turn (GOSSIP-78).
+
+        Where many do not answer in time, there is no good in asking even more.
+        """
+        alive = self._records[node_id].rank is Rank.ALIVE
+        if alive and not self.health and self._unanswering.get(node_id) is False and node_id not in self._probed:
+            self._unanswering[node_id] = True
+            self.probe_soon(node_id, now=now)
 
     def confirm(self, node_id: str, record: Record, witness: str) -> bool:
         """Somebody had no answer either; whether that was not known."""
@@ -182,7 +193,7 @@ class FailureDetector:
         self._turn -= at < self._turn  # GOSSIP-65
         self._waiting.pop(node_id, None)
         self._suspicions.pop(node_id, None)
-        self._unanswering.discard(node_id)
+        self._unanswering.pop(node_id, None)
         self._round_trips_s.pop(node_id, None)
         self._probes.pop(self._probed.pop(node_id, -1), None)
         if not self._ring:
@@ -225,10 +236,12 @@ class FailureDetector:
         if probe is None or probe.node_id != node_id:  # GOSSIP-58
             return False
         del self._probes[sequence], self._probed[node_id]
-        self._unanswering.discard(node_id)
+        self._unanswering.pop(node_id, None)
         if not probe.asked_others:
             self._note_round_trip(node_id, now - probe.sent_at)
         self.health = max(0, self.health - 1)  # GOSSIP-73
+        for other in list(self._unanswering):
+            self._ask_again(other, now=now)
         return True
 
     def helper_answered(self, sequence: int) -> None:
@@ -276,7 +289,7 @@ class FailureDetector:
             if not probe.asked_others and now >= probe.direct_until:
                 self._ask_others(sequence, probe)
             if probe.asked_others and now >= probe.until:
-                self._no_answer(sequence, probe)
+                self._no_answer(sequence, probe, now=now)
         if self._suspicions and now >= self._quiet_until:
             patience_s = self._patience_s()
             for node_id, suspicion in list(self._suspicions.items()):
@@ -341,13 +354,15 @@ class FailureDetector:
         ]
         return tuple(self._rng.sample(well, min(self._timers.probe_helpers, len(well))))
 
-    def _no_answer(self, sequence: int, probe: _Probe) -> None:
+    def _no_answer(self, sequence: int, probe: _Probe, *, now: float) -> None:
         del self._probes[sequence]
         del self._probed[probe.node_id]
-        self._unanswering.add(probe.node_id)
+        self._unanswering.setdefault(probe.node_id, False)
         # A helper that did not even say that it failed is a sign that it is we who are not heard (GOSSIP-73).
         self._worsen(probe.nacks_missing)
         self._commands.append(Verdict(probe.node_id, probe.judged, Rank.SUSPECT))
+        if self._records[probe.node_id] != probe.judged:  # it has contradicted meanwhile, or is another process
+            self._ask_again(probe.node_id, now=now)
 
     def _worsen(self, steps: int) -> None:
         self.health = min(self._timers.health_max, self.health + steps)
