@@ -75,7 +75,7 @@ class Failure(Enum):
         "response_too_large",
         "The response is larger than what the connection to the agent can carry.",
     )
-    OVERLOADED = (503, "overloaded", "Every upstream of the endpoint is busy: try again.", 1)
+    OVERLOADED = (503, "overloaded", "The endpoint has more requests than it can take: try again.", 1)
     SERVICE_TIMEOUT = (504, "service_timeout", "The service did not answer in time.")
     RESPONSE_TIMEOUT = (504, "response_timeout", "The response did not arrive in time.")
     VERSION_NOT_SUPPORTED = (505, "version_not_supported", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
