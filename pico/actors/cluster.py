@@ -347,6 +347,7 @@ class Cluster(GeventActor):
             datagrams_not_received=counts.receive_errors,
             datagrams_too_large=counts.oversized,
             violations=snapshot.violations,
+            nodes_refused=self.engine.table.nodes_refused,
             messages_not_understood=self.engine.table.unknown_messages,
             cards_not_understood=self.view.broken_cards,
         )

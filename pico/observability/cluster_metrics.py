@@ -44,6 +44,7 @@ class ClusterStanding:
     datagrams_not_received: int = 0
     datagrams_too_large: int = 0
     violations: dict[str, int] = field(default_factory=dict)
+    nodes_refused: int = 0
     messages_not_understood: int = 0
     cards_not_understood: int = 0
 
@@ -66,6 +67,11 @@ class ClusterMetrics:
         for status in NODE_STATUSES:
             nodes.add_metric([status], now.nodes.get(status, 0))
         yield nodes
+        yield CounterMetricFamily(
+            "pico_gossip_nodes_refused_total",
+            "How often a node was heard of that is one too many for the table.",
+            now.nodes_refused,
+        )
         yield GaugeMetricFamily("pico_gossip_joined", "1 when another node has been reached.", int(now.joined))
         yield GaugeMetricFamily(
             "pico_gossip_health", "0 is good; each step makes this node slower to judge.", now.health

@@ -33,7 +33,7 @@ from pico.protocol.rpc import (
 from pico.transport.channel import ChannelCodec
 from pico.transport.clock import Clock, Timer
 from pico.transport.stream import READ_BYTES_MAX, Stream
-from pico.transport.websocket import BINARY, Kind, WebSocketCodec, WebSocketViolation
+from pico.transport.websocket import BINARY, NO_CODE, Kind, WebSocketCodec, WebSocketViolation, parse_close
 
 __all__ = ["GRACE_S", "End", "Multiplexer", "MultiplexerOwner", "Sink"]
 
@@ -355,11 +355,16 @@ class Multiplexer:
             raise RemoteProtocolError("a text message, only binary ones are allowed")
 
     def _receive_close(self, payload: bytes) -> None:
-        code = int.from_bytes(payload[:2], "big") if payload else CLOSE_NORMAL
+        code, reason = parse_close(payload)
         if not self._closing:
             self._stream.write(self._codec.encode_close(CLOSE_NORMAL, ""))
         self._stream.close()
-        self._end(self._closing or f"the peer closed the connection with code {code}", End.CLOSED)
+        said = "the peer closed the connection"
+        if code != NO_CODE:
+            said += f" with code {code}"
+        if reason:
+            said += f": {reason}"
+        self._end(self._closing or said, End.CLOSED)
 
     def _violation(self, violation: RemoteProtocolError) -> None:
         """The peer broke the protocol: say so and end the connection (RPC-2)."""

@@ -108,6 +108,7 @@ def test_what_a_node_tells() -> None:
     names = {name for name in families(node()) if name.startswith("pico_")}
     assert names == {
         "pico_gossip_nodes",
+        "pico_gossip_nodes_refused",
         "pico_gossip_joined",
         "pico_gossip_health",
         "pico_gossip_datagrams",

@@ -524,8 +524,9 @@ class TestTheDead:
         side.hear("c", Records((("c", ALIVE), ("d", ALIVE), ("e", DEAD))), delta(b"x", node_id="d"))
         assert sorted(side.table.members()) == ["b", "c"]
         assert side.table.record_of("d") is None and side.table.state_of("d") is None
+        assert side.table.nodes_refused == 2  # a record of d and a delta; of who is gone there is only a memory
         side.hear("c", Records((("b", SUSPECT),)))
-        assert side.table.members()["b"] == SUSPECT
+        assert (side.table.members()["b"], side.table.nodes_refused) == (SUSPECT, 2)
 
 
 class TestMemory:

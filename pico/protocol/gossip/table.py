@@ -149,6 +149,8 @@ class GossipTable:
         self._reply = Reply()  # to the packet that is being read
         self._memory = Memory(limits)
         self._lives_taken = 0
+        self.nodes_refused = 0
+        """How often a node was heard of for which there is no room (GOSSIP-48)."""
         self.unknown_messages = 0
         """Messages of a kind that this version does not know, in packets that were for it."""
         self.contested = False
@@ -372,6 +374,7 @@ class GossipTable:
         elif record.gone:
             self._memory.bury(node_id, record, now=now)  # GOSSIP-45
         elif len(self._members) >= self._limits.nodes_max:  # GOSSIP-48
+            self.nodes_refused += 1
             return False
         else:
             self._memory.release(node_id)
