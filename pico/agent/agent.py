@@ -110,11 +110,12 @@ class Agent:
     def start(self) -> None:
         """Open the admin door if there is one, and begin to dial; raises ``PicoError`` when the door cannot open."""
         config = self.config
+        each = self._each()  # what a reload brings while the admin door opens, it launches itself
         if config.admin_port:
             self._admin = AdminDoor(config.admin_host, config.admin_port, AdminApp(self._routes()))
             self._admin.launch()
             self._admin.started.get()
-        for served in self._served.values():
+        for served in each:
             served.launch()
         self._hub_watch.start()
 

@@ -656,6 +656,28 @@ def test_an_endpoint_that_was_refused_for_good_leaves_nothing_when_it_is_taken_o
         assert not made.ended.is_set()
 
 
+def test_a_reload_while_the_agent_starts_begins_nothing_twice_and_ends_what_it_takes_out() -> None:
+    with door("stream") as node:
+        config = AgentConfig(
+            servers=(node.url,),
+            endpoints=(target("stays", 1), target("goes", 1)),
+            link_timers=TIMERS,
+            admin_port=free_port(),
+        )
+        made = Agent(config, write_access_log=lambda text: None, rng=Random(1))
+        wanted = (target("stays", 1), target("comes", 1))
+        gevent.spawn(lambda: made.reconfigure(replace(config, endpoints=wanted)))  # while the admin door opens
+        made.start()
+        assert set(made._served) == {"stays", "comes"}
+        eventually(lambda: made.ready()[0] and not made._leaving, "both, and the end of the other")
+        assert {head.split()[1].rpartition(b"/")[2] for head in node.heads} == {b"stays", b"comes"}
+        assert node.dials == 2
+        made.stop()
+        assert made.ended.wait(5)
+        made.close()
+        eventually(lambda: all(tunnel.end_reason for tunnel in node.tunnels), "the end of every tunnel")
+
+
 def test_settings_that_are_wrong_change_nothing() -> None:
     with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
         eventually(lambda: made.ready()[0], "readiness")
