@@ -388,6 +388,34 @@ def test_a_long_early_response_is_delivered_though_the_service_has_gone_and_the_
         assert bytes(call.body) == pattern(size)
 
 
+@pytest.mark.parametrize("end", ["data", "trailers"])
+def test_a_request_ends_though_its_service_has_gone_and_its_response_has_not_left(end: str) -> None:
+    size, others = 200_000, 4  # less than a window; together more than what has left can be
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        answer = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        sock.sendall(answer % size + pattern(size))
+
+    with bench(handle) as made:
+        made.node.stream.pause_reading()
+        before = [made.node.open() for _ in range(others)]
+        eventually(lambda: made.metrics.service_connections_opened == others, "the others")
+        eventually(lambda: made.metrics.requests_in_flight == 0, "the end of the others")
+        call = made.node.open(b"POST", length=-1, end=False)
+        eventually(lambda: made.metrics.service_connections_opened == others + 1, "the connection")
+        eventually(lambda: not len(made.service), "the end of the service")
+        assert made.metrics.requests_in_flight == 1, "its response has not left"
+        if end == "data":
+            made.node.multiplexer.send_data(call.stream, b"last", True)
+        else:
+            made.node.multiplexer.send_trailers(call.stream, b"X-Sum: 7\r\n")
+        eventually(lambda: made.metrics.requests_in_flight == 0, "the end of the exchange")
+        made.node.stream.resume_reading()
+        assert all(bytes(one.done().body) == pattern(size) for one in (*before, call))
+        assert call.reset is None
+
+
 def test_a_connection_that_answered_early_is_not_used_again() -> None:
     def handle(sock: Any, _: Any) -> None:
         _, rest = read_head(sock)
