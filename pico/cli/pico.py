@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from pico import __version__
 from pico.cli.command_line import Arguments, UsageError, guarded, parse
 from pico.cli.standard_streams import open_closed_streams
 
@@ -36,7 +35,7 @@ Commands:
   reload      have a node or an agent read its settings again
   config      is a file good, what counts and who said so, what may stand in a file
   bench       what a request costs, next to nginx and to the thinnest relay there can be
-  version     the version
+  version     the version, and what Pico runs on
 
   -h, --help     print this text; pico COMMAND --help prints that of the command
   --version      print the version
@@ -63,6 +62,7 @@ COMMANDS = {
     "reload": Command("pico.cli.actions", "run_reload", usage="RELOAD_USAGE"),
     "config": Command("pico.cli.config_command", "run_config", commands=True),
     "bench": Command("pico.cli.bench", "run_bench"),
+    "version": Command("pico.cli.version", "run_version"),
 }
 
 
@@ -78,15 +78,10 @@ def _run(words: Sequence[str]) -> int:
     if words and words[0] in COMMANDS:
         return _run_command(words[0], words[1:])
     arguments = parse(USAGE, words, program=PROGRAM, commands=True)
-    name, rest = arguments["<command>"], arguments["<arguments>"]
+    name = arguments["<command>"]
     if name is None:
-        raise UsageError(f"name a command: {', '.join([*COMMANDS, 'version'])}")
-    if name != "version":
-        raise UsageError(f"unknown command {name}: one of {', '.join([*COMMANDS, 'version'])}")
-    if rest:
-        raise UsageError("version takes no arguments")
-    print(f"{PROGRAM} {__version__}")
-    return 0
+        raise UsageError(f"name a command: {', '.join(COMMANDS)}")
+    raise UsageError(f"unknown command {name}: one of {', '.join(COMMANDS)}")
 
 
 def _run_command(name: str, words: Sequence[str]) -> int:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pico import __version__
 from pico.cli.command_line import UsageError, guarded, parse
+from pico.compiling import is_compiled
 from pico.errors import ConfigError, ConnectFailed
 
 USAGE = """\
@@ -188,7 +191,7 @@ NAMES = "demo, status, drain, disconnect, forget, log-level, reload, config, ben
     [
         ([], f"pico: name a command: {NAMES} (see pico --help)"),
         (["frob"], f"pico: unknown command frob: one of {NAMES} (see pico --help)"),
-        (["version", "x"], "pico: version takes no arguments (see pico --help)"),
+        (["version", "x"], "pico version: unexpected argument 'x' (see pico version --help)"),
         (["demo", "--onc"], "pico demo: unknown option --onc; write --once in full (see pico demo --help)"),
         (["bench", "x"], "pico bench: unexpected argument 'x' (see pico bench --help)"),
     ],
@@ -198,12 +201,21 @@ def test_pico_names_what_it_does_not_understand(words: list[str], complaint: str
     assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", complaint + "\n")
 
 
-@pytest.mark.parametrize("words", [["version"], ["--version"]])
-def test_pico_version(words: list[str]) -> None:
-    assert run(*words).stdout == f"pico {__version__}\n"
+def test_pico_version() -> None:
+    assert run("--version").stdout == f"pico {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_pico_version_says_what_it_runs_on() -> None:
+    first, *lines = run("version").stdout.splitlines()
+    assert first == f"pico {__version__}, {'compiled' if is_compiled() else 'interpreted'}"
+    facts = dict(line.split(" ", 1) for line in lines)
+    assert list(facts) == ["python", "gevent", "pykka", "masking", "openssl", "system"]
+    assert facts["python"].startswith(platform.python_version())
+    assert facts["gevent"].startswith(gevent.__version__)
+    assert facts["masking"] == "in C"
+
+
+@pytest.mark.parametrize("command", ["demo", "bench", "version"])
 def test_each_command_has_its_own_help(command: str) -> None:
     ran = run(command, "--help")
     assert ran.returncode == 0

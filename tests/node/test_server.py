@@ -118,7 +118,9 @@ def test_when_the_stop_returns_everybody_has_been_told_and_the_log_is_written(ca
     assert b"the node is going away" in began + other.recv(65536)
     assert "1 requests are cut off by the stop" in caplog.messages
     assert not node.access_log.enabled, "and no more is written"
-    assert agent.ended.get(timeout=DEADLINE_S) == "the peer closed the connection with code 1001: the node is going away"
+    assert (
+        agent.ended.get(timeout=DEADLINE_S) == "the peer closed the connection with code 1001: the node is going away"
+    )
     for tester in (agent, client, other):
         tester.close()
 
