@@ -24,7 +24,7 @@ from gevent.event import Event  # noqa: E402
 
 from pico.actors.runtime import install_registry  # noqa: E402
 from pico.config import NodeConfig  # noqa: E402
-from pico.node.server import Node  # noqa: E402
+from pico.node.node import Node  # noqa: E402
 
 HOST = "127.0.0.1"
 DOORS = ("proxy", "admin", "upstream", "gossip")

@@ -24,7 +24,7 @@ from pico.actors.heap import Heap
 from pico.actors.reload import Proposal
 from pico.actors.runtime import install_registry
 from pico.config import NodeConfig
-from pico.node.server import Node
+from pico.node.node import Node
 from pico.node.system import System
 from pico.observability.access_log import cooperative_writer
 from pico.observability.traces import start_tracing

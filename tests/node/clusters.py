@@ -15,7 +15,7 @@ from typing import Never
 from pico.actors.listener import Listener
 from pico.config import GossipTimers
 from pico.errors import ConnectFailed
-from pico.node.server import Node
+from pico.node.node import Node
 from tests.node.harness import Client, running_node, until
 
 HOST = "127.0.0.1"

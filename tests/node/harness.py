@@ -19,8 +19,8 @@ from gevent.queue import Queue
 
 from pico.actors.reload import Proposal
 from pico.config import HttpLimits, HttpTimers, NodeConfig, RpcLimits, WebSocketLimits
+from pico.node.node import Node
 from pico.node.proxy_door import BUFFER_BYTES_MAX
-from pico.node.server import Node
 from pico.node.system import System
 from pico.protocol.http.values import UNKNOWN_LENGTH, ResponseHead
 from pico.protocol.rpc import BaseEngine, DataReceived, ResetCode, StreamingEngine, TrailersReceived

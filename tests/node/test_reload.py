@@ -14,7 +14,7 @@ from gevent.ssl import SSLContext
 
 from pico.config import TlsFiles
 from pico.errors import ConfigError
-from pico.node.server import Node
+from pico.node.node import Node
 from tests.certificates import Authority
 from tests.node.clusters import WITHIN_S, gossip_of, know_each_other
 from tests.node.harness import (

@@ -155,7 +155,7 @@ def test_a_handshake_that_is_not_complete_in_time_is_dropped():
 
 @covers("TUN-44")
 def test_at_a_full_door_the_oldest_handshake_makes_room_and_no_tunnel(monkeypatch):
-    monkeypatch.setattr("pico.node.server.HANDSHAKES_MAX", 3)
+    monkeypatch.setattr("pico.node.node.HANDSHAKES_MAX", 3)
     with running_node() as node:
         first = Agent(node, "first")
         begun = [connect(node, "upstream-door") for _ in range(3)]

@@ -13,7 +13,7 @@ import pytest
 
 from pico.actors.spares import SPARED_S
 from pico.config import LinkTimers, NodeConfig, WebSocketLimits
-from pico.node.server import HANDSHAKES_MAX
+from pico.node.node import HANDSHAKES_MAX
 from pico.protocol.tunnel import LINK, Announce, Change, GiveUp, Link, LinkInput, LinkState, Refusal, Serve, Spread
 from pico.protocol.tunnel.backoff import Backoff
 from tests.protocol.tunnel_playbook import Longest, Playbook

@@ -33,7 +33,7 @@ from pico.actors.messages import LinkChanged, StopAccepting
 from pico.actors.runtime import GeventActor, tell
 from pico.config import NodeConfig
 from pico.errors import ConnectFailed, ConnectionLost, LocalProtocolError, TransportTimeout
-from pico.node.server import Node
+from pico.node.node import Node
 from pico.node.system import System
 from pico.protocol.http.values import ResponseHead
 from pico.protocol.rpc import DataReceived, StreamingEngine, StreamReset
