@@ -378,8 +378,8 @@ SEEDED: Final = (
             Edit("search", "if not self._absent or now < self._next_absent:", "if True:"),
             Edit(
                 "search",
-                "return not (self._near.lives(seed.node_id) if seed.node_id else self._near.is_taken(address))",
-                "return not seed.tried and not self._near.is_taken(address)",
+                "return not (self._near.lives(seed.node_id) if seed.node_id else address in taken)",
+                "return not seed.tried and address not in taken",
             ),
         ),
     ),

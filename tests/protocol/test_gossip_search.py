@@ -20,6 +20,7 @@ class Near:
 
     def __init__(self) -> None:
         self.living: dict[str, Address] = {}
+        self.asked = 0  # where all of them are
 
     @property
     def alone(self) -> bool:
@@ -28,8 +29,9 @@ class Near:
     def lives(self, node_id: str) -> bool:
         return node_id in self.living
 
-    def is_taken(self, address: Address) -> bool:
-        return address in self.living.values()
+    def taken(self) -> set[Address]:
+        self.asked += 1
+        return set(self.living.values())
 
 
 class Desk:
@@ -100,6 +102,16 @@ class TestSeeds:
         assert len(desk.tried(20, "me")) > 5
         desk.near.living["b"] = B
         assert desk.tried(60) == []
+
+    def test_that_are_many_do_not_each_ask_where_everybody_is(self) -> None:
+        """A name may stand for the whole cluster, and where a node is is not for nothing."""
+        desk = Desk()
+        seeds = [(f"10.0.{number // 250}.{number % 250}", 8003) for number in range(500)]
+        desk.near.living = {f"n{number}": seed for number, seed in enumerate(seeds)}
+        desk.search.set_seeds(seeds, now=0.0)
+        assert desk.search.seeds_tried and desk.near.asked == 1
+        assert desk.tried(0.01) == [] and desk.near.asked == 2
+        assert desk.search.any_seed() is None and desk.near.asked == 3
 
     def test_keep_their_state_when_names_are_looked_up_again(self) -> None:
         desk = Desk()

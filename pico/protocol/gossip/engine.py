@@ -169,9 +169,10 @@ class GossipEngine:
         record = self._records.get(node_id)
         return record is not None and not record.gone
 
-    def is_taken(self, address: Address) -> bool:
-        """Whether this node or another one that lives is there."""
-        return any(self.address_of(node_id) == address for node_id in (self.node_id, *self._live))
+    def taken(self) -> set[Address]:
+        """Where this node and the others that live are."""
+        addresses = map(self.address_of, (self.node_id, *self._live))
+        return {address for address in addresses if address is not None}
 
     def address_of(self, node_id: str) -> Address | None:
         """Where a node is: by its card, else from where it spoke last."""

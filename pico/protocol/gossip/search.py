@@ -47,8 +47,8 @@ class Neighbourhood(Protocol):
     def lives(self, node_id: str) -> bool:
         """Whether it is another node that is not gone."""
 
-    def is_taken(self, address: Address) -> bool:
-        """Whether this node or another one that lives is there."""
+    def taken(self) -> set[Address]:
+        """Where this node and the others that live are."""
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class Search:
     def any_absent(self) -> TryAbsent | None:
         """One of them by chance, unless another node is there now; None when there is nobody to be looked for."""
         node_id = self._rng.sample(list(self._absent), 1)[0] if self._absent else ""
-        if not node_id or self._near.is_taken(self._absent[node_id]):
+        if not node_id or self._absent[node_id] in self._near.taken():
             return None
         return TryAbsent(node_id, self._absent[node_id])
 
@@ -92,9 +92,8 @@ class Search:
 
         None when at the address of each there is this node or one that lives, or it is being tried.
         """
-        open_ = [
-            address for address, seed in self._seeds.items() if seed.due < inf and not self._near.is_taken(address)
-        ]
+        taken = self._near.taken()
+        open_ = [address for address, seed in self._seeds.items() if seed.due < inf and address not in taken]
         if not open_:
             return None
         address = self._rng.sample(open_, 1)[0]
@@ -104,7 +103,9 @@ class Search:
     @property
     def seeds_tried(self) -> bool:
         """Whether each seed was tried at least once, or need not be: this node or one that is known is there."""
-        return all(seed.tried or not self._is_needed(address, seed) for address, seed in self._seeds.items())
+        untried = [(address, seed) for address, seed in self._seeds.items() if not seed.tried]
+        taken = self._near.taken() if untried else set()
+        return not any(self._is_needed(address, seed, taken) for address, seed in untried)
 
     def set_seeds(self, addresses: Sequence[Address], *, now: float) -> None:
         """Where others may be; known ones keep their state."""
@@ -144,13 +145,7 @@ class Search:
 
     def handle_timer(self, *, now: float) -> list[TryAbsent | TrySeed]:
         """Whom to try now."""
-        absent = self._try_absent(now)
-        seeds = [
-            TrySeed(address)
-            for address, seed in self._seeds.items()
-            if now >= seed.due and self._try(address, seed, now)
-        ]
-        return [*absent, *seeds]
+        return [*self._try_absent(now), *self._try_seeds(now)]
 
     def _try_absent(self, now: float) -> list[TryAbsent]:
         """One of them in turn."""
@@ -159,21 +154,26 @@ class Search:
         self._next_absent = now + self._timers.reconnect_s
         node_id, address = next(iter(self._absent.items()))
         del self._absent[node_id]
-        if self._near.is_taken(address):  # another node is there now
+        if address in self._near.taken():  # another node is there now
             return []
         self._absent[node_id] = address
         return [TryAbsent(node_id, address)]
 
-    def _try(self, address: Address, seed: _Seed, now: float) -> bool:
-        """Whether the seed is to be tried, now that it is due."""
-        if not self._is_needed(address, seed):
-            seed.due, seed.wait_s, seed.tried = now + self._timers.seed_max_s, self._timers.seed_first_s, True
-            return False
-        seed.due = inf
-        return True
+    def _try_seeds(self, now: float) -> list[TrySeed]:
+        """Those that are due and needed."""
+        due = [(address, seed) for address, seed in self._seeds.items() if now >= seed.due]
+        taken = self._near.taken() if due else set()  # once for all: a name may stand for the whole cluster
+        tries = []
+        for address, seed in due:
+            if self._is_needed(address, seed, taken):
+                seed.due = inf
+                tries.append(TrySeed(address))
+            else:
+                seed.due, seed.wait_s, seed.tried = now + self._timers.seed_max_s, self._timers.seed_first_s, True
+        return tries
 
-    def _is_needed(self, address: Address, seed: _Seed) -> bool:
+    def _is_needed(self, address: Address, seed: _Seed, taken: set[Address]) -> bool:
         """Whether nobody who is known to live is behind the seed."""
         if seed.node_id == self._near.node_id:
             return self._near.alone  # one address may stand for many nodes, and another may answer the next time
-        return not (self._near.lives(seed.node_id) if seed.node_id else self._near.is_taken(address))
+        return not (self._near.lives(seed.node_id) if seed.node_id else address in taken)
