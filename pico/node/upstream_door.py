@@ -294,8 +294,8 @@ class UpstreamDoor:
 
     def _count(self, upstream_id: str, stream: Stream, codec: WebSocketCodec) -> None:
         """Count what a tunnel holds of messages both ways, and end those that must be for it (TUN-42)."""
-        size = codec.unfinished_bytes + stream.unsent_bytes
-        for loser in self._unfinished.hold(upstream_id, stream.peer_host, size):
+        arriving, leaving = codec.unfinished_bytes, stream.unsent_bytes
+        for loser in self._unfinished.hold(upstream_id, stream.peer_host, arriving=arriving, leaving=leaving):
             connection = self._connections[loser]
             _log.warning(
                 "upstream %s from %s is ended: messages that have not ended take too much memory",

@@ -155,6 +155,31 @@ def test_messages_that_agents_do_not_take_cost_their_own_address_its_oldest_tunn
         until(lambda: node.upstream_door.unfinished_bytes == 0)
 
 
+@covers("TUN-43")
+def test_who_takes_nothing_is_no_younger_for_what_it_says_now_and_then():
+    size = 8 * MIB  # much more than the system takes of it
+    with running_node(unfinished_bytes_max=64 * MIB, rpc_limits=RpcLimits(base_body_bytes_max=size)) as node:
+        door = node.upstream_door
+
+        def upload(name: str) -> Talker:
+            before, talker = door.unfinished_bytes, Talker(node, name)
+            head = b"POST / HTTP/1.1\r\nHost: %s.x\r\nContent-Length: %d\r\n\r\n" % (name.encode(), size)
+            Client(node).send(head, bytes(size))
+            until(lambda: door.unfinished_bytes > before or node.metrics.upstreams_shed)
+            return talker
+
+        hostile, _ = upload("hostile"), upload("slow")
+        for heartbeat in [b"\x82\x8c" + bytes(4) + HEADER.pack(1, 1, 0)] * 2:
+            for part in (heartbeat[:10], heartbeat[10:]):
+                before = door.unfinished_bytes
+                hostile.sock.sendall(part)
+                until(lambda before=before: door.unfinished_bytes != before)
+        node.reconfigure(replace(node.config, unfinished_bytes_max=door.unfinished_bytes + MIB))
+        upload("another")
+        until(lambda: node.metrics.upstreams_shed == 1 and door.upstreams == 2)
+        assert door.has("slow") and not door.has("hostile")
+
+
 @covers("TUN-42")
 def test_a_limit_that_is_lowered_counts_for_the_tunnels_that_are_open():
     with running_node(**HELD) as node:

@@ -389,31 +389,49 @@ class UnfinishedMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.unfinished = Unfinished(self.MOST, free_bytes=self.FREE)
-        self.held: list[tuple[str, str, int]] = []  # tunnel, address, counted
+        self.counted: dict[str, int] = {}  # by tunnel; the first letter of its name is its address
+        self.begun: list[tuple[str, str, int]] = []  # tunnel, way and size, the one that has been there longest first
 
-    @rule(address=st.sampled_from("abc"), number=st.integers(0, 4), size=st.integers(0, 120))
-    def hold(self, address: str, number: int, size: int) -> None:
-        tunnel, counted = f"{address}{number}", max(0, size - self.FREE)
-        at = next((index for index, one in enumerate(self.held) if one[0] == tunnel), None)
-        if at is None or counted < self.held[at][2]:
-            self.held = [one for one in self.held if one[0] != tunnel] + [(tunnel, address, counted)] * (counted > 0)
+    @rule(
+        address=st.sampled_from("abc"),
+        number=st.integers(0, 4),
+        arriving=st.integers(0, 40),
+        leaving=st.integers(0, 40),
+    )
+    def hold(self, address: str, number: int, arriving: int, leaving: int) -> None:
+        tunnel, counted = f"{address}{number}", arriving + leaving - self.FREE
+        if counted <= 0:
+            self.forget(tunnel)
         else:
-            self.held[at] = (tunnel, address, counted)
-        ended = self.unfinished.hold(tunnel, address, size)
-        for loser in ended:
+            self.counted[tunnel] = counted
+            self.note(tunnel, "arriving", arriving, anew=arriving < self.size(tunnel, "arriving"))
+            self.note(tunnel, "leaving", leaving, anew=False)
+        for loser in self.unfinished.hold(tunnel, address, arriving=arriving, leaving=leaving):
             assert self.total() > self.MOST
-            (address,) = [where for one, where, _ in self.held if one == loser]
-            assert self.total(address) == max(self.total(other) for other in "abc")
-            assert next(one for one, where, _ in self.held if where == address) == loser
-            self.held = [one for one in self.held if one[0] != loser]
+            assert self.total(loser[0]) == max(map(self.total, "abc"))
+            assert next(one for one, _, _ in self.begun if one[0] == loser[0]) == loser
+            self.forget(loser)
+
+    def size(self, tunnel: str, way: str) -> int:
+        return sum(size for one, which, size in self.begun if (one, which) == (tunnel, way))
+
+    def note(self, tunnel: str, way: str, size: int, *, anew: bool) -> None:
+        at = next((index for index, one in enumerate(self.begun) if one[:2] == (tunnel, way)), len(self.begun))
+        del self.begun[at : at + 1]
+        if size:
+            self.begun.insert(len(self.begun) if anew else at, (tunnel, way, size))
+
+    def forget(self, tunnel: str) -> None:
+        self.counted.pop(tunnel, None)
+        self.begun = [one for one in self.begun if one[0] != tunnel]
 
     @rule(address=st.sampled_from("abc"), number=st.integers(0, 4))
     def end(self, address: str, number: int) -> None:
         self.unfinished.release(f"{address}{number}", address)
-        self.held = [one for one in self.held if one[0] != f"{address}{number}"]
+        self.forget(f"{address}{number}")
 
     def total(self, address: str = "") -> int:
-        return sum(size for _, where, size in self.held if where == address or not address)
+        return sum(counted for tunnel, counted in self.counted.items() if tunnel.startswith(address))
 
     @invariant()
     def what_is_held_is_within_the_limit(self) -> None:

@@ -11,29 +11,53 @@ from collections import Counter
 __all__ = ["Unfinished"]
 
 
+class _Held:
+    """What one tunnel has of messages each way, and since when; moments are numbers that grow."""
+
+    __slots__ = ("arriving", "arriving_since", "counted", "leaving", "leaving_since")
+
+    def __init__(self) -> None:
+        self.arriving = self.leaving = self.counted = 0
+        self.arriving_since = self.leaving_since = 0
+
+    def note(self, arriving: int, leaving: int, moment: int) -> None:
+        """So much it is now. Who takes some of what leaves is not done with it, who has less that arrives is."""
+        if not self.arriving or arriving < self.arriving:
+            self.arriving_since = moment
+        if not self.leaving or not leaving:
+            self.leaving_since = moment
+        self.arriving, self.leaving = arriving, leaving
+
+    @property
+    def since(self) -> int:
+        """Of both ways the earlier one."""
+        return min(self.arriving_since, self.leaving_since)
+
+
 class Unfinished:
     """The account of one node. Whoever is ended for another reason must be released."""
 
     def __init__(self, bytes_max: int, free_bytes: int) -> None:
-        """Of each message ``free_bytes`` are not counted; ``bytes_max`` may be changed, and counts from then on."""
+        """Of each tunnel ``free_bytes`` are not counted; ``bytes_max`` may be changed, and counts from then on."""
         self.bytes_max = bytes_max
         self._free_bytes = free_bytes
-        self._held: dict[str, dict[str, int]] = {}  # by address and tunnel, of each address the oldest first
+        self._held: dict[str, dict[str, _Held]] = {}  # by address and tunnel
         self._charged: Counter[str] = Counter()  # by address
+        self._moment = 0
         self.held_bytes = 0
         """All that is counted."""
 
-    def hold(self, tunnel: str, address: str, size: int) -> list[str]:
-        """A tunnel has ``size`` bytes of messages now; the tunnels that must be ended for it, released already."""
-        counted = max(0, size - self._free_bytes)  # TUN-42
-        before = self._held.get(address, {}).get(tunnel, 0)
-        if counted < before:  # TUN-43: of another message
+    def hold(self, tunnel: str, address: str, *, arriving: int = 0, leaving: int = 0) -> list[str]:
+        """A tunnel has so many bytes of messages each way; the tunnels that must be ended for it, released already."""
+        counted = max(0, arriving + leaving - self._free_bytes)  # TUN-42
+        if not counted:
             self.release(tunnel, address)
-            before = 0
-        if counted == before:
             return []
-        self._held.setdefault(address, {})[tunnel] = counted
-        self._charge(address, counted - before)
+        held = self._held.setdefault(address, {}).setdefault(tunnel, _Held())
+        self._moment += 1
+        held.note(arriving, leaving, self._moment)
+        self._charge(address, counted - held.counted)
+        held.counted = counted
         return self._too_many()
 
     def release(self, tunnel: str, address: str) -> None:
@@ -41,7 +65,7 @@ class Unfinished:
         tunnels = self._held.get(address, {})
         if tunnel not in tunnels:
             return
-        self._charge(address, -tunnels.pop(tunnel))
+        self._charge(address, -tunnels.pop(tunnel).counted)
         if not tunnels:
             del self._held[address], self._charged[address]
 
@@ -53,7 +77,8 @@ class Unfinished:
         losers = []
         while self.held_bytes > self.bytes_max:  # TUN-43
             address = max(self._charged, key=self._charged.__getitem__)
-            tunnel = next(iter(self._held[address]))
+            tunnels = self._held[address]
+            tunnel = min(tunnels, key=lambda one: tunnels[one].since)
             self.release(tunnel, address)
             losers.append(tunnel)
         return losers
