@@ -315,6 +315,8 @@ class ServiceExchange:
                     self._multiplexer.send_head(self._stream, head)
             if self.status == SWITCHING_PROTOCOLS:
                 self._switched = True
+                if self._request_ended:  # before there was anything to end (RPC-32)
+                    connection.stream.half_close()
                 self._relay(head, reader.take_rest(), False)
                 return
             body, end = reader.next_body()

@@ -831,6 +831,29 @@ def test_after_an_upgrade_the_service_may_end_first() -> None:
         eventually(lambda: got == [b"more", b"end"], "the client's end")
 
 
+@covers("RPC-32")
+def test_the_end_of_a_client_that_came_before_the_101_reaches_the_service() -> None:
+    go_on, got = Signal(), []
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        go_on.wait()
+        sock.sendall(SWITCH)
+        got.append(sock.recv(1))
+        sock.sendall(b"goodbye")
+
+    with bench(handle) as made:
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        eventually(lambda: len(made.service) == 1, "the connection to the service")
+        (connection,) = made.service._connections
+        exchange = connection.exchange
+        made.node.multiplexer.send_data(call.stream, b"", True)
+        eventually(lambda: exchange._request_ended, "the client's end")  # type: ignore[union-attr]
+        go_on.set()
+        assert bytes(call.done().body) == b"goodbye"
+        assert got == [b""]
+
+
 @pytest.mark.parametrize("first", ["the service", "the client"])
 def test_what_an_upgrade_has_not_brought_to_the_service_outlives_both_ends(first: str) -> None:
     go_on, ended = Signal(), Signal()
