@@ -7,7 +7,7 @@ import json
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
 from math import inf
 from pathlib import Path
-from socket import SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+from socket import SHUT_WR, SO_LINGER, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 import gevent
@@ -178,7 +178,7 @@ def test_a_response_without_framing_ends_with_the_connection() -> None:
 
 @pytest.mark.parametrize("cut", [1, 3, 17, 60])
 def test_a_response_in_pieces_is_the_same_response(cut: int) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 9\r\n\r\n"
 
     def handle(sock: Any, _: Any) -> None:
         read_head(sock)
@@ -188,7 +188,8 @@ def test_a_response_in_pieces_is_the_same_response(cut: int) -> None:
 
     with bench(handle) as made:
         call = made.node.get()
-        assert bytes(call.body) == b"hello world"
+        assert (bytes(call.body), call.trailers) == (b"hello world", b"X-Sum: 9\r\n")
+        eventually(lambda: made.metrics.bytes_out == len(b"hello world"), "the count")
 
 
 def test_informational_responses_pass_and_the_final_one_follows() -> None:
@@ -346,6 +347,66 @@ def test_both_bodies_flow_at_the_same_time() -> None:
         assert bytes(call.done().body) == b"firstsecond"
 
 
+RESET = (SOL_SOCKET, SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # when it is closed
+
+
+def test_a_client_that_has_its_answer_early_and_stops_sending_is_not_waited_for() -> None:
+    with bench(answering(OK), response_idle_s=0.05) as made:
+        call = made.node.open(b"PUT", length=8, data=b"half", end=False).done()
+        assert bytes(call.body) == b"hello"
+        call.wait(lambda: call.reset, "the end of the request")
+        assert call.reset is not None and call.reset.code is ResetCode.NOT_WANTED
+
+
+def test_a_service_that_resets_its_connection_behind_an_early_response_ends_the_request() -> None:
+    answered = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(OK)
+        answered.wait()
+        sock.setsockopt(*RESET)
+
+    with bench(handle) as made:
+        call = made.node.open(b"PUT", length=8, data=b"half", end=False).done()
+        answered.set()
+        call.wait(lambda: call.reset, "the end of the request")
+        assert call.reset is not None and call.reset.code is ResetCode.NOT_WANTED
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_the_end_of_a_request_that_a_service_has_not_all_taken_is_not_that_of_its_response(early: bool) -> None:
+    go_on, over = Signal(), Signal()
+    sent = 0
+
+    def handle(sock: Any, _: Any) -> None:
+        sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 65536)
+        _, rest = read_head(sock)
+        go_on.wait()
+        if not early:
+            read_exactly(sock, sent, rest)
+        sock.sendall(OK)
+        over.wait()
+
+    with bench(handle) as made:
+        window = made.config.rpc_limits.window_bytes
+        call = made.node.open(b"PUT", length=-1, end=False)
+        eventually(lambda: len(made.service) == 1, "the connection to the service")
+        (connection,) = made.service._connections
+        while not connection.stream.unsent_bytes:
+            call.send(bytes(65536))
+            sent += 65536
+            eventually(lambda: connection.stream.unsent_bytes or call.stream.credit > window // 2, "room")
+        exchange = connection.exchange
+        call.send(b"", end=True)
+        eventually(lambda: exchange._request_ended, "the client's end")  # type: ignore[union-attr]
+        go_on.set()
+        assert bytes(call.done().body) == b"hello"
+        eventually(lambda: made.metrics.requests_in_flight == 0, "the end of the request")
+        assert made.service.idle == (0 if early else 1), "it is not used again before it has taken the request"
+        over.set()
+
+
 def test_an_early_response_is_delivered_and_the_rest_of_the_request_dropped() -> None:
     def handle(sock: Any, _: Any) -> None:
         read_head(sock)
@@ -416,19 +477,30 @@ def test_a_request_ends_though_its_service_has_gone_and_its_response_has_not_lef
         assert call.reset is None
 
 
-def test_a_connection_that_answered_early_is_not_used_again() -> None:
+def test_a_connection_that_answered_early_is_not_used_again_and_what_else_it_says_is_nobodys() -> None:
+    impatient, said, got = Signal(), Signal(), []
+
     def handle(sock: Any, _: Any) -> None:
         _, rest = read_head(sock)
         sock.sendall(OK)
-        read_exactly(sock, 8, rest)
+        impatient.wait()
+        sock.sendall(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        said.set()
+        got.append(read_exactly(sock, 8, rest))
         sock.recv(1)
 
     with bench(handle) as made:
         call = made.node.open(b"PUT", length=8, data=b"half", end=False)
         call.wait(lambda: call.ended, "the response")
+        (connection,) = made.service._connections
+        impatient.set()
+        said.wait()
+        eventually(lambda: connection.stream.quiet, "that the agent has read it")
         made.node.multiplexer.send_data(call.stream, b"half", True)
         eventually(lambda: made.metrics.requests_in_flight == 0, "the end of the exchange")
         assert made.service.idle == 0
+        eventually(lambda: got == [b"halfhalf"], "the whole request")
+        assert call.reset is None
 
 
 # What goes wrong.
@@ -506,6 +578,22 @@ def test_a_service_that_takes_nothing_of_a_long_request_is_late() -> None:
         assert call.reset.code is ResetCode.SERVICE_TIMEOUT
 
 
+def test_a_service_that_took_a_long_request_and_does_not_answer_is_late() -> None:
+    size = 8 * 1024 * 1024
+
+    def handle(sock: Any, _: Any) -> None:
+        _, rest = read_head(sock)
+        read_exactly(sock, size, rest)
+        sock.recv(1)
+
+    with bench(handle, response_head_s=0.1) as made:
+        call = made.node.open(b"PUT", length=size, end=False)
+        call.send(bytes(size), end=True)
+        call.done()
+        assert call.reset is not None
+        assert call.reset.code is ResetCode.SERVICE_TIMEOUT
+
+
 def test_a_slow_service_gives_credit_as_it_takes_and_not_only_when_it_has_taken_all() -> None:
     """However large the window: else the node would hear nothing for as long as all of it takes."""
     asked, go_on, over = Signal(), Signal(), Signal()
@@ -565,11 +653,19 @@ def test_a_response_that_stops_is_late() -> None:
 
 
 def test_a_client_that_takes_nothing_is_not_the_services_delay() -> None:
-    with bench(
-        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + pattern(1000000)), response_idle_s=0.1
-    ) as made:
+    nearly = RpcLimits().window_bytes - 100  # for what is left no piece is sent, and so all that comes is held
+    go_on = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + pattern(nearly))
+        go_on.wait()
+        sock.sendall(pattern(1000000)[nearly:])
+
+    with bench(handle, response_idle_s=0.1) as made:
         call = made.node.open(takes=False)
-        call.wait(lambda: call.not_taken > FULL_BYTES, "a full window")
+        call.wait(lambda: call.not_taken == nearly, "nearly a window")
+        go_on.set()
         gevent.sleep(0.3)
         call.take()
         call.done()
@@ -706,6 +802,46 @@ def test_what_is_sent_again_is_whole_and_counted_once() -> None:
         assert line["bytes_in"] == 4
 
 
+def test_a_service_that_does_not_answer_what_is_sent_again_is_late() -> None:
+    connections: list[int] = []
+
+    def handle(sock: Any, address: Any) -> None:
+        connections.append(1)
+        if len(connections) == 1:
+            once_for_each_connection(sock, address)
+        else:
+            read_head(sock)
+            sock.recv(1)
+
+    with bench(handle, response_head_s=0.1) as made:
+        assert made.node.get().ended
+        call = made.node.open(b"PUT", length=4, data=b"four").done()
+        assert call.reset is not None
+        assert (call.reset.code, len(connections)) == (ResetCode.SERVICE_TIMEOUT, 2)
+
+
+def test_what_a_service_has_begun_to_answer_is_not_sent_again() -> None:
+    heads: list[bytes] = []
+    begun = Signal()
+
+    def handle(sock: Any, _: Any) -> None:
+        heads.append(read_head(sock)[0])
+        sock.sendall(OK)
+        heads.append(read_head(sock)[0])
+        sock.sendall(OK[:-1])
+        begun.wait()
+        sock.setsockopt(*RESET)
+
+    with bench(handle) as made:
+        assert made.node.get().ended
+        call = made.node.open()
+        call.wait(lambda: call.body, "the beginning")
+        begun.set()
+        call.done()
+        assert call.reset is not None and call.reset.code is ResetCode.SERVICE_CLOSED
+        assert len(heads) == 2
+
+
 def test_a_body_that_is_not_at_hand_is_not_sent_again() -> None:
     with bench(once_for_each_connection) as made:
         assert made.node.get().ended
@@ -751,13 +887,26 @@ def test_a_client_that_goes_away_takes_its_connection_with_it() -> None:
             gone.set()
             raise
 
-    with bench(handle) as made:
+    with bench(handle, access_log="json") as made:
         call = made.node.open()
         call.wait(lambda: len(call.body) > 100_000, "the beginning")
         made.node.multiplexer.reset(call.stream, ResetCode.CANCELLED)
         assert gone.wait(5)
         assert len(made.service) == 0
         assert made.metrics.failures.count("client_closed") == 1
+        eventually(lambda: made.lines, "the line")
+        line = json.loads(made.lines[0])
+        assert line["outcome"] == "client_closed"
+        assert 0 <= line["upstream_ms"] <= line["total_ms"] < 60_000
+
+
+def test_a_node_that_wants_no_more_of_a_request_that_is_answered_is_no_failure() -> None:
+    with bench(answering(OK), access_log="json") as made:
+        call = made.node.open(b"PUT", length=8, data=b"half", end=False).done()
+        made.node.multiplexer.reset(call.stream, ResetCode.NOT_WANTED)
+        eventually(lambda: made.lines, "the line")
+        assert json.loads(made.lines[0])["outcome"] == "ok"
+        assert len(made.service) == 0
 
 
 def test_a_request_that_is_cancelled_while_it_waits_for_a_connection_reaches_nobody() -> None:
@@ -831,6 +980,38 @@ def test_after_an_upgrade_the_service_may_end_first() -> None:
         eventually(lambda: got == [b"more", b"end"], "the client's end")
 
 
+@pytest.mark.parametrize("first", ["the service", "the client"])
+def test_whoever_has_not_ended_an_upgrade_may_be_silent_for_longer_than_a_response(first: str) -> None:
+    go_on, got = Signal(), []
+
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(SWITCH)
+        if first == "the service":
+            sock.shutdown(SHUT_WR)
+            got.append(sock.recv(4))
+        else:
+            got.append(sock.recv(1))
+            go_on.wait()
+            sock.sendall(b"more")
+
+    with bench(handle, response_idle_s=0.05) as made:
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: call.head, "the 101")
+        if first == "the service":
+            call.wait(lambda: call.ended, "the service's end")
+        else:
+            call.send(b"", end=True)
+            eventually(lambda: got == [b""], "the client's end")
+        gevent.sleep(0.2)
+        go_on.set()
+        if first == "the service":
+            call.send(b"more", end=True)
+            eventually(lambda: got == [b"more"], "what the client sends")
+        else:
+            assert bytes(call.done().body) == b"more"
+
+
 @covers("RPC-32")
 def test_the_end_of_a_client_that_came_before_the_101_reaches_the_service() -> None:
     go_on, got = Signal(), []
@@ -854,7 +1035,7 @@ def test_the_end_of_a_client_that_came_before_the_101_reaches_the_service() -> N
         assert got == [b""]
 
 
-@pytest.mark.parametrize("first", ["the service", "the client"])
+@pytest.mark.parametrize("first", ["the service", "the client", "the service, long before"])
 def test_what_an_upgrade_has_not_brought_to_the_service_outlives_both_ends(first: str) -> None:
     go_on, ended = Signal(), Signal()
     got: list[bytes] = []
@@ -873,7 +1054,7 @@ def test_what_an_upgrade_has_not_brought_to_the_service_outlives_both_ends(first
         window = made.config.rpc_limits.window_bytes
         call = made.node.open(length=-1, end=False, upgrade=b"chat")
         call.wait(lambda: call.head, "the 101")
-        if first == "the service":
+        if first != "the client":
             call.wait(lambda: call.ended, "the service's end")
         (connection,) = made.service._connections
         sent = b""
@@ -881,12 +1062,18 @@ def test_what_an_upgrade_has_not_brought_to_the_service_outlives_both_ends(first
             sent += pattern(65536)
             call.send(pattern(65536))
             eventually(lambda: connection.stream.unsent_bytes or call.stream.credit > window // 2, "room")
+        if first == "the service, long before":
+            go_on.set()
+            eventually(lambda: not connection.stream.unsent_bytes, "that it has taken all")
+            call.send(b"more")
+            sent += b"more"
         call.send(b"", end=True)
         ended.set()
         call.wait(lambda: call.ended and call.stream.ended, "both ends")
-        gevent.sleep(0.05)
-        assert len(made.service) == 1
-        assert connection.deadline < inf
+        if not go_on.is_set():
+            gevent.sleep(0.05)
+            assert len(made.service) == 1
+            assert connection.deadline < inf
         go_on.set()
         eventually(lambda: len(made.service) == 0, "the end of the connection")
         eventually(lambda: len(b"".join(got)) == len(sent), "all bytes")
@@ -931,7 +1118,7 @@ def test_an_upgrade_outlives_the_idle_limit_and_is_reset_with_the_connection() -
         read_head(sock)
         sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n")
         assert sock.recv(9) == b"now"
-        sock.setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # SOL_SOCKET, SO_LINGER: reset
+        sock.setsockopt(*RESET)
 
     with bench(handle, response_idle_s=0.05, response_head_s=0.05) as made:
         call = made.node.open(length=-1, end=False, upgrade=b"chat")
@@ -941,6 +1128,25 @@ def test_an_upgrade_outlives_the_idle_limit_and_is_reset_with_the_connection() -
         call.send(b"now")
         call.done()
         assert call.reset is not None
+        assert call.reset.code is ResetCode.SERVICE_CLOSED
+
+
+def test_an_upgrade_whose_service_has_ended_and_takes_no_more_is_broken_off() -> None:
+    def handle(sock: Any, _: Any) -> None:
+        read_head(sock)
+        sock.sendall(SWITCH)
+        sock.shutdown(SHUT_WR)
+        assert sock.recv(3) == b"one"
+        sock.setsockopt(*RESET)
+
+    with bench(handle) as made:
+        call = made.node.open(length=-1, end=False, upgrade=b"chat")
+        call.wait(lambda: call.ended, "the service's end")
+        call.send(b"one")
+        eventually(lambda: not made.node.stream.unsent_bytes, "that it has left")
+        while call.reset is None:
+            made.node.multiplexer.send_data(call.stream, b"two")  # the loss shows when something is written
+            gevent.sleep(0.002)
         assert call.reset.code is ResetCode.SERVICE_CLOSED
 
 
