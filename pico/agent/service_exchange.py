@@ -22,7 +22,6 @@ from pico.observability.access_log import AccessLog
 from pico.observability.metrics import AgentMetrics
 from pico.protocol.http import (
     CHUNKED,
-    LAST_CHUNK,
     NO_BODY,
     Failure,
     ResponseRejected,
@@ -185,8 +184,9 @@ class ServiceExchange:
     def late(self) -> None:
         """The service let its deadline pass."""
         connection = self._connection
-        if connection is not None and connection.stream.untaken_bytes < self._untaken_bytes:
-            self._settle(connection.stream.unsent_bytes)  # slow, but it takes some
+        assert connection is not None
+        if connection.stream.untaken_bytes < self._untaken_bytes:
+            self._settle(connection)  # slow, but it takes some
         elif self._response_ended:
             self._lose_service()
         else:
@@ -243,7 +243,7 @@ class ServiceExchange:
                 body = encode_chunk(body)
         end_of_body = b""
         if end and self._framing is CHUNKED:
-            end_of_body = last_chunk(self._request_trailers) if self._request_trailers else LAST_CHUNK
+            end_of_body = last_chunk(self._request_trailers)
         if head or end_of_body:
             stream.write(b"".join((head, body, end_of_body)))
         elif body:
@@ -253,36 +253,36 @@ class ServiceExchange:
         if end and self._response_ended:
             self._end_both(reuse=False)  # it answered before it had the request: who knows where it stands
         else:
-            self._settle(stream.unsent_bytes)
+            self._settle(connection)
 
-    def _settle(self, unsent_bytes: int) -> None:
+    def _settle(self, connection: ServiceConnection) -> None:
         """What follows from how much the service has taken: credit, and how long it has from now."""
-        connection = self._connection
-        if connection is None:
-            return
-        taken = self._uncredited - unsent_bytes
+        taken = self._uncredited - connection.stream.unsent_bytes
         if taken > 0:
             self._uncredited -= taken
             self._multiplexer.consumed(self._stream, taken)
-        self._set_deadline(connection, unsent_bytes)
+        self._set_deadline(connection)
 
-    def _set_deadline(self, connection: ServiceConnection, unsent_bytes: int) -> None:
-        if unsent_bytes or self.bytes_in:
+    def _set_deadline(self, connection: ServiceConnection) -> None:
+        if self.bytes_in:
             self._untaken_bytes = connection.stream.untaken_bytes
-        if self._switched and self._request_ended and self._response_ended:
+        if self._request_ended and self._response_ended:  # but the service has not taken all
             connection.deadline = self._now() + self._forwarder.response_idle_s
         elif self._switched or self._paused:
             connection.deadline = inf
         elif self._final:
             connection.deadline = self._now() + self._forwarder.response_idle_s
-        elif unsent_bytes or self._request_ended or self._head.upgrade:  # whose opaque bytes wait for its answer
+        elif connection.stream.unsent_bytes or self._request_ended or self._head.upgrade:
+            # What follows the head of an upgrade waits for its answer.
             connection.deadline = self._now() + self._forwarder.response_head_s
         else:
             connection.deadline = inf  # it is the client that is waited for
 
     def drained(self) -> None:
         """The service took everything."""
-        self._settle(0)
+        connection = self._connection
+        assert connection is not None
+        self._settle(connection)
         if self._request_ended and self._response_ended:
             self._end_both(reuse=False)
 
@@ -334,7 +334,6 @@ class ServiceExchange:
             return
         self._multiplexer.send_head(self._stream, head, body, True)  # one message, as nearly always
         self.bytes_out = size
-        self._response_ended = True
         self._complete(self._answered_at, reuse=True)
 
     def _relay(self, head: ResponseHead | None, data: bytes, end: bool) -> None:
@@ -364,16 +363,19 @@ class ServiceExchange:
             if self._response_trailers:
                 self._multiplexer.send_trailers(self._stream, self._response_trailers)
             self._note_response_ended()
-        elif self._connection is not None:
-            self._set_deadline(self._connection, self._connection.stream.unsent_bytes)
+        else:
+            connection = self._connection
+            assert connection is not None
+            self._set_deadline(connection)
 
     def _hold(self, data: bytes, end: bool) -> None:
         self._held, self._held_end = data, end
         connection = self._connection
-        if connection is not None and not self._paused:
+        assert connection is not None
+        if not self._paused:
             self._paused = True
             connection.stream.pause_reading()
-            self._set_deadline(connection, connection.stream.unsent_bytes)  # it is the client that is waited for
+            self._set_deadline(connection)  # it is the client that is waited for
         self._send_held()
 
     def _send_held(self) -> None:
@@ -386,24 +388,27 @@ class ServiceExchange:
                 self._send(view[:room], False)
             return
         connection, end = self._connection, self._held_end
+        assert connection is not None
         self._held = b""
         self._paused = self._held_end = False
         self._send(data, end)
-        if connection is not None:  # also when it has gone to another exchange by now
-            connection.stream.resume_reading()
+        connection.stream.resume_reading()  # also when it has gone to another exchange by now
 
     def _note_response_ended(self) -> None:
         self._response_ended = True
         if self._request_ended:
             self._end_both(reuse=not self._switched)
-        elif self._connection is not None:
-            self._set_deadline(self._connection, self._connection.stream.unsent_bytes)
+        else:
+            connection = self._connection
+            assert connection is not None
+            self._set_deadline(connection)
 
     def _end_both(self, *, reuse: bool) -> None:
         """Request and response are over, but for what the service of a switched connection has not been sent yet."""
         connection = self._connection
-        if self._switched and connection is not None and connection.stream.unsent_bytes:
-            self._set_deadline(connection, connection.stream.unsent_bytes)
+        assert connection is not None
+        if self._switched and connection.stream.unsent_bytes:
+            self._set_deadline(connection)
         else:
             self._complete(self._now(), reuse=reuse)
 
@@ -419,9 +424,8 @@ class ServiceExchange:
         connection = self._connection
         assert connection is not None
         if self._response_ended:
-            if not self._switched:  # else the client may go on: half-close
-                self._lose_service()
-        elif self._switched:
+            self._lose_service()
+        elif self._switched:  # the client may go on: half-close
             self._relay(None, b"", True)
         elif not self._answered:
             self._cut_short("the service closed the connection without a response")
@@ -462,7 +466,8 @@ class ServiceExchange:
         """The response is complete and the service gone: the rest of the request goes nowhere."""
         self._service_gone = True
         connection = self._connection
-        if connection is None or connection.stream.unsent_bytes:
+        assert connection is not None
+        if connection.stream.unsent_bytes:
             self._abort()
         else:  # an end for its end: a reset would be an error at a service that has done all well
             self._connection = None
