@@ -207,9 +207,30 @@ def test_a_loop_that_is_blocked_is_seen() -> None:
         eventually(lambda: made.metrics.hub_blocked_s > 0.0, "how late the loop was")
 
 
+def test_what_it_serves_is_in_its_metrics() -> None:
+    with holding() as (server, release), door("stream") as node, running([node], server.server_port, "a b") as made:
+
+        def samples() -> dict[str, str]:
+            lines = made.metrics.render().decode().splitlines()
+            return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+        eventually(lambda: samples()["pico_ready"] == "1.0", "readiness")
+        node.tunnel(0).open()
+        eventually(lambda: sorted(made.metrics.streams()) == [0, 1], "the request")
+        release()
+
+
+def test_when_it_is_closed_it_looks_at_nothing_any_more() -> None:
+    with door("stream") as node, running([node], 1) as made:
+        timer = made._hub_watch._timer
+        assert timer._watcher is not None  # type: ignore[attr-defined]
+    assert timer._watcher is None  # type: ignore[attr-defined]
+
+
 def test_it_is_ready_no_longer_when_it_stops() -> None:
     with serving(answering(OK)) as server, door("stream") as node, running([node], server.server_port) as made:
         eventually(lambda: made.ready()[0], "readiness")
+        assert made.ready() == (True, "")
         made.stop()
         eventually(lambda: not made.ready()[0], "the end of readiness")
         assert made.ended.wait(5)
@@ -509,6 +530,31 @@ def test_a_stop_is_the_first_one_for_what_has_just_been_taken_out_of_the_setting
         assert made.ended.wait(5)
 
 
+@covers("TUN-32")
+def test_the_second_stop_ends_what_was_taken_out_of_the_settings_at_once() -> None:
+    with holding() as (server, _), door("stream") as node, running([node], server.server_port, "a b") as made:
+        eventually(lambda: made.ready()[0], "readiness")
+        for tunnel in node.tunnels:
+            tunnel.open()
+        eventually(lambda: made.metrics.requests_in_flight == 2, "the requests at the agent")
+        made.reconfigure(replace(made.config, endpoints=made.config.endpoints[:1]))
+        made.stop()
+        made.stop()
+        assert made.ended.wait(0.5 * TIMERS.grace_period_s)
+
+
+def test_a_reload_after_the_stop_brings_nothing() -> None:
+    with holding() as (server, release), door("stream") as node, running([node], server.server_port) as made:
+        eventually(lambda: made.ready()[0], "readiness")
+        call = node.tunnel(0).open()
+        eventually(lambda: made.metrics.requests_in_flight, "the request at the agent")
+        made.stop()
+        made.reconfigure(replace(made.config, endpoints=(*made.config.endpoints, target("new", server.server_port))))
+        release()
+        assert bytes(call.done().body) == b"hello"
+        assert made.ended.wait(5)
+
+
 @covers("TUN-30", "TUN-31")
 def test_an_agent_that_ends_because_it_was_refused_lets_requests_in_flight_finish() -> None:
     with holding() as (server, release), door("stream", REFUSED) as node:
@@ -555,6 +601,9 @@ def test_a_new_endpoint_that_is_refused_for_good_takes_no_other_with_it_and_is_a
         eventually(lambda: made.ready()[0] and not made._leaving, "both")
         assert not made.failed.is_set()
         assert 'pico_tunnel_up{endpoint="new"} 1.0' in made.metrics.render().decode()
+        made.reconfigure(replace(made.config, endpoints=both[:1]))
+        eventually(lambda: not made._leaving, "the end of the new one")
+        assert not made.ended.is_set(), "the other is served"
 
 
 def test_a_place_of_an_endpoint_that_was_refused_for_good_is_asked_for_by_the_next_reload() -> None:

@@ -407,6 +407,28 @@ def test_a_blocking_reader_has_a_deadline_and_learns_of_a_loss(pair: Pair) -> No
         reader.receive(10.0)
 
 
+def test_a_blocking_reader_that_comes_after_a_loss_does_not_wait(pair: Pair) -> None:
+    near, far = pair
+    reader = BlockingReader(far)
+    near.abort()
+    settle()
+    with gevent.Timeout(10.0), pytest.raises(ConnectionLost):
+        reader.receive(60.0)
+
+
+def test_the_time_of_one_read_is_not_that_of_the_next(pair: Pair) -> None:
+    near, far = pair
+    reader = BlockingReader(far)
+    first = gevent.spawn(reader.receive, 0.05)
+    settle()
+    near.write(b"one")
+    assert first.get(timeout=10.0) == b"one"
+    second = gevent.spawn(reader.receive, 60.0)
+    gevent.sleep(0.1)
+    near.write(b"two")
+    assert second.get(timeout=10.0) == b"two"
+
+
 def test_a_blocking_reader_that_waits_learns_of_a_loss_at_once(pair: Pair) -> None:
     near, far = pair
     reading = gevent.spawn(BlockingReader(far).receive, 60.0)
