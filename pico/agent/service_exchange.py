@@ -173,9 +173,9 @@ class ServiceExchange:
         body, self._body = self._body, b""
         if self._early is not None:
             body, self._early = b"".join((body, self._early)), None
+        self._write(written, body, self._request_ended)
         if not self._may_be_sent_again:
             self._first = b""
-        self._write(written, body, self._request_ended)
 
     def unreachable(self, reason: str) -> None:
         """Where nothing was sent, the request may go elsewhere, whatever its method."""
@@ -450,8 +450,8 @@ class ServiceExchange:
 
     @property
     def _may_be_sent_again(self) -> bool:
-        whole = self._came_whole or (self._head.upgrade != b"" and not self.bytes_in)
-        return whole and self._head.method in IDEMPOTENT_METHODS
+        at_hand = self._came_whole or not self.bytes_in
+        return at_hand and self._head.method in IDEMPOTENT_METHODS
 
     def _try_again(self, connection: ServiceConnection) -> None:
         """A connection that was kept alive was closed as the request reached it; a fresh one cannot be."""

@@ -556,7 +556,8 @@ def test_a_reload_after_the_stop_brings_nothing() -> None:
 
 
 @covers("TUN-30", "TUN-31")
-def test_an_agent_that_ends_because_it_was_refused_lets_requests_in_flight_finish() -> None:
+@pytest.mark.parametrize("signals", [0, 1])
+def test_an_agent_that_ends_because_it_was_refused_lets_requests_in_flight_finish(signals: int) -> None:
     with holding() as (server, release), door("stream", REFUSED) as node:
         with process("--server", node.url, "--endpoint", f"web={server.server_port}") as agent:
             tunnel = node.tunnel(0)
@@ -564,6 +565,9 @@ def test_an_agent_that_ends_because_it_was_refused_lets_requests_in_flight_finis
             eventually(lambda: server.requests, "the request at the service")
             tunnel.multiplexer.goaway("leaving")
             tunnel.wait(lambda: tunnel.goaway_reason, "the goaway of the agent")
+            for _ in range(signals):
+                agent.send_signal(signal.SIGTERM)
+                gevent.sleep(0.2)
             release()
             assert bytes(call.done().body) == b"hello"
             code, log = ends(agent)

@@ -732,6 +732,14 @@ def test_an_upgrade_that_meets_a_connection_about_to_be_closed_goes_to_a_fresh_o
         assert (call.head.status, bytes(call.body), len(connections)) == (101, b"hello", 2)
 
 
+def test_an_upgrade_of_which_a_closed_connection_has_had_bytes_is_not_sent_again_without_them() -> None:
+    with bench(once_for_each_connection) as made:
+        assert made.node.get().ended
+        call = made.node.open(length=-1, data=b"hello", end=False, upgrade=b"chat").done()
+        assert call.reset is not None
+        assert (call.reset.code, made.metrics.service_connections_opened) == (ResetCode.SERVICE_CLOSED, 1)
+
+
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Le"])
 def test_a_fresh_connection_that_closes_without_a_response_is_not_tried_again(answer: bytes) -> None:
     connections: list[int] = []
@@ -818,6 +826,28 @@ def test_a_service_that_does_not_answer_what_is_sent_again_is_late() -> None:
         call = made.node.open(b"PUT", length=4, data=b"four").done()
         assert call.reset is not None
         assert (call.reset.code, len(connections)) == (ResetCode.SERVICE_TIMEOUT, 2)
+
+
+def test_a_request_of_whose_body_nothing_has_come_is_sent_again_and_the_body_behind_it() -> None:
+    """It may be long in coming: the client waits for 100 (Continue)."""
+    connections: list[int] = []
+
+    def handle(sock: Any, address: Any) -> None:
+        connections.append(1)
+        if len(connections) == 1:
+            once_for_each_connection(sock, address)
+        else:
+            _, rest = read_head(sock)
+            sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + read_exactly(sock, 4, rest))
+
+    with bench(handle) as made:
+        assert made.node.get().ended
+        call = made.node.open(b"PUT", fields=b"Host: a\r\nExpect: 100-continue\r\n", length=4, end=False)
+        call.wait(lambda: call.informational or call.reset, "the word to go on")
+        call.send(b"four", end=True)
+        assert bytes(call.done().body) == b"four"
+        assert len(connections) == 2
 
 
 def test_what_a_service_has_begun_to_answer_is_not_sent_again() -> None:
