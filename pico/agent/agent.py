@@ -126,8 +126,6 @@ class Agent:
 
     def ready(self) -> tuple[bool, str]:
         """Whether every endpoint has at least one tunnel, and if not, which has none."""
-        if not all(one.begun for one in self._served.values()):
-            return False, "starting"
         missing = sorted(name for name, one in self._served.items() if not one.registered)
         return not missing, f"not registered: {', '.join(missing)}" if missing else ""
 

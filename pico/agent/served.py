@@ -87,11 +87,6 @@ class Served:
         return any(link.serving for place, link in self.links.items() if place not in self._over)
 
     @property
-    def begun(self) -> bool:
-        """Whether each link has been built."""
-        return len(self.links) == len(self._supervisors)
-
-    @property
     def given_up(self) -> bool:
         """Whether none of its links will dial again, though nobody has stopped them."""
         return len(self._given_up) == len(self._supervisors)
