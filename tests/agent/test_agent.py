@@ -366,9 +366,9 @@ def test_a_stop_that_comes_before_the_links_exist_reaches_them() -> None:
 
 
 @contextmanager
-def process(*words: str) -> Iterator[Any]:
+def process(*words: str, stdout: Any = subprocess.DEVNULL) -> Iterator[Any]:
     command = [sys.executable, "-m", "pico.cli.agent", *words]
-    made = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    made = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=stdout)
     try:
         yield made
     finally:
@@ -412,7 +412,7 @@ def test_a_signal_lets_requests_in_flight_finish_and_the_exit_code_is_zero() -> 
 
 
 @covers("TUN-32")
-def test_a_second_signal_ends_it_at_once() -> None:
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     def handle(sock: Any, _: Any) -> None:
         read_head(sock)
         sock.recv(1)
@@ -420,7 +420,10 @@ def test_a_second_signal_ends_it_at_once() -> None:
     with (
         serving(handle) as server,
         door("stream") as node,
-        process("--server", node.url, "--endpoint", f"web={server.server_port}") as agent,
+        (tmp_path / "lines").open("wb") as lines,
+        process(
+            "--server", node.url, "--endpoint", f"web={server.server_port}", "--access-log=json", stdout=lines
+        ) as agent,
     ):
         tunnel = node.tunnel(0)
         tunnel.open()
@@ -430,6 +433,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         agent.send_signal(signal.SIGINT)
         code, _log = ends(agent)
     assert code == 0
+    assert "tunnel_lost" in (tmp_path / "lines").read_text(), "the line of what it cut off is written"
 
 
 @covers("TUN-26")
