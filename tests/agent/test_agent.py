@@ -707,6 +707,10 @@ def test_an_endpoint_that_was_refused_for_good_leaves_nothing_when_it_is_taken_o
         both = (*before.endpoints, target("new", server.server_port))
         made.reconfigure(replace(before, endpoints=both))
         eventually(lambda: made._served["new"].over, "the refusal")
+        refused = made._served["new"]
+        made.reconfigure(replace(before, endpoints=both))
+        eventually(lambda: made._served["new"].over, "the refusal again")
+        eventually(lambda: not any(one.actor_ref.is_alive() for one in refused._supervisors), "the end of the first")
         made.reconfigure(before)
         eventually(lambda: made.ready()[0] and not made._leaving, "the end of the other")
         assert b'endpoint="new"' not in made.metrics.render()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
@@ -14,6 +15,7 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
+from pico.agent.service_exchange import ServiceExchange
 from pico.config import RpcLimits
 from pico.protocol.rpc import PIECE_BYTES, HeadReceived, ResetCode
 from pico.transport.stream import READ_BYTES_MAX
@@ -1327,6 +1329,22 @@ def test_a_request_is_counted_and_logged_without_its_query() -> None:
         assert (line["bytes_in"], line["bytes_out"]) == (4, 4)
         assert "secret" not in "".join(made.lines)
         assert (made.metrics.bytes_in, made.metrics.bytes_out) == (4, 4)
+
+
+def test_a_request_that_is_over_leaves_nothing_to_the_garbage_collector() -> None:
+    def exchanges() -> int:
+        return sum(type(one) is ServiceExchange for one in gc.get_objects())
+
+    with bench(answering(OK)) as made:
+        gc.collect()
+        gc.disable()
+        try:
+            before = exchanges()
+            for _ in range(3):
+                made.node.get()
+            eventually(lambda: exchanges() == before, "the end of the exchanges")
+        finally:
+            gc.enable()
 
 
 # What a service has not read of a request.
