@@ -109,30 +109,13 @@ def test_a_response_without_a_body_leaves_the_connection_usable(method: bytes, a
         assert made.metrics.service_connections_opened == 1
 
 
-@covers("HTTP-71")
-def test_the_body_that_a_service_sends_behind_its_response_to_head_is_nobodys() -> None:
-    forged = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
-    asked_again = Signal()
-
-    def handle(sock: Any, _: Any) -> None:
-        head, _ = read_head(sock)
-        if head.startswith(b"GET"):
-            asked_again.set()
-            sock.sendall(OK)
-            return
-        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n")
-        if sock.recv(1):  # used again
-            sock.sendall(forged)
-
-    with bench(handle) as made:
-        call = made.node.open(b"HEAD").done()
-        assert call.head is not None and (call.head.status, bytes(call.body)) == (200, b"")
-        assert bytes(made.node.get().body) == b"hello"
-        assert asked_again.is_set()
-
-
-@covers("HTTP-51")
-def test_the_body_that_a_service_sends_behind_a_304_is_nobodys() -> None:
+@covers("HTTP-51", "HTTP-71")
+@pytest.mark.parametrize(
+    "method, status_line", [(b"HEAD", b"200 OK"), (b"GET", b"304 Not Modified")], ids=["to HEAD", "with 304"]
+)
+def test_the_body_that_a_service_sends_behind_a_response_that_has_none_is_nobodys(
+    method: bytes, status_line: bytes
+) -> None:
     asked_again = Signal()
 
     def handle(sock: Any, _: Any) -> None:
@@ -141,13 +124,14 @@ def test_the_body_that_a_service_sends_behind_a_304_is_nobodys() -> None:
             asked_again.set()
             sock.sendall(OK)
             return
-        sock.sendall(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 44\r\n\r\n")
+        sock.sendall(b"HTTP/1.1 %b\r\nContent-Length: 44\r\n\r\n" % status_line)
         if sock.recv(1):  # used again
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
 
     with bench(handle) as made:
-        call = made.node.get()
-        assert call.head is not None and (call.head.status, bytes(call.body)) == (304, b"")
+        call = made.node.open(method).done()
+        assert call.head is not None
+        assert (call.head.status, bytes(call.body)) == (int(status_line[:3]), b"")
         assert bytes(made.node.get(b"/other").body) == b"hello"
         assert asked_again.is_set()
 
@@ -378,7 +362,7 @@ def test_a_service_that_resets_its_connection_behind_an_early_response_ends_the_
 
 @pytest.mark.parametrize("early", [False, True])
 def test_the_end_of_a_request_that_a_service_has_not_all_taken_is_not_that_of_its_response(early: bool) -> None:
-    go_on, over = Signal(), Signal()
+    go_on, answer, over = Signal(), Signal(), Signal()
     sent = 0
 
     def handle(sock: Any, _: Any) -> None:
@@ -387,6 +371,7 @@ def test_the_end_of_a_request_that_a_service_has_not_all_taken_is_not_that_of_it
         go_on.wait()
         if not early:
             read_exactly(sock, sent, rest)
+        answer.wait()
         sock.sendall(OK)
         over.wait()
 
@@ -403,6 +388,9 @@ def test_the_end_of_a_request_that_a_service_has_not_all_taken_is_not_that_of_it
         call.send(b"", end=True)
         eventually(lambda: exchange._request_ended, "the client's end")  # type: ignore[union-attr]
         go_on.set()
+        if not early:
+            eventually(lambda: not connection.stream.unsent_bytes, "the request at the service")
+        answer.set()
         assert bytes(call.done().body) == b"hello"
         eventually(lambda: made.metrics.requests_in_flight == 0, "the end of the request")
         assert made.service.idle == (0 if early else 1), "it is not used again before it has taken the request"
