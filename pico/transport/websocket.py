@@ -25,6 +25,7 @@ from pico.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = [
     "BINARY",
+    "NO_CODE",
     "Kind",
     "MaskSource",
     "Message",
