@@ -54,6 +54,10 @@ compiled: install $(COMPILED)/.built ## the hot path compiled, in build/compiled
 demo: install ## three nodes, an agent and a sample service; ARGS=--once exits when its requests are answered
 	@$(BIN)/pico demo $(ARGS)
 
+# What starts no programs on ports of its own, or none whose time matters, runs on all cores; real processes under load do not.
+PARALLEL := -n auto --maxprocesses=8 --dist loadfile
+PROCESSES := tests/system tests/docs
+
 # The suites stand in one recipe: in order also under `make -j`, and the test runner has the last word.
 .PHONY: test
 test: install-dev ## every suite that CI runs
@@ -62,14 +66,17 @@ test: install-dev ## every suite that CI runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory test-compiled
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(addprefix --ignore=,$(PROCESSES))
+	$(BIN)/python -m pytest $(PROCESSES)
 
 # Everything of which the parts can be real: compiled code takes no stand-ins.
 .PHONY: test-compiled
+test-compiled: COMPILED_PYTEST = PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider
 test-compiled: install-dev compiled ## what the compiled hot path must pass, too
-	cd $(COMPILED) && PYTHONPATH=$(CURDIR)/$(COMPILED) $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider \
-		tests/test_compiled.py tests/protocol tests/property tests/transport tests/actors tests/agent tests/node $(addprefix tests/system/, \
-		test_base_protocol.py test_cluster.py test_curl.py test_killed.py test_large.py test_tls.py test_tokens.py)
+	cd $(COMPILED) && $(COMPILED_PYTEST) $(PARALLEL) tests/test_compiled.py \
+		$(addprefix tests/,protocol property transport actors agent node)
+	cd $(COMPILED) && $(COMPILED_PYTEST) $(addprefix tests/system/test_, \
+		base_protocol.py cluster.py curl.py killed.py large.py tls.py tokens.py)
 
 .PHONY: lint types layers mirror property soak simulate bars mutation mutmut system screenshots docs bench cluster-bench rollout format status-bench
 lint: install-dev ## ruff: format and rules

@@ -385,6 +385,7 @@ def test_what_becomes_of_other_nodes_is_logged_once_and_death_is_a_warning(caplo
     with running_cluster(3, gossip_timers=QUICK) as nodes:
         nodes[0].drain()
         until(lambda: with_status(nodes[1], "left") == with_status(nodes[2], "left") == {"node-1"}, "that it left")
+        nodes[0].stop()  # else it could find the next one dead, too
         fall(nodes[1])
         until(lambda: with_status(nodes[2], "dead") == {"node-2"}, "its death", WITHIN_S)
     told = [(one.levelname, one.getMessage()) for one in caplog.records if one.getMessage().startswith("node ")]
