@@ -27,8 +27,6 @@ class Totals(NamedTuple):
 
     requests: int
     errors: int
-    bytes_in: int
-    bytes_out: int
     in_flight: int
     durations: Sequence[int]
     """How many requests took at most so long, bucket by bucket."""
@@ -39,8 +37,6 @@ class Sample(NamedTuple):
 
     rate: float
     errors: float
-    bytes_in: float
-    bytes_out: float
     in_flight: int
     p50_s: float | None
     p99_s: float | None
@@ -79,8 +75,6 @@ class History:
             Sample(
                 rate=(after.requests - before.requests) / seconds,
                 errors=(after.errors - before.errors) / seconds,
-                bytes_in=(after.bytes_in - before.bytes_in) / seconds,
-                bytes_out=(after.bytes_out - before.bytes_out) / seconds,
                 in_flight=after.in_flight,
                 p50_s=percentile(counts, self._bounds_s, 0.5),
                 p99_s=percentile(counts, self._bounds_s, 0.99),

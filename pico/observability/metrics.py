@@ -296,8 +296,6 @@ class NodeMetrics(_Metrics):
         return Totals(
             requests=sum(count for _, count in requests),
             errors=sum(count for (_, status), count in requests if status >= 500),
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
             in_flight=self.requests_in_flight,
             durations=self._request_s.counts(),
         )

@@ -93,12 +93,12 @@ class TestTurns:
             turns += 1
         assert turns == TURNS_MAX and one.asked + other.asked == TURNS_MAX - 1
 
-    def test_a_turn_was_taken(self) -> None:
+    def test_it_is_over_when_a_turn_without_bodies_was_taken(self) -> None:
         side = Exchange(Talkative())
         side.open()
-        assert not side.heard
+        assert not side.over
         side.end_turn()
-        assert side.heard and side.over
+        assert side.over
 
     def test_nothing_follows_the_last(self) -> None:
         side = Exchange(Talkative())

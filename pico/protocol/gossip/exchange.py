@@ -25,8 +25,6 @@ class Exchange:
 
     def __init__(self, engine: GossipEngine) -> None:
         self.over = False
-        self.heard = False
-        """Whether the other side has taken a turn: it is there."""
         self._engine = engine
         self._answer: PacketBuilder | None = None
         self._bodies = 0  # of the other side's turn
@@ -54,7 +52,6 @@ class Exchange:
         """
         builder, self._answer, self._bodies = self._answer, None, 0
         self._turns += 1
-        self.heard = True
         if builder is None:
             self.over = True
             return []
