@@ -14,7 +14,6 @@ import gevent.socket
 from gevent.ssl import SSLContext
 
 from pico.actors.listener import listening_socket, readable
-from pico.actors.messages import GetBoundAddress
 from pico.actors.runtime import GeventActor
 from pico.config import TlsFiles, address_text
 from pico.observability.admin import AdminApp
@@ -69,10 +68,6 @@ class AdminDoor(GeventActor):
         self._tls = tls
         if self._server is not None:
             self._server.renew(tls)
-
-    def on_receive(self, message: Any) -> Any:
-        """Answer."""
-        return self.address if isinstance(message, GetBoundAddress) else None
 
     def on_exit(self, reason: BaseException | None) -> None:
         """Close the port and its connections, idle ones above all."""

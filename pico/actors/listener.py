@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 import gevent.monkey
-import pykka
+from gevent.event import Event
 from gevent.hub import get_hub
 
-from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
-from pico.actors.runtime import GeventActor, GeventFuture
+from pico.actors.messages import StopAccepting
+from pico.actors.runtime import GeventActor
 from pico.config import address_text
 from pico.errors import TransportError
 from pico.transport.accepting import OF_ONE_CONNECTION, TROUBLE_PAUSE_S
@@ -41,6 +41,7 @@ ACCEPTS_MAX: Final = 64
 """Connections taken in one turn of the hub; who waits longer is taken in the next."""
 
 BACKLOG: Final = 1024
+"""Connections that may wait in the system's queue."""
 
 STOP_WAIT_S: Final = 1.0
 """For handlers to return after their connections were shut down."""
@@ -78,7 +79,6 @@ class Listener(GeventActor):
         clock: Clock,
         option: str,
         connections_max: int,
-        backlog: int = BACKLOG,
         accepted: Callable[[], None] = lambda: None,
         failed: Callable[[], None] = lambda: None,
         inherited: Any = None,
@@ -94,7 +94,6 @@ class Listener(GeventActor):
         self._handler = handler
         self._option = option
         self._connections_max = connections_max
-        self._backlog = backlog
         self._accepted = accepted
         self._failed = failed
         self._inherited = inherited
@@ -104,7 +103,7 @@ class Listener(GeventActor):
         self._watcher: Any = None
         self._pause = clock.timer(self._update_watcher)
         self._connections: set[socket.socket] = set()
-        self._idle_waiters: list[GeventFuture[None]] = []
+        self._emptied = Event()
 
     @property
     def connections(self) -> int:
@@ -119,7 +118,7 @@ class Listener(GeventActor):
 
     def on_start(self) -> None:
         """Bind and listen."""
-        self._socket = self._inherited or listening_socket(*self.address, option=self._option, backlog=self._backlog)
+        self._socket = self._inherited or listening_socket(*self.address, option=self._option)
         self.address = readable(self._socket.getsockname())
         self._watcher = get_hub().loop.io(self._socket.fileno(), 1)
         self._question = _poll()
@@ -129,38 +128,22 @@ class Listener(GeventActor):
         self._update_watcher()
         _log.info("%s listens on %s", self._option, address_text(*self.address))
 
-    def on_receive(self, message: Any) -> Any:
-        """Answer, or close the port."""
-        if isinstance(message, GetBoundAddress):
-            return self.address
-        if isinstance(message, WhenIdle):
-            return self._when_idle()
+    def on_receive(self, message: Any) -> None:
+        """Close the port; who waits at it already is taken first."""
         if isinstance(message, StopAccepting):
             self._spares = None  # whoever is here has been promised a last call (HTTP-67)
-            self._accept_waiting(self._backlog)
+            self._accept_waiting(BACKLOG)
             self._close_port()
-        return None
 
     def on_exit(self, reason: BaseException | None) -> None:
         """Close the port and the connections that are left, but not those that a stream has taken over."""
         self._close_port()
         ours = sum(_shut_down(connection) for connection in self._connections)
         if not ours:
-            self._release_waiters()  # who has taken a connection ends it; a restart must not wait for clients
-            return
-        try:
-            self._when_idle().get(timeout=STOP_WAIT_S)
-        except pykka.Timeout:
+            return  # who has taken a connection ends it; a restart must not wait for clients
+        self._emptied.clear()
+        if not self._emptied.wait(STOP_WAIT_S):
             _log.warning("%s: %d connections go on after the stop", self._option, len(self._connections))
-            self._release_waiters()
-
-    def _when_idle(self) -> GeventFuture[None]:
-        future: GeventFuture[None] = GeventFuture()
-        if self._connections:
-            self._idle_waiters.append(future)
-        else:
-            future.set(None)
-        return future
 
     # Called in the hub.
 
@@ -245,12 +228,7 @@ class Listener(GeventActor):
         self._connections.discard(connection)
         self._update_watcher()
         if not self._connections:
-            self._release_waiters()
-
-    def _release_waiters(self) -> None:
-        waiters, self._idle_waiters = self._idle_waiters, []
-        for waiter in waiters:
-            waiter.set(None)
+            self._emptied.set()
 
     def _close_port(self) -> None:
         self._pause.stop()
@@ -262,33 +240,33 @@ class Listener(GeventActor):
             self._socket = None
 
 
-def listening_socket(host: str, port: int, *, option: str, backlog: int = BACKLOG) -> Any:
+def listening_socket(host: str, port: int, *, option: str) -> Any:
     """A socket that listens, for an empty host on every address; raises ``CannotListen``."""
     try:
-        return _any_address(port, backlog) if not host else _one_address(host, port, backlog)
+        return _any_address(port) if not host else _one_address(host, port)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotListen(f"{option}: cannot listen on {address_text(host, port)}: {reason}") from error
 
 
-def _any_address(port: int, backlog: int) -> Any:
+def _any_address(port: int) -> Any:
     """Of both families where the system has both."""
     try:
-        return _bound(socket.AF_INET6, ("::", port), backlog)
+        return _bound(socket.AF_INET6, ("::", port))
     except OSError as error:
         if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise
-        return _bound(socket.AF_INET, ("0.0.0.0", port), backlog)
+        return _bound(socket.AF_INET, ("0.0.0.0", port))
 
 
-def _one_address(host: str, port: int, backlog: int) -> Any:
+def _one_address(host: str, port: int) -> Any:
     resolver = get_hub().resolver  # waits in this greenlet only
     found = resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
     family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-    return _bound(family, address, backlog)
+    return _bound(family, address)
 
 
-def _bound(family: int, address: Any, backlog: int) -> Any:
+def _bound(family: int, address: Any) -> Any:
     listening = _Socket(family, socket.SOCK_STREAM)
     try:
         listening.setblocking(False)
@@ -296,7 +274,7 @@ def _bound(family: int, address: Any, backlog: int) -> Any:
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address[0] == "::" else 1)
         listening.bind(address)
-        listening.listen(backlog)
+        listening.listen(BACKLOG)
     except BaseException:
         listening.close()
         raise

@@ -1,7 +1,7 @@
 """What actors tell each other, grouped by receiver.
 
 Values only: frozen, with slots. The events of a stream (``pico.protocol.rpc.events``) reach a ``ProxyRequest`` as they
-are. Messages without fields exist once, as a constant of their class would; making one is cheap enough.
+are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ __all__ = [
     "EndpointCount",
     "ExchangeDone",
     "ForgetNode",
-    "GetBoundAddress",
     "GossipTimerDue",
     "LeaveCluster",
     "LinkChanged",
@@ -58,7 +57,6 @@ __all__ = [
     "TunnelEnded",
     "UpstreamJoined",
     "UpstreamLeft",
-    "WhenIdle",
 ]
 
 
@@ -92,8 +90,6 @@ class PoolFailed:
 @dataclass(frozen=True, slots=True)
 class AgentGoesAway:
     """The agent finishes what it has and takes nothing new."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,18 +295,8 @@ class LeaveCluster:
 
 
 @dataclass(frozen=True, slots=True)
-class GetBoundAddress:
-    """Asked; the answer is host and port, the port as the system chose it when 0 was wanted."""
-
-
-@dataclass(frozen=True, slots=True)
 class StopAccepting:
     """Take who is waiting already, then close the port; the connections go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class WhenIdle:
-    """Asked; the answer is a future that is set as soon as no connection is left."""
 
 
 # To a Supervisor.

@@ -37,6 +37,7 @@ NODE_ORDER: Final = (
 
 RESTARTS_MAX: Final = 5
 RESTARTS_INTERVAL_S: Final = 30.0
+"""So many in so long; one more, and the supervisor ends."""
 
 _log = logging.getLogger("pico.actors")
 
@@ -68,12 +69,12 @@ class RestartsExhausted(PicoError):
     """Too many restarts in too short a time: the trouble is not one that a restart cures."""
 
 
-def in_order(children: Sequence[Child], order: Sequence[str] = NODE_ORDER) -> list[Child]:
-    """The children in their places; raises ``LocalProtocolError`` for one that has none."""
-    homeless = [child.name for child in children if child.name not in order]
+def in_order(children: Sequence[Child]) -> list[Child]:
+    """The parts of a node in their places; raises ``LocalProtocolError`` for one that has none."""
+    homeless = [child.name for child in children if child.name not in NODE_ORDER]
     if homeless:
         raise LocalProtocolError(f"no place in the order for {', '.join(homeless)}")
-    return sorted(children, key=lambda child: order.index(child.name))
+    return sorted(children, key=lambda child: NODE_ORDER.index(child.name))
 
 
 class Supervisor(GeventActor):
@@ -91,8 +92,6 @@ class Supervisor(GeventActor):
         now: Callable[[], float],
         escalate: Callable[[BaseException], None],
         restarted: Callable[[str], None] = lambda name: None,
-        restarts_max: int = RESTARTS_MAX,
-        restarts_interval_s: float = RESTARTS_INTERVAL_S,
     ) -> None:
         super().__init__()
         self._children = tuple(children)
@@ -100,8 +99,6 @@ class Supervisor(GeventActor):
         self._now = now
         self._escalate = escalate
         self._restarted = restarted
-        self._restarts_max = restarts_max
-        self._restarts_interval_s = restarts_interval_s
         self._restarts: deque[float] = deque()
 
     def ref(self, name: str) -> pykka.ActorRef[Any] | None:
@@ -152,11 +149,11 @@ class Supervisor(GeventActor):
 
     def _spend(self, name: str, reason: BaseException | None) -> None:
         now = self._now()
-        while self._restarts and self._restarts[0] <= now - self._restarts_interval_s:
+        while self._restarts and self._restarts[0] <= now - RESTARTS_INTERVAL_S:
             self._restarts.popleft()
-        if len(self._restarts) >= self._restarts_max:
+        if len(self._restarts) >= RESTARTS_MAX:
             raise RestartsExhausted(
-                f"{name} ended again after {self._restarts_max} restarts in {self._restarts_interval_s:g} s"
+                f"{name} ended again after {RESTARTS_MAX} restarts in {RESTARTS_INTERVAL_S:g} s"
             ) from reason
         self._restarts.append(now)
         self._restarted(name)

@@ -134,7 +134,7 @@ class UpstreamConnection(GeventActor):
 
     def goaway_received(self, reason: str) -> None:
         """The agent takes no new requests."""
-        tell(self.actor_ref, AgentGoesAway(reason))
+        tell(self.actor_ref, AgentGoesAway())
 
     def connection_ended(self, reason: str) -> None:
         """The tunnel is over."""

@@ -28,7 +28,6 @@ from gevent.event import Event
 
 from pico.actors.admin_door import AdminDoor, admin_context
 from pico.actors.listener import CannotListen
-from pico.actors.messages import GetBoundAddress
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 from pico.observability import admin, admin_server
@@ -131,12 +130,19 @@ def process() -> Process:
     return Process()
 
 
+def opened(process: Process, tls: gevent.ssl.SSLContext | None = None) -> AdminDoor:
+    door = AdminDoor("127.0.0.1", 0, process.app(), tls=tls)
+    door.launch()
+    door.started.get(timeout=DEADLINE_S)
+    return door
+
+
 @pytest.fixture
 def address(process: Process) -> Iterator[tuple[str, int]]:
     with nothing_left_behind():
-        ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
-        yield ref.ask(GetBoundAddress(), timeout=DEADLINE_S)
-        assert ref.stop(timeout=DEADLINE_S)
+        door = opened(process)
+        yield door.address
+        assert door.actor_ref.stop(timeout=DEADLINE_S)
 
 
 @pytest.fixture
@@ -312,26 +318,25 @@ def test_a_client_that_does_not_finish_its_request_is_let_go(
 def test_the_longest_idle_connection_makes_room_for_another(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin_server, "CONNECTIONS_MAX", 4)
     with nothing_left_behind():
-        ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
-        address = ref.ask(GetBoundAddress(), timeout=DEADLINE_S)
-        idle = [gevent.socket.create_connection(address, timeout=DEADLINE_S) for _ in range(10)]
-        assert exchanged(address, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
+        door = opened(process)
+        idle = [gevent.socket.create_connection(door.address, timeout=DEADLINE_S) for _ in range(10)]
+        assert exchanged(door.address, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
         assert idle[0].recv(1) == b""
         idle[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert idle[-1].recv(15) == b"HTTP/1.1 200 OK"
         for client in idle:
             client.close()
-        assert ref.stop(timeout=DEADLINE_S)
+        assert door.actor_ref.stop(timeout=DEADLINE_S)
 
 
 def test_an_idle_connection_does_not_delay_the_stop(process: Process) -> None:
     with nothing_left_behind():
-        ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
-        client = gevent.socket.create_connection(ref.ask(GetBoundAddress(), timeout=DEADLINE_S), timeout=DEADLINE_S)
+        door = opened(process)
+        client = gevent.socket.create_connection(door.address, timeout=DEADLINE_S)
         client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(15) == b"HTTP/1.1 200 OK"
         began = time.monotonic()
-        assert ref.stop(timeout=DEADLINE_S)
+        assert door.actor_ref.stop(timeout=DEADLINE_S)
         assert time.monotonic() - began < 0.5
         client.close()
 
@@ -490,10 +495,10 @@ class TestStreams:
 
     def test_it_ends_with_the_door(self, process: Process) -> None:
         with nothing_left_behind():
-            ref = AdminDoor("127.0.0.1", 0, process.app()).launch()
-            listener = Listener(ref.ask(GetBoundAddress(), timeout=DEADLINE_S))
+            door = opened(process)
+            listener = Listener(door.address)
             listener.reads_until(b"first")
-            assert ref.stop(timeout=DEADLINE_S)
+            assert door.actor_ref.stop(timeout=DEADLINE_S)
             listener.sock.close()
         assert process.ended == 1
 
@@ -528,9 +533,9 @@ class TestTls:
     @pytest.fixture
     def port(self, process: Process, tls_files: TlsFiles) -> Iterator[int]:
         with nothing_left_behind():
-            ref = AdminDoor("127.0.0.1", 0, process.app(), tls=admin_context(tls_files)).launch()
-            yield ref.ask(GetBoundAddress(), timeout=DEADLINE_S)[1]
-            assert ref.stop(timeout=DEADLINE_S)
+            door = opened(process, admin_context(tls_files))
+            yield door.address[1]
+            assert door.actor_ref.stop(timeout=DEADLINE_S)
 
     def test_it_serves_over_tls(self, port: int, tls_files: TlsFiles) -> None:
         operator = Operator(f"https://localhost:{port}", verify=tls_files.certificate)

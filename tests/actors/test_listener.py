@@ -15,7 +15,7 @@ import pytest
 from gevent.event import Event
 
 from pico.actors.listener import STOP_WAIT_S, CannotListen, Listener, readable
-from pico.actors.messages import GetBoundAddress, StopAccepting, WhenIdle
+from pico.actors.messages import StopAccepting
 from pico.actors.spares import SPARED_S, Spares
 from pico.config import address_text
 from pico.errors import ConnectionLost
@@ -61,8 +61,7 @@ class Door:
         return self
 
     def connect(self) -> Any:
-        host, port = self.ref.ask(GetBoundAddress(), timeout=DEADLINE_S)
-        client = gevent.socket.create_connection((host, port), timeout=DEADLINE_S)
+        client = gevent.socket.create_connection(self.listener.address, timeout=DEADLINE_S)
         self.clients.append(client)
         return client
 
@@ -128,9 +127,8 @@ class TestAccepting:
         assert door.accepted == 1
 
     def test_port_0_becomes_the_port_that_the_system_chose(self, make_door: Callable[..., Door]) -> None:
-        door = make_door()
-        host, port = door.ref.ask(GetBoundAddress(), timeout=DEADLINE_S)
-        assert (host, port) == door.listener.address
+        host, port = make_door().listener.address
+        assert host == "127.0.0.1"
         assert port > 0
 
     def test_connections_are_served_at_the_same_time(self, make_door: Callable[..., Door]) -> None:
@@ -468,17 +466,9 @@ class TestClosing:
             door.ref.ask(StopAccepting(), timeout=DEADLINE_S)
         assert door.ref.is_alive()
 
-    def test_when_idle_is_answered_as_soon_as_no_connection_is_left(self, make_door: Callable[..., Door]) -> None:
-        door = make_door()
-        assert door.ref.ask(WhenIdle(), timeout=DEADLINE_S).get(timeout=0) is None
-        client = door.connect()
-        assert client.recv(5) == b"hello"
-        idle = door.ref.ask(WhenIdle(), timeout=DEADLINE_S)
-        assert not idle.done()
-        door.go.set()
-        idle.get(timeout=DEADLINE_S)
-
-    def test_stop_ends_the_connections_that_are_left(self, make_door: Callable[..., Door]) -> None:
+    def test_stop_ends_the_connections_that_are_left(
+        self, make_door: Callable[..., Door], caplog: pytest.LogCaptureFixture
+    ) -> None:
         ended: list[bytes] = []
 
         def read(connection: socket.socket, address: tuple[str, int]) -> None:
@@ -488,11 +478,15 @@ class TestClosing:
             connection.close()
 
         door = make_door(handler=read)
+        with door.connect() as before:
+            assert before.recv(5) == b"hello"
+        wait_until(lambda: door.listener.connections == 0)
         client = door.connect()
         assert client.recv(5) == b"hello"
         assert door.ref.stop(timeout=DEADLINE_S)
-        assert ended == [b""]
+        assert ended == [b"", b""]
         assert client.recv(1) == b""
+        assert caplog.text == ""
 
     def test_a_connection_that_a_stream_has_taken_over_goes_on_and_is_not_waited_for(
         self, make_door: Callable[..., Door], caplog: pytest.LogCaptureFixture
@@ -501,10 +495,8 @@ class TestClosing:
         door = make_door(handler=lambda connection, address: (streams.append(SocketStream(connection)), door.go.wait()))
         client = door.connect()
         wait_until(lambda: streams)
-        idle = door.ref.ask(WhenIdle(), timeout=DEADLINE_S)
         with gevent.Timeout(STOP_WAIT_S / 2):
             assert door.ref.stop(timeout=DEADLINE_S)
-        idle.get(timeout=0)
         assert caplog.text == ""
         streams[0].write(b"here")
         assert client.recv(5) == b"here"
@@ -518,9 +510,7 @@ class TestClosing:
         monkeypatch.setattr("pico.actors.listener.STOP_WAIT_S", 0.01)
         door = make_door()
         assert door.connect().recv(5) == b"hello"
-        idle = door.ref.ask(WhenIdle(), timeout=DEADLINE_S)
         assert door.ref.stop(timeout=DEADLINE_S)
-        idle.get(timeout=0)
         assert "1 connections go on" in caplog.text
         door.go.set()
         wait_until(lambda: door.listener.connections == 0)

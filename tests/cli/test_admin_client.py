@@ -13,7 +13,6 @@ import gevent
 import pytest
 
 from pico.actors.admin_door import AdminDoor, admin_context
-from pico.actors.messages import GetBoundAddress
 from pico.cli.admin_client import AdminClient, NoAnswer, understanding
 from pico.config import TlsFiles
 from pico.errors import ConfigError
@@ -54,19 +53,26 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
+def launched(app: AdminApp, files: TlsFiles | None = None) -> AdminDoor:
+    door = AdminDoor("127.0.0.1", 0, app, tls=files and admin_context(files))
+    door.launch()
+    door.started.get(timeout=WAIT_S)
+    return door
+
+
 @pytest.fixture
 def door() -> Iterator[Callable[..., str]]:
     """Opens an admin door, by default without a certificate, and gives its URL as if it had one."""
-    opened = []
+    opened: list[AdminDoor] = []
 
     def door(files: TlsFiles | None = None) -> str:
         app = AdminApp((reads("/status/nodes", lambda request: json_answer({})),))
-        opened.append(AdminDoor("127.0.0.1", 0, app, tls=files and admin_context(files)).launch())
-        return f"https://localhost:{opened[-1].ask(GetBoundAddress(), timeout=WAIT_S)[1]}"
+        opened.append(launched(app, files))
+        return f"https://localhost:{opened[-1].address[1]}"
 
     yield door
-    for ref in opened:
-        ref.stop(timeout=WAIT_S)
+    for one in opened:
+        one.actor_ref.stop(timeout=WAIT_S)
 
 
 def test_a_door_with_a_certificate_answers_who_believes_its_authority(authority: Authority, door: Any) -> None:
@@ -144,12 +150,12 @@ def test_the_admin_port_of_an_agent_is_told_as_such(door: Any) -> None:
 
         assert "(404 not_found)" in gevent.get_hub().threadpool.apply(call), "a node that does not have the page"
     app = AdminApp((reads("/livez", lambda request: json_answer({})),))
-    agents = AdminDoor("127.0.0.1", 0, app).launch()
+    agents = launched(app)
     try:
-        reason = why(f"127.0.0.1:{agents.ask(GetBoundAddress(), timeout=WAIT_S)[1]}")
+        reason = why(f"127.0.0.1:{agents.address[1]}")
         assert reason == "this is no node's admin port but perhaps an agent's; it has /livez"
     finally:
-        agents.stop(timeout=WAIT_S)
+        agents.actor_ref.stop(timeout=WAIT_S)
 
 
 @pytest.mark.parametrize("error", [AttributeError, KeyError, OverflowError, TypeError, ValueError])
