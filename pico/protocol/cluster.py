@@ -289,7 +289,6 @@ class EndpointVanished(NamedTuple):
 class NodeView:
     """One node as this one sees it, for status."""
 
-    life: int
     standing: Standing
     condition: Condition
     draining: bool
@@ -489,7 +488,6 @@ class ClusterView:
 
 def _shown(node: _Node) -> NodeView:
     return NodeView(
-        node.life,
         node.standing,
         node.condition,
         node.draining,

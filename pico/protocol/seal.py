@@ -145,11 +145,6 @@ class KeyRing:
         """The key with which we seal."""
         return self.keys[0]
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """What the keys are called, for people."""
-        return tuple(id_.hex() for id_ in self.by_id)
-
 
 def parse_key_file(text: str) -> KeyRing:
     """The ring in a file: one key a line, the primary one first, ``#`` begins a comment (SEAL-13).

@@ -57,7 +57,7 @@ class TestKeys:
     @covers("SEAL-5")
     def test_a_key_is_called_by_its_hash(self) -> None:
         assert key_id(OLD) == seal_slow.key_id(OLD)
-        assert KeyRing((OLD, NEW)).ids == (key_id(OLD).hex(), key_id(NEW).hex())
+        assert list(KeyRing((OLD, NEW)).by_id) == [key_id(OLD), key_id(NEW)]
         assert KeyRing((NEW, OLD)).primary == NEW
 
     @covers("SEAL-5")

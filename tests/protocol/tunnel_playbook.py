@@ -99,7 +99,7 @@ def said(command: Command) -> str:
     if isinstance(command, Abort):
         return f"abort {command.tunnel}"
     if isinstance(command, GiveUp):
-        return f"give up {command.status}"
+        return f"give up {command.reason.partition(' ')[0]}"
     assert isinstance(command, Announce)
     text = f"log {command.change.value} server {command.server}"
     return f"{text}: {command.reason}" if command.reason else text

@@ -73,7 +73,6 @@ class Announce:
     change: Change
     server: int
     reason: str = ""
-    delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,6 @@ class GiveUp:
     """Every server refused in a way that will not change; the endpoint will not be served."""
 
     server: int
-    status: int
     reason: str
 
 

@@ -245,9 +245,8 @@ class Link:
         self._spread.release(self._place)
         self._choosy_left = self._timers.choosy_max
         self._forgive_if_stable(current, now)
-        delay = self._backoff.failed()
-        self._announce(Change.LOST, printable(reason), delay)
-        self._wait(delay, now)
+        self._announce(Change.LOST, printable(reason))
+        self._wait(self._backoff.failed(), now)
 
     # What our side wants.
 
@@ -352,7 +351,7 @@ class Link:
             if len(known) == REASONS_MAX:
                 del known[next(iter(known))]
             known[reason] = None
-            self._commands.append(Announce(Change.RETRYING, server, reason, self._due - now))
+            self._commands.append(Announce(Change.RETRYING, server, reason))
 
     def _wait(self, delay_s: float, now: float) -> None:
         """The next server in turn, after the delay; a held one is passed over while another is not held."""
@@ -373,7 +372,7 @@ class Link:
     def _give_up(self, refusal: Refusal, reason: str, now: float) -> None:
         self._step(LinkInput.HOPELESS)
         self._announce(Change.GIVEN_UP, reason)
-        self._commands.append(GiveUp(self._server, refusal.status, reason))
+        self._commands.append(GiveUp(self._server, reason))
         self._drain(now)
 
     # Tunnels that leave.
@@ -415,5 +414,5 @@ class Link:
     def _step(self, given: LinkInput) -> None:
         self.state = LINK[self.state][given]  # TUN-20
 
-    def _announce(self, change: Change, reason: str = "", delay_s: float = 0.0) -> None:
-        self._commands.append(Announce(change, self._server, reason, delay_s))
+    def _announce(self, change: Change, reason: str = "") -> None:
+        self._commands.append(Announce(change, self._server, reason))
