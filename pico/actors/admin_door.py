@@ -13,11 +13,12 @@ from typing import Any
 import gevent.socket
 from gevent.ssl import SSLContext
 
-from pico.actors.listener import listening_socket, readable
+from pico.actors.listener import listening_socket
 from pico.actors.runtime import GeventActor
 from pico.config import TlsFiles, address_text
 from pico.observability.admin import AdminApp
 from pico.observability.admin_server import AdminServer
+from pico.transport.addresses import readable
 from pico.transport.certificates import server_context
 
 __all__ = ["AdminDoor", "admin_context"]

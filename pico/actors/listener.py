@@ -30,12 +30,13 @@ from pico.actors.runtime import GeventActor
 from pico.config import address_text
 from pico.errors import TransportError
 from pico.transport.accepting import OF_ONE_CONNECTION, TROUBLE_PAUSE_S
+from pico.transport.addresses import readable
 
 if TYPE_CHECKING:
     from pico.actors.spares import Spares
     from pico.transport.clock import Clock
 
-__all__ = ["CannotListen", "Handler", "Listener", "listening_socket", "readable"]
+__all__ = ["CannotListen", "Handler", "Listener", "listening_socket"]
 
 ACCEPTS_MAX: Final = 64
 """Connections taken in one turn of the hub; who waits longer is taken in the next."""
@@ -48,7 +49,6 @@ STOP_WAIT_S: Final = 1.0
 
 _Socket: Final = gevent.monkey.get_original("socket", "socket")
 _poll: Final[Any] = gevent.monkey.get_original("select", "poll")  # gevent's would let other greenlets run
-_MAPPED: Final = "::ffff:"  # how a dual-stack socket writes an IPv4 address
 
 Handler = Callable[[socket.socket, tuple[str, int]], None]
 """Serves one connection: non-blocking socket, host and port of the peer.
@@ -293,11 +293,3 @@ def _shut_down(connection: socket.socket) -> bool:
     except OSError:
         pass  # never connected
     return True
-
-
-def readable(address: Any) -> tuple[str, int]:
-    """Host and port of a socket address, an IPv4 address always as one."""
-    host: str = address[0]
-    if host.startswith(_MAPPED):
-        host = host[len(_MAPPED) :]
-    return host, address[1]

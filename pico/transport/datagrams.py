@@ -35,6 +35,7 @@ from typing import Any, Final, Protocol
 
 from gevent.hub import get_hub
 
+from pico.transport.addresses import readable
 from pico.transport.clock import Clock
 
 __all__ = [
@@ -169,8 +170,7 @@ class DatagramSocket:
             except OSError:
                 self.counts.receive_errors += 1
                 return
-            address = _readable(source)
-            _deliver(self.counts, self._received, self._bytes_max, bytes(self._scratch[:size]), address)
+            _deliver(self.counts, self._received, self._bytes_max, bytes(self._scratch[:size]), readable(source))
 
 
 def _bind(host: str, port: int) -> _socket.socket:
@@ -205,12 +205,6 @@ def _bound(family: int, address: Any) -> _socket.socket:
 def _system_address(family: int, address: Address) -> Any:
     """As a socket of this family takes it; asks nobody, and so never waits."""
     return _socket.getaddrinfo(address[0], address[1], family, SOCK_DGRAM, 0, _NUMERIC)[0][4]
-
-
-def _readable(source: Any) -> Address:
-    host: str = source[0]
-    # An IPv4 peer of a socket that serves both families.
-    return (host[7:] if host.startswith("::ffff:") and "." in host else host), source[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ from gevent.hub import get_hub
 from gevent.monkey import get_original
 
 from pico.errors import ConnectionLost, LocalProtocolError
+from pico.transport.addresses import readable
 
 __all__ = [
     "READ_BYTES_MAX",
@@ -653,9 +654,7 @@ def _prepare(sock: _socket.socket, peer: tuple[Any, ...] | None) -> tuple[str, i
     try:
         if sock.family in (AF_INET, AF_INET6):
             sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-            host, port = (peer or sock.getpeername())[:2]
-            # An IPv4 client of a socket that serves both families.
-            return (host[7:] if host.startswith("::ffff:") and "." in host else host), port
+            return readable(peer or sock.getpeername())
     except OSError:
         pass
     return "", 0

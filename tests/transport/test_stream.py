@@ -72,19 +72,10 @@ def test_nagle_is_off_and_the_peer_is_known() -> None:
     near.close()
 
 
-@pytest.mark.parametrize(
-    "address,host",
-    [
-        (("::ffff:192.0.2.1", 7, 0, 0), "192.0.2.1"),
-        (("::ffff:c000:201", 7, 0, 0), "::ffff:c000:201"),
-        (("2001:db8::1", 7, 0, 0), "2001:db8::1"),
-        (("192.0.2.1", 7), "192.0.2.1"),
-    ],
-)
-def test_an_ipv4_client_of_a_dual_socket_has_its_ipv4_address(address: tuple[object, ...], host: str) -> None:
+def test_an_ipv4_client_of_a_dual_socket_has_its_ipv4_address() -> None:
     near, far = tcp_sockets()
-    stream = SocketStream(far, address)
-    assert (stream.peer_host, stream.peer_port) == (host, 7)
+    stream = SocketStream(far, ("::ffff:192.0.2.1", 7, 0, 0))
+    assert (stream.peer_host, stream.peer_port) == ("192.0.2.1", 7)
     stream.abort()
     near.close()
 
