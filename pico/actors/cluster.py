@@ -41,6 +41,7 @@ from pico.actors.messages import (
 from pico.actors.peers import PeerUpstream
 from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, GeventFuture, depth, tell
+from pico.actors.supervisor import GOSSIP_PEER
 from pico.config import PeerLimits
 from pico.observability.cluster_metrics import ClusterStanding
 from pico.observability.metrics import NodeMetrics
@@ -428,7 +429,7 @@ class Cluster(GeventActor):
         """A peer's actor that failed is replaced when its node is looked at next."""
         peer = self._peers.get(node_id)
         if peer is not None and peer.actor.actor_ref is ref and reason is not None:
-            self._parts.metrics.actor_restarts.add("gossip-peer")
+            self._parts.metrics.actor_restarts.add(GOSSIP_PEER)
             del self._peers[node_id], self._upstreams[node_id]
             self._resting[node_id] = self._clock.now() + PEER_RESTART_S
             self._clock.timer(partial(tell, self.actor_ref, LinkChanged(node_id, False))).start(PEER_RESTART_S)

@@ -23,7 +23,17 @@ from pico.actors.messages import ChildExited
 from pico.actors.runtime import GeventActor, is_expected, tell
 from pico.errors import LocalProtocolError, PicoError
 
-__all__ = ["NODE_ORDER", "Child", "ChildDidNotStart", "Restart", "RestartsExhausted", "Supervisor", "in_order"]
+__all__ = [
+    "GOSSIP_PEER",
+    "NODE_ORDER",
+    "RESTARTED",
+    "Child",
+    "ChildDidNotStart",
+    "Restart",
+    "RestartsExhausted",
+    "Supervisor",
+    "in_order",
+]
 
 NODE_ORDER: Final = (
     "endpoints",  # the pools of local upstreams
@@ -34,6 +44,11 @@ NODE_ORDER: Final = (
     "admin-door",  # last: nothing relies on it
 )
 """The parts of a node, each after what it relies on."""
+
+GOSSIP_PEER: Final = "gossip-peer"
+
+RESTARTED: Final = (*NODE_ORDER, GOSSIP_PEER)
+"""What is started again when it has failed, as it is counted: the parts, and by the cluster the actor of a peer."""
 
 RESTARTS_MAX: Final = 5
 RESTARTS_INTERVAL_S: Final = 30.0

@@ -30,7 +30,7 @@ from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, inboxes, tell
 from pico.actors.spares import Spares
-from pico.actors.supervisor import NODE_ORDER, Child, Supervisor, in_order
+from pico.actors.supervisor import RESTARTED, Child, Supervisor, in_order
 from pico.config import NodeConfig
 from pico.errors import RemoteProtocolError, TransportError
 from pico.node.actions import Actions
@@ -103,7 +103,7 @@ class Node:
             node_id=node_id,
             version=__version__,
             failure_codes=[failure.code for failure in Failure],
-            actors=(*NODE_ORDER, "gossip-peer"),
+            actors=RESTARTED,
             endpoint_series_max=config.metrics_endpoints_max,
         )
         self.reload = (
@@ -434,7 +434,8 @@ class Node:
 
     def _accept_tls(self, door: str, stream: Stream, context: SSLContext, preface: Preface) -> TlsStream | None:
         try:
-            return accept_tls(stream, context, self.config.http_timers.tls_handshake_s, received=preface.rest)
+            timeout_s = self.config.http_timers.tls_handshake_s
+            return accept_tls(stream, context, timeout_s, clock=self.clock, received=preface.rest)
         except TransportError as error:
             self.metrics.tls_handshake_failures.add(door)
             _log.info("the TLS handshake with %s at the %s door failed: %s", stream.peer_host, door, error)

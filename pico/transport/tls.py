@@ -60,7 +60,7 @@ def accept_tls(
     was told so.
     """
     try:
-        return _handshake(stream, context, timeout_s, clock, server_side=True, received=received)
+        return _handshake(stream, context, timeout_s, clock or HubClock(), server_side=True, received=received)
     except ssl.SSLError as error:
         if is_plain_http(error):
             stream.write(PLAIN_HTTP_ANSWER)
@@ -68,15 +68,13 @@ def accept_tls(
         raise ConnectionLost(tls_reason(error)) from error
 
 
-def connect_tls(
-    stream: Stream, context: ssl.SSLContext, server_name: str, timeout_s: float, *, clock: Clock | None = None
-) -> TlsStream:
+def connect_tls(stream: Stream, context: ssl.SSLContext, server_name: str, timeout_s: float) -> TlsStream:
     """The client's side, which verifies that the peer is ``server_name``, in the calling greenlet.
 
     Raises ``TransportTimeout`` or ``ConnectFailed``; the stream is closed then.
     """
     try:
-        return _handshake(stream, context, timeout_s, clock, server_name=server_name)
+        return _handshake(stream, context, timeout_s, HubClock(), server_name=server_name)
     except ssl.SSLError as error:
         stream.close()
         raise ConnectFailed(f"the TLS handshake with {server_name} failed: {tls_reason(error)}") from error
@@ -107,14 +105,13 @@ def _handshake(
     stream: Stream,
     context: ssl.SSLContext,
     timeout_s: float,
-    clock: Clock | None,
+    clock: Clock,
     *,
     server_side: bool = False,
     server_name: str | None = None,
     received: bytes = b"",
 ) -> TlsStream:
     """Shake hands, or raise and leave the stream ready to be closed (``ssl.SSLError``) or aborted."""
-    clock = clock if clock is not None else HubClock()
     deadline = clock.now() + timeout_s
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     incoming.write(received)

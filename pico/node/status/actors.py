@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pico.actors.runtime import inboxes
-from pico.actors.supervisor import NODE_ORDER
+from pico.actors.supervisor import RESTARTED
 from pico.node.status.lists import Row
 from pico.observability.actor_metrics import Census
 from pico.observability.metrics import NodeMetrics
@@ -26,7 +26,7 @@ class ActorPages:
 
     def restarts(self) -> dict[str, int]:
         """How often each part was started again."""
-        return {name: self._metrics.actor_restarts.count(name) for name in (*NODE_ORDER, "gossip-peer")}
+        return {name: self._metrics.actor_restarts.count(name) for name in RESTARTED}
 
     def rows(self) -> Iterator[Row]:
         """One for each kind."""
