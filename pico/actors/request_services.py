@@ -1,6 +1,8 @@
 """What every proxy request of a node shares.
 
-Responsible for: being the one argument that carries it. Refuses to know: how any of it works.
+Responsible for: being the one argument that carries it, the name and the date of a request, and what is noted of one
+that has ended: counts, a row of the recent requests, a line of the access log, a span. Refuses to know: how a request
+comes to its end, and how what is carried works.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ __all__ = ["RequestServices"]
 
 
 class Connection(Protocol):
-    """A client connection, as far as a draining node needs to know."""
+    """A client connection, as far as it is drained, and noted where what came on it was no valid request."""
 
     host: str
     scheme: str
@@ -118,7 +120,7 @@ class RequestServices:
     def request_finished(
         self, request: Request, client: Client, exchange: ProxyExchange, outcome: str, now: float
     ) -> None:
-        """The one place where a request is counted, kept for a while and logged."""
+        """Count a request that has ended, keep it for a while and log it: the one place for all that were valid."""
         total_s = now - exchange.began_at
         upstream_id, peer_id = exchange.gone_to
         self.metrics.request_finished(
