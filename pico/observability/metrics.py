@@ -49,6 +49,9 @@ HANDSHAKE_RESULTS: Final = (
     "accepted", "bad_request", "invalid_endpoint", "not_found", "draining", "too_many", "elsewhere", "timeout", "lost",
 )  # fmt: skip
 
+LISTENERS: Final = ("proxy", "upstream", "gossip")
+"""The doors of a node whose connections are counted."""
+
 TLS_LISTENERS: Final = ("proxy", "upstream", "admin")
 """Who can be given a certificate; between nodes there is no TLS."""
 
@@ -239,11 +242,10 @@ class NodeMetrics(_Metrics):
         node_id: str,
         version: str,
         failure_codes: Iterable[str],
-        listeners: Iterable[str] = ("proxy", "upstream", "gossip"),
         actors: Iterable[str] = (),
         endpoint_series_max: int = 0,
     ) -> None:
-        codes, doors = tuple(failure_codes), tuple(listeners)
+        codes = tuple(failure_codes)
         super().__init__(version, codes, actors)
         self._node_id = node_id
         self._version = version
@@ -259,9 +261,9 @@ class NodeMetrics(_Metrics):
         self.parse_rejects = Tally(codes)
         self.handshakes = Tally(HANDSHAKE_RESULTS)
         self.proxy_headers = Tally(("accepted", "refused", "lost"))
-        self.connections = Tally(doors)
-        self.connections_given_up = Tally(doors)
-        self.connection_failures = Tally(doors)
+        self.connections = Tally(LISTENERS)
+        self.connections_given_up = Tally(LISTENERS)
+        self.connection_failures = Tally(LISTENERS)
         self.tls_handshake_failures = Tally(TLS_LISTENERS)
         self.client_connections: Gauge = _zero
         self.client_connections_max = 0

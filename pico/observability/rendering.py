@@ -7,7 +7,7 @@ turn. Refuses to know: what the text says and who reads it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import gevent
@@ -24,7 +24,7 @@ PAUSE_S: Final = 0.003
 """Until the next piece: requests come first, and whoever scrapes has seconds."""
 
 
-def timely(slices: Iterable[bytes], pause: Callable[[float], object] = gevent.sleep) -> Iterator[bytes]:
+def timely(slices: Iterable[bytes]) -> Iterator[bytes]:
     """The slices put together to pieces that took ``PIECE_S`` each to make; the calling greenlet rests between them.
 
     Whoever makes the slices yields at least once in a few hundred microseconds, an empty slice if there is no text yet.
@@ -34,7 +34,7 @@ def timely(slices: Iterable[bytes], pause: Callable[[float], object] = gevent.sl
         made.append(one)
         if time.perf_counter() - began >= PIECE_S:
             yield b"".join(made)
-            pause(PAUSE_S)
+            gevent.sleep(PAUSE_S)
             made, began = [], time.perf_counter()
     yield b"".join(made)
 
