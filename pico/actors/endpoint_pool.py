@@ -60,7 +60,7 @@ class EndpointPool(GeventActor):
 @dataclass(slots=True)
 class _Pool:
     ref: pykka.ActorRef[EndpointPool]
-    members: dict[int, Upstream]
+    members: dict[Upstream, None]
 
 
 class Endpoints(GeventActor):
@@ -95,14 +95,15 @@ class Endpoints(GeventActor):
         pool = self._pools.get(upstream.endpoint_id)
         if pool is None:
             pool = self._pools[upstream.endpoint_id] = _Pool(self._start_pool(upstream.endpoint_id), {})
-        pool.members[id(upstream)] = upstream
+        pool.members[upstream] = None
         tell(pool.ref, message)
 
     def _leave(self, message: UpstreamLeft) -> None:
         endpoint_id = message.upstream.endpoint_id
         pool = self._pools.get(endpoint_id)
-        if pool is None or pool.members.pop(id(message.upstream), None) is None:
+        if pool is None or message.upstream not in pool.members:
             return
+        del pool.members[message.upstream]
         tell(pool.ref, message)
         if not pool.members:
             del self._pools[endpoint_id]
@@ -111,7 +112,7 @@ class Endpoints(GeventActor):
     def _replace(self, endpoint_id: str) -> None:
         pool = self._pools.get(endpoint_id)
         if pool is not None and not pool.ref.is_alive():
-            pool.ref = self._start_pool(endpoint_id, tuple(pool.members.values()))
+            pool.ref = self._start_pool(endpoint_id, tuple(pool.members))
 
     def _start_pool(self, endpoint_id: str, upstreams: tuple[Upstream, ...] = ()) -> pykka.ActorRef[EndpointPool]:
         return EndpointPool.start(endpoint_id, self._balance, self._routes, self._pool_failed, upstreams)

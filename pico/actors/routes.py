@@ -336,11 +336,6 @@ class Routes:
         """Requests that wait for an endpoint; those whose turn it is wait no more."""
         return self._waiting
 
-    @property
-    def streams(self) -> int:
-        """Streams open on all upstreams that may be chosen."""
-        return sum(one.in_flight for balancer in self._balancers.values() for one in balancer.candidates)
-
     # What there is, for status.
 
     def here(self) -> Collection[str]:

@@ -109,10 +109,6 @@ class UpstreamDoor:
         """Held of bodies of the base protocol that wait, as far as RPC-64 counts it."""
         return self._waiting.waiting_bytes
 
-    def registered(self) -> list[Upstream]:
-        """Every upstream that is registered, in the order in which they came."""
-        return [connection.upstream for connection in self._connections.values()]
-
     def ids(self) -> list[str]:
         """The names of all of them, in the order in which they came: ``number_of`` grows."""
         return list(self._connections)

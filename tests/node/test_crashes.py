@@ -149,7 +149,7 @@ def all_ended(*members) -> bool:
     """No stream is open on a link or a tunnel of any of them."""
     links = [link.multiplexer for member in members for links in member.links.values() for link in links]
     accepted = [link.multiplexer for member in members for link in member.forwarding._links]
-    streams = [member.machine.routes.streams for member in members]
+    streams = [sum(member.machine.metrics.streams()) for member in members]
     return not any([multiplexer.in_flight for multiplexer in (*links, *accepted)] + streams)
 
 

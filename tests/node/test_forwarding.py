@@ -44,7 +44,7 @@ def post(body: bytes, method: bytes = b"POST") -> bytes:
 def nothing_in_flight(*members) -> bool:
     return not any(
         [member.forwarding.relays for member in members]
-        + [member.machine.routes.streams for member in members]
+        + [sum(member.machine.metrics.streams()) for member in members]
         + [link.multiplexer.in_flight for member in members for links in member.links.values() for link in links]
     )
 

@@ -333,7 +333,7 @@ class World:
             counts["deadlines"] += len(node.services.deadlines)
             counts["relays"] += node.gossip_door.forwarding.relays
             counts["requests that wait"] += node.routes.waiting + len(node.routes._lists)
-            counts["streams on tunnels"] += node.routes.streams
+            counts["streams on tunnels"] += sum(node.metrics.streams())
             for peer in member.cluster._upstreams.values():
                 counts["streams on links"] += peer.in_flight
                 counts["requests that wait for links"] += len(peer._waiters)
