@@ -62,7 +62,6 @@ class Restart(Enum):
 
     PERMANENT = "permanent"  # always
     TRANSIENT = "transient"  # after a failure
-    TEMPORARY = "temporary"  # never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,17 +141,16 @@ class Supervisor(GeventActor):
             self._escalate(reason)
 
     def _exited(self, index: int, reason: BaseException | None) -> None:
-        policy = self._children[index].restart
         self._running[index] = None
-        if policy is Restart.PERMANENT or (policy is Restart.TRANSIENT and reason is not None):
+        if self._children[index].restart is Restart.PERMANENT or reason is not None:
             self._restart_from(index, reason)
 
     def _restart_from(self, index: int, reason: BaseException | None) -> None:
         """Start the child anew and with it the rest, as often as the budget allows."""
         rest = [later for later in range(index + 1, len(self._children)) if self._running[later] is not None]
-        wanted = [index, *(later for later in rest if self._children[later].restart is not Restart.TEMPORARY)]
         for later in reversed(rest):
             self._stop_child(later)
+        wanted = [index, *rest]
         while wanted:
             self._spend(self._children[wanted[0]].name, reason)
             try:

@@ -206,22 +206,14 @@ class TestRestart:
         assert world.supervisor.ref("a") is None
         world.stop()
 
-    def test_a_temporary_part_never(self) -> None:
-        world = World(b=Restart.TEMPORARY)
+    def test_a_part_that_has_ended_for_good_is_not_started_with_the_rest(self) -> None:
+        world = World(b=Restart.TRANSIENT)
         world.start()
         world.diary.clear()
-        world.crash("b")
+        world.end("b")
         assert world.diary == ["-b"]
         world.crash("a")
         assert world.diary == ["-b", "-a", "-c", "+a", "+c"]
-        world.stop()
-
-    def test_a_temporary_part_is_stopped_with_the_rest_and_not_started_again(self) -> None:
-        world = World(b=Restart.TEMPORARY)
-        world.start()
-        world.diary.clear()
-        world.crash("a")
-        assert world.diary == ["-a", "-c", "-b", "+a", "+c"]
         world.stop()
 
     def test_two_that_fail_at_once_are_both_seen_to(self, world: World) -> None:
