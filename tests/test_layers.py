@@ -83,7 +83,10 @@ def patches(path: Path) -> bool:
 
 
 def test_only_the_entry_points_patch() -> None:
-    assert {path for path in sources() if patches(path)} == {PRODUCT / "cli" / name for name in ("node.py", "agent.py")}
+    cli = PRODUCT / "cli"
+    assert {path for path in sources() if patches(path)} == {cli / "starting.py"}
+    users = {path for path in sources() if "pico.cli.starting" in imported_by(path)}
+    assert users == {cli / "node.py", cli / "agent.py"}
 
 
 def test_importing_pico_changes_nothing() -> None:

@@ -1,38 +1,22 @@
 """``pico-agent``: the console entry point.
 
-Responsible for: standard streams that are open, patching the standard library before any other part of the program is
-imported, and the exit code. Refuses to know: the options, and what an agent does.
+Responsible for: reading the settings, and running with them. Refuses to know: how a program starts
+(``pico.cli.starting``), the options, and what an agent does.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import Final
 
-from pico.cli.standard_streams import open_closed_streams
+from pico.cli.starting import start
 
 __all__ = ["main"]
 
-INTERRUPTED: Final = 130
-"""As of ``pico.cli.command_line``, which is not loaded yet."""
-
 
 def main() -> int:
-    """Run until stopped. Exit code: 0 stopped cleanly, 1 failed, 2 misused, 130 interrupted before it ran."""
-    open_closed_streams()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
-    # Until there is something to drain. An exception is no way out: what is being imported may print it or swallow it.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-
-    from gevent import monkey
-
-    monkey.patch_all()
-
-    from pico.cli.command_line import guarded
-
-    return guarded("pico-agent", _run)
+    """Run until stopped; the exit code is that of ``start``."""
+    return start("pico-agent", _run)
 
 
 def _run() -> int:
