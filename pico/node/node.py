@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from random import Random
-from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Final
 
 import pykka
@@ -32,14 +31,12 @@ from pico.actors.runtime import GeventActor, inboxes, tell
 from pico.actors.spares import Spares
 from pico.actors.supervisor import RESTARTED, Child, Supervisor, in_order
 from pico.config import NodeConfig
-from pico.errors import RemoteProtocolError, TransportError
 from pico.node.actions import Actions
+from pico.node.entrances import Entrances
 from pico.node.gossip_door import GossipDoor
 from pico.node.live import Live
 from pico.node.materials import NodeMaterials
 from pico.node.page import page_routes
-from pico.node.proxy_door import ClientConnection
-from pico.node.proxy_protocol import NO_PREFACE, Preface, read_preface
 from pico.node.rebalancing import Rebalancing
 from pico.node.report import Report
 from pico.node.status import ActorPages, Elsewhere, EndpointPages, NodePages, Status
@@ -55,8 +52,7 @@ from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
 from pico.transport.parking import give_way, sleep
-from pico.transport.stream import SocketStream, Stream
-from pico.transport.tls import TlsStream, accept_tls
+from pico.transport.stream import SocketStream
 
 if TYPE_CHECKING:
     from pico.observability.tracing import Tracing
@@ -133,6 +129,7 @@ class Node:
             tracing=tracing,
         )
         self.upstream_door = UpstreamDoor(config, self.clock, self._endpoints, self.metrics, node_id=node_id)
+        self._entrances = Entrances(config, self._materials, self.services, self.upstream_door)
         self.gossip_door = GossipDoor(
             config,
             self.clock,
@@ -213,6 +210,7 @@ class Node:
         materials = self._materials.renewed(config, waiting)
         self.config, self._materials = config, materials
         self.services.reconfigure(config)
+        self._entrances.reconfigure(config, materials)
         self.routes.reconfigure(config.endpoint_wait_s, config.requests_per_endpoint_max)
         self.upstream_door.reconfigure(config)
         self._rebalancing.reconfigure(config)
@@ -281,7 +279,7 @@ class Node:
                 name="upstream-door",
                 build=lambda: self._listener(
                     "upstream",
-                    self._behind_balancers("upstream", self._serve_upstream),
+                    self._entrances.serve_upstream,
                     self.upstream_door.handshakes,
                     HANDSHAKES_MAX,
                 ),
@@ -290,7 +288,7 @@ class Node:
                 name="proxy-door",
                 build=lambda: self._listener(
                     "proxy",
-                    self._behind_balancers("proxy", self._serve_client),
+                    self._entrances.serve_client,
                     self.services.spares,
                     self.config.client_connections_max,
                 ),
@@ -373,46 +371,6 @@ class Node:
             *page_routes(),
         )
 
-    def _behind_balancers(self, door: str, serve: Callable[..., None]) -> Callable[[SocketStream], None]:
-        """``serve``, told first who is calling where balancers say so; else as it is, at no cost."""
-        if self.config.proxy_protocol not in (door, "both"):
-            return serve
-        return partial(self._read_preface, serve, door)
-
-    def _read_preface(self, serve: Callable[..., None], door: str, stream: SocketStream) -> None:
-        timeout_s = self.config.http_timers.request_head_s if door == "proxy" else self.config.handshake_s
-        balancer = stream.peer_host
-        if not self.services.trusted_proxies.contains(balancer):  # PROXY-2
-            serve(stream)
-            return
-        try:
-            preface = read_preface(stream, self.clock, timeout_s)
-        except (RemoteProtocolError, TransportError) as error:  # PROXY-13
-            stream.close()
-            self.metrics.proxy_headers.add("refused" if isinstance(error, RemoteProtocolError) else "lost")
-            _log.info("a connection from %s, which was to say who is calling, was closed: %s", balancer, error)
-        else:
-            self.metrics.proxy_headers.add("accepted")
-            serve(stream, preface)
-
-    def _serve_client(self, stream: Stream, preface: Preface = NO_PREFACE) -> None:
-        tls = self._materials.proxy_tls
-        secure = None if tls is None else self._accept_tls("proxy", stream, tls, preface)
-        self.services.spares.discard(stream)  # from now on its connection says when it can be spared
-        if secure is not None:
-            ClientConnection(secure, self.services, preface, tls_version=secure.version).run()
-        elif tls is None:
-            ClientConnection(stream, self.services, preface).run()
-
-    def _serve_upstream(self, plain: Stream, preface: Preface = NO_PREFACE) -> None:
-        tls = self._materials.upstream_tls
-        if tls is None:
-            self.upstream_door.handle(plain, preface)
-            return
-        secure = self._accept_tls("upstream", plain, tls, preface)
-        if secure is not None:
-            self.upstream_door.handle(secure, preface._replace(rest=b""))
-
     def _cluster(self) -> pykka.ActorRef[Any] | None:
         return self._supervisor.ref("cluster")
 
@@ -431,15 +389,6 @@ class Node:
     def _door_address(self, door: str) -> tuple[str, int] | None:
         listening = self._listening.get(door)
         return None if listening is None else listening.address
-
-    def _accept_tls(self, door: str, stream: Stream, context: SSLContext, preface: Preface) -> TlsStream | None:
-        try:
-            timeout_s = self.config.http_timers.tls_handshake_s
-            return accept_tls(stream, context, timeout_s, clock=self.clock, received=preface.rest)
-        except TransportError as error:
-            self.metrics.tls_handshake_failures.add(door)
-            _log.info("the TLS handshake with %s at the %s door failed: %s", stream.peer_host, door, error)
-            return None
 
     def _set_gauges(self) -> None:
         self.metrics.upstreams = lambda: float(self.upstream_door.upstreams)
