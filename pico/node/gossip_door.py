@@ -1,20 +1,19 @@
 """The gossip door: what other nodes say to this one, and how it reaches them.
 
 Responsible for: putting the cluster's actor, the datagrams, the channels that others dial and those that this node
-dials together, and what this node says of itself: its names, its keys and where its doors are. Refuses to know: what is
-said on any of them.
+dials together, and what this node says of itself: its name, its keys and where its doors are. Refuses to know: what is
+said on any of them, and how the nodes are found that were named (``pico.node.seeds``).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
 from typing import Any, Final
 
-import gevent
 import pykka
 
 from pico import __version__
@@ -28,6 +27,7 @@ from pico.actors.runtime import tell
 from pico.actors.spares import Spares
 from pico.config import NodeConfig, address_text
 from pico.errors import ConfigError, PicoError, RemoteProtocolError, TransportError
+from pico.node.seeds import Seeds
 from pico.node.system import System
 from pico.observability.cluster_metrics import ClusterStanding
 from pico.observability.metrics import NodeMetrics
@@ -56,15 +56,6 @@ from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 from pico.transport.stream import Stream
 
 __all__ = ["GossipDoor"]
-
-Seed = tuple[str, int]
-"""Where another node is said to be: a name or an address, and a port."""
-
-RESOLVE_AGAIN_S: Final = 1.0
-"""From one look at the names to the next while one of them leads nowhere."""
-
-FIRST_LOOK_S: Final = 1.0
-"""For the names before the doors are opened; one that takes longer says later by which address this node is reached."""
 
 SOMEWHERE: Final = ("192.0.2.1", 9)
 """An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
@@ -118,7 +109,7 @@ class GossipDoor:
         self._life = 0
         self._host = ""
         self._host_is_guess = False
-        self._seeds: dict[Seed, list[Address]] = {}
+        self._seeds = Seeds(config, clock, self._system, self._tell_seeds)
         self.handshakes = Spares(clock, lambda: metrics.connections_given_up.add("gossip"))
         """Connections of others that are no channel yet (CHANNEL-21)."""
         self.forwarding = Forwarding(routes, metrics, config.attempts_max, config.http_limits.informational_max)
@@ -135,27 +126,19 @@ class GossipDoor:
         self._actor: Cluster | None = None
         self._ready_actor: Cluster | None = None
         self._key_seal: KeySeal | None = None
-        self._resolver: Any = None
         self._started = False
-        self._resolve_timer = clock.timer(self._resolve_again)
         routes.joining = self._is_catching_up
         metrics.cluster.corrections = lambda: 0 if self._actor is None else self._actor.view.corrections
 
     def reconfigure(self, config: NodeConfig, keys: KeyRing | None) -> None:
         """Other nodes to look for, and other keys where there were some; links stay as they are."""
         self._stay_ready()
-        named_others = config.join != self._config.join
         self._config = config
         self.forwarding.attempts_max = config.attempts_max
         if keys is not None and self._key_seal is not None and keys != self._keys:
             self._keys = keys
             self._key_seal.rotate(keys)
-        if named_others:
-            self._seeds = {seed: found for seed, found in self._seeds.items() if seed in config.join}
-            if self._resolver is not None:
-                self._resolver.kill(block=False)
-                self._resolver = None
-            self._resolve_again()
+        self._seeds.reconfigure(config)
 
     # The actor.
 
@@ -178,7 +161,7 @@ class GossipDoor:
             )
         )
         if self._started:
-            self._resolve_timer.start(0.0)  # it knows no seeds yet
+            self._seeds.look_soon()  # it knows none of them yet
         return self._actor
 
     @property
@@ -215,14 +198,22 @@ class GossipDoor:
     def start(self) -> None:
         """Begin to look for the nodes that were named: not before the door is open, for they dial back at once."""
         self._started = True
-        self._resolve_again()
+        self._seeds.look()
 
     def stop(self) -> None:
         """Look for nobody any more, and end what others have dialled."""
-        self._resolve_timer.stop()
-        if self._resolver is not None:
-            self._resolver.kill()
+        self._seeds.stop()
         self.forwarding.close("the node is going away")
+
+    def _tell_seeds(self) -> None:
+        self._stay_ready()
+        found = self._seeds.addresses
+        if found and self._host_is_guess:
+            self._host_is_guess = False
+            self._host = self._system.own_address_towards(found[0]) or self._host
+        ref = self._cluster()
+        if ref is not None:
+            tell(ref, SeedsResolved(found, self._seeds.complete))
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
@@ -284,7 +275,7 @@ class GossipDoor:
         named = _split(config.advertise_gossip, 0)[0] or self._bind_host
         if named and not _is_everywhere(named):
             return self._numeric(named)
-        other = self._another()
+        other = self._seeds.first()
         self._host_is_guess = other is None
         towards = other or SOMEWHERE
         host = self._system.own_address_towards(towards)
@@ -294,80 +285,15 @@ class GossipDoor:
             )
         return host or "127.0.0.1"
 
-    # The nodes that were named.
-
-    def _resolve_again(self) -> None:
-        if self._resolver is None or self._resolver.dead:
-            self._resolver = gevent.spawn(self._resolve)
-        else:
-            self._tell_seeds()  # the rest is told by that one to whatever actor there is then
-
-    def _resolve(self) -> None:
-        """In a greenlet of its own, since it blocks. What is known is told at once: a name may take long."""
-        join = self._config.join
-        self._seeds |= {seed: [address] for seed in join if (address := _literal(*seed)) is not None}
-        self._tell_seeds()
-        each = True
-        for seed, found in self._look_up(join):
-            if not found:
-                each = False
-                if self._seeds.get(seed) != []:
-                    _log.warning("--join: the name %s leads nowhere now", seed[0])
-            self._seeds[seed] = found or self._seeds.get(seed, [])  # where it led before
-            self._tell_seeds()
-        self._resolve_timer.start(self._config.gossip_timers.resolve_s if each else RESOLVE_AGAIN_S)
-
-    def _look_up(self, seeds: Sequence[Seed]) -> Iterator[tuple[Seed, list[Address]]]:
-        """Where each of those that are names leads, in the order in which that turns out."""
-        lookups = {gevent.spawn(self._system.resolve, *seed): seed for seed in seeds if _literal(*seed) is None}
-        try:
-            for lookup in gevent.iwait(lookups):
-                yield lookups[lookup], lookup.get()
-        finally:
-            gevent.killall(lookups, block=False)
-
-    def _tell_seeds(self) -> None:
-        self._stay_ready()
-        join = self._config.join
-        found = [address for seed in join for address in self._seeds.get(seed, ())]
-        if found and self._host_is_guess:
-            self._host_is_guess = False
-            self._host = self._system.own_address_towards(found[0]) or self._host
-        ref = self._cluster()
-        if ref is not None:
-            complete = all(seed in self._seeds for seed in join)
-            tell(ref, SeedsResolved(tuple(dict.fromkeys(found)), complete))
-
-    def _another(self) -> Address | None:
-        """One of the nodes that were named; None when no name has led to one soon enough."""
-        known = [address for seed in self._config.join if (address := _literal(*seed)) is not None]
-
-        def look() -> None:
-            for _, found in self._look_up(self._config.join):
-                known.extend(found)
-                if known:
-                    return
-
-        if self._config.join and not known:
-            looking = gevent.spawn(look)
-            timer = self._clock.timer(lambda: looking.kill(block=False))
-            timer.start(FIRST_LOOK_S)
-            looking.join()
-            timer.stop()
-        return known[0] if known else None
-
-    def _resolved_address(self, host: str, port: int) -> Address | None:
-        return next(iter(self._system.resolve(host, port)), None)
-
     def _numeric(self, host: str) -> str:
         """Raises ``ConfigError`` for a name that leads nowhere."""
         try:
             return str(ip_address(host))
         except ValueError:
-            resolved = self._resolved_address(host, 1)
-        if resolved is None:
+            found = self._system.resolve(host, 1)
+        if not found:
             raise ConfigError("--advertise-gossip", host, "an address, or a name that leads to one")
-        return resolved[0]
+        return found[0][0]
 
     # Channels.
 
@@ -420,14 +346,6 @@ class GossipDoor:
             return Multiplexer(stream, ChannelCodec(channel.frames, limits.channel_limits), engine, self._clock, owner)
 
         self.forwarding.accept(channel.node_id, build).multiplexer.start(channel.leftover)
-
-
-def _literal(host: str, port: int) -> Address | None:
-    """The address that is written there; None when it is a name."""
-    try:
-        return str(ip_address(host)), port
-    except ValueError:
-        return None
 
 
 def _result(error: PicoError) -> str:

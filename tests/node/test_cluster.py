@@ -593,10 +593,10 @@ def test_names_are_not_looked_at_any_more_after_the_stop(waits):
     names = Names({}, waits=waits)
     with running_node(system=names, join=(("nowhere.test", 1),)) as node:
         door = node.gossip_door
-        until(lambda: names.waiting == ["nowhere.test"] if waits else door._resolve_timer._watcher is not None)
+        until(lambda: names.waiting == ["nowhere.test"] if waits else door._seeds._timer._watcher is not None)
     until(lambda: not names.waiting, "the end of the look-up that nobody answers")
-    assert door._resolver.dead
-    assert door._resolve_timer._watcher is None
+    assert door._seeds._looking.dead
+    assert door._seeds._timer._watcher is None
 
 
 # Faults of our own.

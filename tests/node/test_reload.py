@@ -214,13 +214,13 @@ def test_where_a_name_led_before_is_known_as_long_as_it_is_among_those_that_are_
             until(lambda: list(search._seeds) == [address])
             names.names["first.test"] = []
             second.reconfigure(replace(second.config, join=(named, other)))
-            until(lambda: second.gossip_door._seeds.get(other) == [], "the look-up of the other name")
-            until(lambda: second.gossip_door._resolver.dead)
+            until(lambda: second.gossip_door._seeds._found.get(other) == [], "the look-up of the other name")
+            until(lambda: second.gossip_door._seeds._looking.dead)
             assert list(search._seeds) == [address]
             second.reconfigure(replace(second.config, join=(other,)))
             until(lambda: not search._seeds)
             second.reconfigure(replace(second.config, join=(named, other)))
-            until(lambda: second.gossip_door._seeds.get(named) == [], "a name that leads nowhere")
+            until(lambda: second.gossip_door._seeds._found.get(named) == [], "a name that leads nowhere")
 
 
 def test_a_node_stays_ready_while_it_looks_for_one_who_says_nothing() -> None:
