@@ -70,7 +70,7 @@ from pico.transport.multiplexer import Multiplexer
 if TYPE_CHECKING:
     from pico.observability.tracing import Traced
 
-__all__ = ["Client", "ProxyRequest"]
+__all__ = ["Client", "ProxyExchange", "ProxyRequest"]
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -22,7 +22,7 @@ from docopt import DocoptExit, docopt
 from pico import __version__
 from pico.errors import ConfigError, PicoError
 
-__all__ = ["INTERRUPTED", "Arguments", "UsageError", "guarded", "parse"]
+__all__ = ["INTERRUPTED", "MISUSED", "OK", "Arguments", "UsageError", "guarded", "parse"]
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 

@@ -27,6 +27,7 @@ __all__ = [
     "DURATION",
     "DURATION_OR_ZERO",
     "ENDPOINTS",
+    "EXPANDED",
     "FACTOR",
     "FIELD_VALUE",
     "FILE",

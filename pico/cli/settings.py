@@ -23,7 +23,7 @@ from pico.cli.values import without_credentials
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 
-__all__ = ["MASK", "Change", "Program", "Section", "Setting", "field_of", "with_field"]
+__all__ = ["MASK", "PREFIX", "Change", "Program", "Section", "Setting", "field_of", "with_field"]
 
 Config = TypeVar("Config")
 

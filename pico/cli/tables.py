@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Column", "age", "amount", "rate", "round_trip", "table", "text", "things"]
+__all__ = ["Column", "age", "amount", "printable", "rate", "round_trip", "table", "text", "things"]
 
 Row = Mapping[str, Any]
 

@@ -26,7 +26,7 @@ from gevent.socket import wait_write  # type: ignore[attr-defined]  # made at ru
 if TYPE_CHECKING:
     from pico.transport.clock import Clock
 
-__all__ = ["FIELDS", "FORMATS", "AccessLog", "cooperative_writer"]
+__all__ = ["FIELDS", "FORMATS", "AccessLog", "Write", "cooperative_writer"]
 
 FORMATS: Final = ("json", "keyvalue", "combined", "off")
 

@@ -8,16 +8,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
 
-from pico.observability.rendering import text_of
+from pico.observability.rendering import COUNTED_AT_ONCE, text_of
 
-__all__ = ["COUNTED_AT_ONCE", "ActorMetrics", "Census", "kind_of"]
-
-COUNTED_AT_ONCE: Final = 64
-"""Actors, or endpoints, between two turns for others: a tenth of a millisecond."""
+__all__ = ["ActorMetrics", "Census", "kind_of"]
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 

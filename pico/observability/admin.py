@@ -27,6 +27,7 @@ __all__ = [
     "AdminApp",
     "Answer",
     "Handler",
+    "LastingBody",
     "Refused",
     "Request",
     "Route",

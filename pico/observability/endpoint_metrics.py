@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
+from pico.observability.rendering import COUNTED_AT_ONCE
+
 __all__ = ["OTHER", "Counted", "EndpointMetrics"]
 
 OTHER: Final = "__other__"
-
-AT_ONCE: Final = 64
 
 
 class Counted(Protocol):
@@ -66,7 +66,7 @@ class EndpointMetrics:
             for number, endpoint in enumerate(list(known)):
                 if not self.exists(endpoint):
                     del known[endpoint]
-                if number % AT_ONCE == 0:
+                if number % COUNTED_AT_ONCE == 0:
                     yield b""
 
     def _has_series(self, endpoint: str) -> bool:
@@ -88,7 +88,7 @@ class EndpointMetrics:
                 self._before.setdefault(endpoint, (0, 0))
                 other_upstreams += registered
                 other_streams += in_flight
-            if number % AT_ONCE == 0:
+            if number % COUNTED_AT_ONCE == 0:
                 yield b""
         upstreams.add(OTHER, other_upstreams)
         streams.add(OTHER, other_streams)
@@ -102,7 +102,7 @@ class EndpointMetrics:
                 errors.add(endpoint, counted.errors)
             else:
                 self._add_to_other(endpoint, counted.requests, counted.errors)
-            if number % AT_ONCE == 0:
+            if number % COUNTED_AT_ONCE == 0:
                 yield b""
         requests.add(OTHER, self._other_requests)
         errors.add(OTHER, self._other_errors)
@@ -126,7 +126,7 @@ class _Family:
     def add(self, endpoint: str, value: int) -> None:
         """One series."""
         self._lines.append(f'{self._name}{{endpoint="{endpoint}"}} {value}\n')
-        if len(self._lines) == AT_ONCE:
+        if len(self._lines) == COUNTED_AT_ONCE:
             self._end_piece()
 
     def pieces(self) -> Iterator[bytes]:

@@ -18,9 +18,7 @@ from typing import Any, Final, TextIO
 
 from pico.observability.log_handler import LogHandler
 
-__all__ = ["EACH", "FORMATS", "JsonFormatter", "KeyValueFormatter", "RepeatFilter", "configure"]
-
-FORMATS: Final = ("keyvalue", "json")
+__all__ = ["EACH", "JsonFormatter", "KeyValueFormatter", "RepeatFilter", "configure"]
 
 REPEATS_MAX: Final = 10
 """Records from one place about one thing that pass in one interval."""

@@ -17,18 +17,19 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from pico.observability.actor_metrics import COUNTED_AT_ONCE, ActorMetrics
+from pico.observability.actor_metrics import ActorMetrics
 from pico.observability.cluster_metrics import ClusterMetrics
 from pico.observability.endpoint_metrics import EndpointMetrics
 from pico.observability.history import Totals
 from pico.observability.process_metrics import ProcessMetrics
 from pico.observability.reload_metrics import ReloadMetrics
-from pico.observability.rendering import text_of
+from pico.observability.rendering import COUNTED_AT_ONCE, text_of
 from pico.observability.tally import ANY_REASON, Tally
 
 __all__ = [
     "DURATION_BOUNDS_S",
     "HANDSHAKE_RESULTS",
+    "METHODS",
     "PROTOCOLS",
     "TUNNEL_END_REASONS",
     "AgentMetrics",
@@ -61,9 +62,10 @@ TUNNEL_END_REASONS: Final = (
     "connect_failed", "refused", "goaway", "moved", "closed", "lost", "silent", "protocol_error", "failed",
 )  # fmt: skip
 
-_METHODS: Final = {
-    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
-}
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+"""Those that are told by name; a visitor may make up others."""
+
+_METHODS: Final = {name.encode(): name for name in METHODS}
 _ANY_METHOD: Final = "OTHER"
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, Final, NamedTuple
 
-__all__ = ["EndpointCounter", "Recent", "is_error"]
+__all__ = ["ERRORS_MAX", "REQUESTS_MAX", "EndpointCounter", "Recent", "is_error"]
 
 REQUESTS_MAX: Final = 1000
 ERRORS_MAX: Final = 200

@@ -22,14 +22,13 @@ from opentelemetry.trace.propagation import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from pico import __version__
+from pico.observability.metrics import METHODS
 from pico.protocol.http import trace_fields, with_trace_fields
 
 __all__ = ["Traced", "Tracing"]
 
 CLOSE_S: Final = 5.0
 """For the spans that are left when the process ends."""
-
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
 Value = str | int
 

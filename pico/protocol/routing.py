@@ -29,6 +29,7 @@ __all__ = [
     "IDEMPOTENT_METHODS",
     "QUESTION_BYTES_MAX",
     "Balancer",
+    "Chance",
     "Held",
     "LeastInFlight",
     "PeerChoice",

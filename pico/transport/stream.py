@@ -47,6 +47,7 @@ from pico.errors import ConnectionLost, LocalProtocolError
 from pico.transport.addresses import readable
 
 __all__ = [
+    "FLUSH_S",
     "READ_BYTES_MAX",
     "RECV_BYTES",
     "Piece",

@@ -45,7 +45,7 @@ from pico.cli.bench.targets import (
 from pico.cli.command_line import UsageError
 from pico.compiling import is_compiled
 
-__all__ = ["USAGE", "run_bench"]
+__all__ = ["USAGE", "run_bench", "stopped_by_signals"]
 
 USAGE = """\
 Measure what a request costs, next to nginx and to the thinnest relay that makes the same system calls.

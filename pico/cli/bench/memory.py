@@ -20,7 +20,15 @@ from dataclasses import dataclass
 from pico.cli.bench.counters import rss_kib
 from pico.cli.bench.processes import BenchFailed, Child
 
-__all__ = ["Growth", "IdleUpstreams", "StalledClients", "measure_idle_upstreams", "measure_stalled_streams"]
+__all__ = [
+    "UPSTREAMS_PER_ENDPOINT",
+    "Growth",
+    "IdleUpstreams",
+    "StalledClients",
+    "measure_idle_upstreams",
+    "measure_stalled_streams",
+    "require_descriptors",
+]
 
 HOST = "127.0.0.1"
 SUBPROTOCOL = "pico.stream.v1"

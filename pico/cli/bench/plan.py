@@ -19,7 +19,7 @@ from typing import NamedTuple
 from pico.cli.bench.load import Job, Outcome
 from pico.cli.bench.targets import DOMAIN, DOWNLOAD, UPLOAD, Target
 
-__all__ = ["FALL_OFF_CONNECTIONS", "Cell", "Measurement", "Plan", "Step", "cells_of"]
+__all__ = ["BAR_CONNECTIONS", "FALL_OFF_CONNECTIONS", "MIB", "Cell", "Measurement", "Plan", "Step", "cells_of"]
 
 FALL_OFF_CONNECTIONS = 512
 BAR_CONNECTIONS = 32

@@ -20,7 +20,7 @@ from pico.cli.bench.memory import Growth
 from pico.cli.bench.plan import BAR_CONNECTIONS, FALL_OFF_CONNECTIONS, MIB, Cell, Measurement
 from pico.cli.bench.targets import DOWNLOAD
 
-__all__ = ["Bar", "Figures", "Memory", "Report", "bars_of", "figures_of", "render", "to_json"]
+__all__ = ["Bar", "Figures", "Memory", "Report", "bars_of", "cell_name", "figures_of", "render", "to_json"]
 
 WINDOW_KIB = 256
 Measurements = Mapping[tuple[Cell, str], Measurement]

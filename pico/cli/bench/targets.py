@@ -23,8 +23,10 @@ from pico.cli.bench.processes import BenchFailed, Child, Children, free_port, wa
 
 __all__ = [
     "DIRECTIONS",
+    "DOMAIN",
     "DOWNLOAD",
     "SIZES",
+    "STALL_BYTES",
     "UPLOAD",
     "Pico",
     "Route",
@@ -33,6 +35,7 @@ __all__ = [
     "pico_agent",
     "pico_node",
     "source_directory",
+    "start_pico",
     "start_targets",
 ]
 

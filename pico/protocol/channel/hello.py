@@ -19,8 +19,10 @@ from pico.protocol.gossip.values import NAME_BYTES_MAX, valid_name
 from pico.protocol.seal import KEY_ID_BYTES, KeyRing, key_id
 
 __all__ = [
+    "ANSWER",
     "HEAD",
     "RANDOM_BYTES",
+    "SEALED",
     "Head",
     "Hello",
     "Identity",

@@ -12,7 +12,7 @@ from typing import Final
 
 from pico.errors import RemoteProtocolError
 
-__all__ = ["REASONS", "Failure", "Rejected", "failure_response"]
+__all__ = ["ALLOWED_METHODS", "REASONS", "Failure", "Rejected", "failure_response"]
 
 ALLOWED_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """What ``Allow`` says; every other method but CONNECT and TRACE is passed on, too."""

@@ -17,11 +17,16 @@ from typing import Final
 from pico.errors import RemoteProtocolError
 
 __all__ = [
+    "FIELD_LINES",
     "OWS",
     "REQUEST_KINDS",
     "RESPONSE_KINDS",
+    "TOKEN",
+    "VALUE",
     "Kind",
     "connection_options",
+    "is_field_line",
+    "is_token",
     "kind_in_request",
     "kind_in_response",
     "may_be_nominated",

@@ -27,7 +27,7 @@ from pico.protocol.http.framing import CHUNKED, CLOSE, LENGTH, NO_BODY, Framing
 from pico.protocol.http.reading import MessageReader
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead
 
-__all__ = ["ResponseReader", "ResponseRejected", "may_be_left_unread", "service_request"]
+__all__ = ["SENDS_CONTENT", "ResponseReader", "ResponseRejected", "may_be_left_unread", "service_request"]
 
 _STATUS_LINE: Final = rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*+))?"
 _HEAD = re.compile(_STATUS_LINE + rb"\r\n(" + FIELD_LINES + rb")\r\n").match
@@ -53,9 +53,11 @@ USABLE_SHARE: Final = 0.8
 
 _HOST_LINE = re.compile(rb"(?<![^\n])[Hh][Oo][Ss][Tt]:[^\r]*+\r\n")
 _TE_LINE = re.compile(rb"(?<![^\n])TE: trailers\r\n").search
-_SENDS_CONTENT: Final = frozenset((b"POST", b"PUT", b"PATCH"))
+SENDS_CONTENT: Final = frozenset((b"POST", b"PUT", b"PATCH"))
+"""As a rule with a body: where there is none, a length of 0 says so (RFC 9110 §8.6)."""
+
 _SENDS_NONE: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS"))
-"""Usually: a body is allowed, and many a service does not look for it."""
+"""As a rule without: a body is allowed, and many a service does not look for it."""
 
 
 @plain_class
@@ -291,7 +293,7 @@ def service_request(head: RequestHead, *, host_header: bytes = b"", close: bool 
     elif length > 0:
         end, framing = b"Content-Length: %d\r\n\r\n" % length, LENGTH
     elif length == 0:
-        end, framing = b"Content-Length: 0\r\n\r\n" if method in _SENDS_CONTENT else b"\r\n", NO_BODY
+        end, framing = b"Content-Length: 0\r\n\r\n" if method in SENDS_CONTENT else b"\r\n", NO_BODY
     else:
         end, framing = b"Transfer-Encoding: chunked\r\n\r\n", CHUNKED
     return b"%b %b HTTP/1.1\r\n%b%b" % (method, head.target, block, end), framing

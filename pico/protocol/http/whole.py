@@ -11,19 +11,18 @@ from pico.config import HttpLimits
 from pico.protocol.http.failures import Failure
 from pico.protocol.http.framing import encode_chunk, last_chunk
 from pico.protocol.http.request import RequestReader, RequestRejected
-from pico.protocol.http.response import ResponseReader, ResponseRejected
+from pico.protocol.http.response import SENDS_CONTENT, ResponseReader, ResponseRejected
 from pico.protocol.http.values import UNKNOWN_LENGTH, RequestHead, ResponseHead
 
 __all__ = ["encode_whole_request", "encode_whole_response", "parse_whole_request", "parse_whole_response"]
 
 _EXPECT_LINE = re.compile(rb"(?<![^\n])[Ee][Xx][Pp][Ee][Cc][Tt]:[^\r]*+\r\n")
-_SENDS_CONTENT = frozenset((b"POST", b"PUT", b"PATCH"))
 
 
 def encode_whole_request(head: RequestHead, body: bytes, trailer_block: bytes = b"") -> bytes:
     """One request in wire format; an expectation is left out, because the body is there already."""
     block = _EXPECT_LINE.sub(b"", head.field_block)
-    has_body = bool(body) or head.method in _SENDS_CONTENT
+    has_body = bool(body) or head.method in SENDS_CONTENT
     return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, head.target, block, _framed(body, trailer_block, has_body))
 
 

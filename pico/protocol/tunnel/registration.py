@@ -24,6 +24,7 @@ __all__ = [
     "HOPELESS_STATUSES",
     "LISTENER_PATH",
     "NODE_FIELD",
+    "PROXY_CODES",
     "SUBPROTOCOL",
     "Refusal",
     "Registration",
