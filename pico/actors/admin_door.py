@@ -17,7 +17,7 @@ from pico.actors.listener import listening_socket
 from pico.actors.runtime import GeventActor
 from pico.config import TlsFiles, address_text
 from pico.observability.admin import AdminApp
-from pico.observability.admin_server import AdminServer
+from pico.observability.admin_server import OPTION, AdminServer
 from pico.transport.addresses import readable
 from pico.transport.certificates import server_context
 
@@ -35,7 +35,6 @@ class AdminDoor(GeventActor):
         port: int,
         app: AdminApp,
         *,
-        option: str = "--admin-port",
         tls: SSLContext | None = None,
         tls_failed: Callable[[], None] = lambda: None,
         inherited: Any = None,
@@ -47,7 +46,6 @@ class AdminDoor(GeventActor):
         super().__init__()
         self.address: tuple[str, int] = (host, port)
         self._app = app
-        self._option = option
         self._tls = tls
         self._tls_failed = tls_failed
         self._inherited = inherited
@@ -55,13 +53,11 @@ class AdminDoor(GeventActor):
 
     def on_start(self) -> None:
         """Bind and serve."""
-        listening = self._inherited or listening_socket(*self.address, option=self._option)
+        listening = self._inherited or listening_socket(*self.address, option=OPTION)
         self.address = readable(listening.getsockname())
-        self._server = AdminServer(
-            _cooperative(listening), self._app, self._tls, option=self._option, tls_failed=self._tls_failed
-        )
+        self._server = AdminServer(_cooperative(listening), self._app, self._tls, tls_failed=self._tls_failed)
         self._server.start()
-        _log.info("%s listens on %s", self._option, address_text(*self.address))
+        _log.info("%s listens on %s", OPTION, address_text(*self.address))
 
     def renew(self, tls: SSLContext) -> None:
         """From now on who connects gets this certificate, at a door that had one before."""

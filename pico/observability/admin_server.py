@@ -26,7 +26,10 @@ from pico.observability.admin import AdminApp, LastingBody
 from pico.transport.accepting import OF_ONE_CONNECTION, TROUBLE_PAUSE_S
 from pico.transport.tls import PLAIN_HTTP_ANSWER, is_plain_http, tls_reason
 
-__all__ = ["AdminServer"]
+__all__ = ["OPTION", "AdminServer"]
+
+OPTION: Final = "--admin-port"
+"""What the log calls the door."""
 
 CONNECTIONS_MAX: Final = 64
 
@@ -66,11 +69,9 @@ class AdminServer(WSGIServer):
         app: AdminApp,
         context: SSLContext | None = None,
         *,
-        option: str = "--admin-port",
         tls_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``option`` is what the log calls the door; ``tls_failed`` is called for each handshake that fails."""
-        self._option = option
+        """``tls_failed`` is called for each handshake that fails."""
         self._tls_failed = tls_failed
         self.idle: dict[Any, None] = {}
         """Connections on which no request has begun, the longest idle first."""
@@ -104,7 +105,7 @@ class AdminServer(WSGIServer):
         return accepted
 
     def _pause_accepting(self, error: OSError) -> None:
-        _log.warning("%s accepts nobody for a moment: %s", self._option, error.strerror)
+        _log.warning("%s accepts nobody for a moment: %s", OPTION, error.strerror)
         self.stop_accepting()  # type: ignore[no-untyped-call]
         self._timer = self.loop.timer(TROUBLE_PAUSE_S)
         self._timer.start(self._start_accepting_if_started)

@@ -112,14 +112,13 @@ class Services:
     def __init__(self, children: Children) -> None:
         self.ports: dict[str, int] = {}
         self._pids: dict[str, list[int]] = {}
-        own_port = free_port()
-        own = children.start("service", [sys.executable, str(source_directory() / "service.py"), f"--port={own_port}"])
-        wait_until(lambda: listens(own_port), "the service", own)
-        self._add(own, own_port, DIRECTIONS)
-        self.own_port = own_port
+        port = free_port()
+        own = children.start("service", [sys.executable, str(source_directory() / "service.py"), f"--port={port}"])
+        wait_until(lambda: listens(port), "the service", own)
+        self._add(own, port, DIRECTIONS)
         if shutil.which("nginx"):
-            port = free_port()
-            self._add(start_nginx_files(children, port), port, [DOWNLOAD])
+            files_port = free_port()
+            self._add(start_nginx_files(children, files_port), files_port, [DOWNLOAD])
 
     def _add(self, child: Child, port: int, directions: Iterable[str]) -> None:
         for direction in directions:
@@ -139,7 +138,6 @@ class Pico:
     node: Child
     agent: Child
     proxy_port: int
-    upstream_port: int
 
     def target(self) -> Target:
         route = Route(self.proxy_port, {"node": [self.node.pid], "agent": [self.agent.pid]})
@@ -246,7 +244,7 @@ def start_pico(children: Children, services: Services, name: str = "pico") -> Pi
     for endpoint in services.ports:
         authority = f"{endpoint}.{DOMAIN}"
         wait_until(lambda: answers(proxy_port, authority), f"{name} for {authority}", node, agent)  # noqa: B023
-    return Pico(node, agent, proxy_port, upstream_port)
+    return Pico(node, agent, proxy_port)
 
 
 def pico_node(children: Children, name: str, proxy_port: int, upstream_port: int) -> Child:
