@@ -88,12 +88,12 @@ class GossipDoor:
         cluster: Callable[[], pykka.ActorRef[Any] | None],
         door_address: Callable[[str], Address | None],
         contested: Callable[[], None],
-        keys: KeyRing | None = None,
-        system: System | None = None,
+        keys: KeyRing | None,
+        system: System,
     ) -> None:
         self._config = config
         self._clock = clock
-        self._system = system or System()
+        self._system = system
         self._routes = routes
         self._metrics = metrics
         self._node_id = node_id
