@@ -325,7 +325,7 @@ def test_a_handler_that_fails_closes_its_connection_only(monkeypatch):
         other = Client(node)
         assert other.get().body == b"fine"
         with monkeypatch.context() as patch:
-            patch.setattr("pico.node.node.ClientConnection", boom)
+            patch.setattr("pico.node.entrances.ClientConnection", boom)
             assert Client(node).at_end()
         assert other.get().body == b"fine"
 
