@@ -108,6 +108,7 @@ class GossipDoor:
         )
         self._life = 0
         self._host = ""
+        self._host_is_named = False  # by an option, so it stays
         self._host_is_guess = False
         self._seeds = Seeds(config, clock, self._system, self._tell_seeds)
         self.handshakes = Spares(clock, lambda: metrics.connections_given_up.add("gossip"))
@@ -208,12 +209,26 @@ class GossipDoor:
     def _tell_seeds(self) -> None:
         self._stay_ready()
         found = self._seeds.addresses
-        if found and self._host_is_guess:
-            self._host_is_guess = False
-            self._host = self._system.own_address_towards(found[0]) or self._host
+        self._look_at_host(found)
         ref = self._cluster()
         if ref is not None:
             tell(ref, SeedsResolved(found, self._seeds.complete))
+
+    def _look_at_host(self, found: Sequence[Address]) -> None:
+        """Find out again where others reach this node: a seed says it better, or the address has gone (CLUSTER-20)."""
+        if self._host_is_named or not self._host:
+            return
+        is_lost = not self._system.has_address(self._host)
+        if not is_lost and not (found and self._host_is_guess):
+            return
+        host = self._system.own_address_towards(found[0] if found else SOMEWHERE)
+        if not host:
+            return
+        if is_lost and host != self._host:
+            _log.warning(
+                "others reach this node at %s now: %s is no address of this machine any more", host, self._host
+            )
+        self._host, self._host_is_guess = host, not found
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
@@ -273,7 +288,8 @@ class GossipDoor:
         """
         config = self._config
         named = _split(config.advertise_gossip, 0)[0] or self._bind_host
-        if named and not _is_everywhere(named):
+        self._host_is_named = bool(named) and not _is_everywhere(named)
+        if self._host_is_named:
             return self._numeric(named)
         other = self._seeds.first()
         self._host_is_guess = other is None

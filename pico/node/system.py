@@ -58,3 +58,13 @@ class System:
                 return str(sock.getsockname()[0])
         except OSError:
             return ""
+
+    def has_address(self, host: str) -> bool:
+        """Whether that address, written as numbers, is one of this machine's now."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.bind((host, 0))
+        except OSError:
+            return False
+        return True

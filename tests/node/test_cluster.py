@@ -158,6 +158,63 @@ def test_names_that_all_take_long_say_later_by_which_address_the_node_is_reached
             until(lambda: first.gossip_door.actor.engine.address_of("second")[0] == HOST)
 
 
+class Moving(System):
+    """A machine with one address, which may become another one."""
+
+    host = HOST
+
+    def own_address_towards(self, address):
+        return self.host
+
+    def has_address(self, host):
+        return host == self.host
+
+
+@covers("CLUSTER-20")
+def test_a_node_whose_address_has_gone_says_where_it_is_now(caplog):
+    machine = Moving()
+    with (
+        running_node("first", gossip_timers=QUICK) as first,
+        running_node("second", system=machine, join=gossip_of(first), gossip_host="", gossip_timers=QUICK) as second,
+    ):
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+        machine.host = ""  # gone, and there is no other one yet
+        second.gossip_door._tell_seeds()
+        assert second.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
+        machine.host = "127.0.0.2"
+        until(lambda: first.gossip_door.actor.engine.address_of("second")[0] == "127.0.0.2", "the card", WITHIN_S)
+        until(lambda: know_each_other([first, second]), "the links", WITHIN_S)
+        Agent(second, "ep", serve)
+        until(lambda: places(first) == {"second"})
+        assert request(first).status == 200
+    assert [line for line in caplog.messages if "reach this node" in line] == [
+        f"others reach this node at 127.0.0.2 now: {HOST} is no address of this machine any more"
+    ]
+
+
+@covers("CLUSTER-20")
+@pytest.mark.parametrize("host", ["", HOST])
+def test_an_address_that_was_named_or_is_still_there_stays(host):
+    """Also where the machine would speak to the others by another one of its addresses."""
+    machine = Moving()
+    with (
+        running_node("first", gossip_timers=QUICK) as first,
+        running_node("second", system=machine, join=gossip_of(first), gossip_host=host, gossip_timers=QUICK) as second,
+    ):
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+        asked = []
+        machine.own_address_towards = lambda address: "127.0.0.2"
+        machine.has_address = lambda address: asked.append(address) or not host
+        second.gossip_door._tell_seeds()
+        assert asked == ([] if host else [HOST])
+        assert second.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
+
+
+def test_a_machine_knows_its_addresses():
+    assert System().has_address(HOST) and System().has_address("127.0.0.2")
+    assert not System().has_address("192.0.2.1") and not System().has_address("2001:db8::1")
+
+
 def test_other_names_are_looked_up_while_one_that_is_named_no_more_takes_long():
     with running_node("first") as first:
         names = Names({"first.test": gossip_of(first)}, slow="slow.test")

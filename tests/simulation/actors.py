@@ -780,6 +780,9 @@ class SimulatedSystem(System):
     def own_address_towards(self, address: Address) -> str:
         return self._process.host
 
+    def has_address(self, host: str) -> bool:
+        return host == self._process.host
+
 
 class MemoryListener(GeventActor):
     """In the place of ``Listener``: a port of a machine that is made up."""
