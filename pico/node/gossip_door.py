@@ -60,6 +60,9 @@ __all__ = ["GossipDoor"]
 SOMEWHERE: Final = ("192.0.2.1", 9)
 """An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
 
+NOWHERE: Final = "127.0.0.1"
+"""Where a node is that has found no address of its machine: only processes of the same machine reach it there."""
+
 WIRE_VERSION: Final = 1
 
 _RESULTS: Final[dict[type[PicoError], str]] = {
@@ -214,21 +217,24 @@ class GossipDoor:
         if ref is not None:
             tell(ref, SeedsResolved(found, self._seeds.complete))
 
-    def _look_at_host(self, found: Sequence[Address]) -> None:
-        """Find out again where others reach this node: a seed says it better, or the address has gone (CLUSTER-20)."""
-        if self._host_is_named or not self._host:
-            return
-        is_lost = not self._system.has_address(self._host)
-        if not is_lost and not (found and self._host_is_guess):
-            return
-        host = self._system.own_address_towards(found[0] if found else SOMEWHERE)
-        if not host:
-            return
-        if is_lost and host != self._host:
+    def _look_at_host(self, others: Sequence[Address]) -> bool:
+        """Find out again where others reach this node when these say it better, or the address has gone (CLUSTER-20).
+
+        Whether it is somewhere else now.
+        """
+        before = self._host
+        if self._host_is_named or not before:
+            return False
+        is_lost = not self._system.has_address(before)
+        if is_lost or before == NOWHERE or (others and self._host_is_guess):
+            host = self._system.own_address_towards(others[0] if others else SOMEWHERE)
+            if host:
+                self._host, self._host_is_guess = host, not others
+        if is_lost and self._host != before:
             _log.warning(
-                "others reach this node at %s now: %s is no address of this machine any more", host, self._host
+                "others reach this node at %s now: %s is no address of this machine any more", self._host, before
             )
-        self._host, self._host_is_guess = host, not found
+        return self._host != before
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
@@ -299,7 +305,7 @@ class GossipDoor:
             raise TransportError(
                 "no address was found at which other nodes reach this one: --advertise-gossip names one"
             )
-        return host or "127.0.0.1"
+        return host or NOWHERE
 
     def _numeric(self, host: str) -> str:
         """Raises ``ConfigError`` for a name that leads nowhere."""
@@ -349,6 +355,8 @@ class GossipDoor:
             stream.close()
             return
         self._metrics.cluster.channels.add(channel.purpose.name.lower())
+        if self._host == NOWHERE and self._look_at_host([(stream.peer_host, stream.peer_port)]):
+            self._tell_seeds()  # CLUSTER-21: the card comes before what is said on this channel
         if channel.purpose is Purpose.LINK:
             self._serve_link(stream, channel)
         else:

@@ -193,21 +193,64 @@ def test_a_node_whose_address_has_gone_says_where_it_is_now(caplog):
 
 
 @covers("CLUSTER-20")
-@pytest.mark.parametrize("host", ["", HOST])
-def test_an_address_that_was_named_or_is_still_there_stays(host):
+@pytest.mark.parametrize("named", ["", HOST])
+def test_an_address_that_was_named_or_is_still_there_stays(named):
     """Also where the machine would speak to the others by another one of its addresses."""
     machine = Moving()
+    machine.host = "127.0.0.2"
+    said = named or machine.host
     with (
         running_node("first", gossip_timers=QUICK) as first,
-        running_node("second", system=machine, join=gossip_of(first), gossip_host=host, gossip_timers=QUICK) as second,
+        running_node("second", system=machine, join=gossip_of(first), gossip_host=named, gossip_timers=QUICK) as second,
     ):
         until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
-        asked = []
-        machine.own_address_towards = lambda address: "127.0.0.2"
-        machine.has_address = lambda address: asked.append(address) or not host
+        machine.host = "127.0.0.3"
+        machine.has_address = lambda host: not named
         second.gossip_door._tell_seeds()
-        assert asked == ([] if host else [HOST])
-        assert second.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
+        assert second.gossip_door.actor.card.gossip.startswith(f"{said}:")
+
+
+class Apart(System):
+    """A machine without a way to everywhere: only from who comes to it is it seen which address it has."""
+
+    def own_address_towards(self, address):
+        return "127.0.0.2" if address[0] == HOST else ""
+
+
+class Dialling(System):
+    """A machine that remembers whom it dialled."""
+
+    def __init__(self):
+        self.dialled = []
+
+    def dial(self, address, timeout_s):
+        self.dialled.append(address)
+        return super().dial(address, timeout_s)
+
+
+@covers("CLUSTER-21")
+def test_a_node_that_has_found_no_address_takes_the_one_at_which_another_has_come():
+    patient = replace(QUICK, exchange_s=1_000.0)
+    machine = Dialling()
+    with running_node("first", system=Apart(), gossip_host="") as first:
+        assert first.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
+        (seed,) = gossip_of(first)
+        with running_node("second", system=machine, join=(seed,), gossip_timers=patient) as second:
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+            assert first.gossip_door.actor.card.gossip == f"127.0.0.2:{seed[1]}"
+        assert machine.dialled[0] == seed
+        assert set(machine.dialled[1:]) == {("127.0.0.2", seed[1])}, "the first card that was heard was the right one"
+
+
+@covers("CLUSTER-21")
+def test_a_node_that_has_found_no_address_looks_again():
+    machine = Moving()
+    machine.host = ""
+    machine.has_address = lambda host: True  # the loopback address never goes
+    with running_node("first", system=machine, gossip_host="", gossip_timers=QUICK) as first:
+        assert first.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
+        machine.host = "127.0.0.2"
+        until(lambda: first.gossip_door.actor.card.gossip.startswith("127.0.0.2:"), "the card", WITHIN_S)
 
 
 def test_a_machine_knows_its_addresses():
