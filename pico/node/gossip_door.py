@@ -113,6 +113,7 @@ class GossipDoor:
         self._host = ""
         self._host_is_named = False  # by an option, so it stays
         self._host_is_guess = False
+        self._host_has_moved = False
         self._seeds = Seeds(config, clock, self._system, self._tell_seeds)
         self.handshakes = Spares(clock, lambda: metrics.connections_given_up.add("gossip"))
         """Connections of others that are no channel yet (CHANNEL-21)."""
@@ -225,15 +226,14 @@ class GossipDoor:
         before = self._host
         if self._host_is_named or not before:
             return False
-        is_lost = not self._system.has_address(before)
-        if is_lost or before == NOWHERE or (others and self._host_is_guess):
+        # What was found while an address was away may be a way round: from then on it is looked at each time.
+        self._host_has_moved |= not self._system.has_address(before)
+        if self._host_has_moved or before == NOWHERE or (others and self._host_is_guess):
             host = self._system.own_address_towards(others[0] if others else SOMEWHERE)
             if host:
                 self._host, self._host_is_guess = host, not others
-        if is_lost and self._host != before:
-            _log.warning(
-                "others reach this node at %s now: %s is no address of this machine any more", self._host, before
-            )
+        if self._host_has_moved and self._host != before:
+            _log.warning("others reach this node at %s now, and no more at %s", self._host, before)
         return self._host != before
 
     def _build_engine(self) -> GossipEngine:

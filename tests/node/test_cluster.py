@@ -187,9 +187,24 @@ def test_a_node_whose_address_has_gone_says_where_it_is_now(caplog):
         Agent(second, "ep", serve)
         until(lambda: places(first) == {"second"})
         assert request(first).status == 200
-    assert [line for line in caplog.messages if "reach this node" in line] == [
-        f"others reach this node at 127.0.0.2 now: {HOST} is no address of this machine any more"
-    ]
+    assert f"others reach this node at 127.0.0.2 now, and no more at {HOST}" in caplog.messages
+
+
+@covers("CLUSTER-20")
+def test_an_address_that_was_only_away_is_said_again():
+    """Meanwhile the way to the others led through another network, whose address the machine has all the time."""
+    machine = Moving()
+    machine.host = "127.0.0.2"
+    with (
+        running_node("first", gossip_timers=QUICK) as first,
+        running_node("second", system=machine, join=gossip_of(first), gossip_host="", gossip_timers=QUICK) as second,
+    ):
+        assert second.gossip_door.actor.card.gossip.startswith("127.0.0.2:")
+        machine.host = "127.0.0.3"
+        until(lambda: second.gossip_door.actor.card.gossip.startswith("127.0.0.3:"), "the way round", WITHIN_S)
+        machine.has_address = lambda host: True
+        machine.host = "127.0.0.2"
+        until(lambda: first.gossip_door.actor.engine.address_of("second")[0] == "127.0.0.2", "the way back", WITHIN_S)
 
 
 @covers("CLUSTER-20")
