@@ -205,7 +205,7 @@ class PeerLimits:
     connections_max: int = 4_096  # accepted at the gossip port
     exchanges_max: int = 8  # under way at one time, begun by this node; others wait for their turn
     exchanges_served_max: int = 64  # ... and begun by others
-    exchange_bytes_max: int = 512 * MIB  # of turns that have not been taken in, in all exchanges together
+    exchange_bytes_max: int = 512 * MIB  # of bodies that have not been taken in, in all exchanges together
     inbox_max: int = 2_000  # packets that were received and not looked at; what comes then is dropped
     dial_s: float = 1.0  # name, TCP and handshake of a link; what a dead peer costs a request at most
     redial_first_s: float = 0.1  # from one failed dial to the next, then twice as long each time

@@ -9,6 +9,7 @@ A greenlet asks the cluster's actor about each body and for each turn: only that
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
@@ -20,8 +21,7 @@ from pico.actors.runtime import tell
 from pico.config import GossipTimers, PeerLimits, address_text
 from pico.errors import PicoError, RemoteProtocolError, TransportTimeout
 from pico.observability.metrics import NodeMetrics
-from pico.protocol.channel import Channel, ConnectedToSelf
-from pico.protocol.gossip.engine import STREAM_BODIES_MAX
+from pico.protocol.channel import Channel, ChannelViolation, ConnectedToSelf
 from pico.protocol.gossip.events import ExchangeWanted
 from pico.protocol.gossip.exchange import Exchange
 from pico.protocol.gossip.values import Address
@@ -57,7 +57,6 @@ class GossipExchanges:
         limits: PeerLimits,
         metrics: NodeMetrics,
         node_id: str,
-        nodes_max: int,
     ) -> None:
         self._dial = dial
         self._cluster = cluster
@@ -66,8 +65,6 @@ class GossipExchanges:
         self._limits = limits
         self._metrics = metrics
         self._node_id = node_id
-        self.bodies_max = STREAM_BODIES_MAX + nodes_max
-        """Of one turn (GOSSIP-71)."""
         self._under_way = 0
         self._waiting: dict[str | Address, ExchangeWanted] = {}
         self._troubles: dict[Address, str] = {}  # with the addresses of ``--join``, as it was last said
@@ -162,10 +159,10 @@ class GossipExchanges:
         return channel.node_id
 
     def hold(self, size: int) -> None:
-        """So many bytes more, or fewer, are kept of turns that have not ended. Raises when it is too much."""
+        """So many bytes more, or fewer, are kept that were not taken in. Raises when it is too much."""
         self._held_bytes += size
         if size > 0 and self._held_bytes > self._limits.exchange_bytes_max:
-            raise RemoteProtocolError(f"exchange: {self._held_bytes} bytes of turns that do not end")
+            raise RemoteProtocolError(f"exchange: {self._held_bytes} bytes of bodies that do not end")
 
     @property
     def clock(self) -> Clock:
@@ -189,7 +186,9 @@ class _Conversation:
         self._frames = channel.frames
         self._cluster = cluster
         self._reader = BlockingReader(stream, exchanges.clock)
-        self._received = self._frames.receive_data(channel.leftover)
+        self._leftover = channel.leftover
+        self._received: deque[bytes] = deque()
+        self._violation: ChannelViolation | None = None
         self._held_bytes = 0
 
     def converse(self, *, opens: bool) -> None:
@@ -204,30 +203,41 @@ class _Conversation:
         if opens:
             self._say(turn)
         while not exchange.over:
-            bodies = self._hear()
-            for body in bodies:
-                self._ask(TakeBody(exchange, body))
-            self._hold(-self._held_bytes)
+            is_last = not self._hear(exchange)
             turn = cast("list[bytes]", self._ask(TakeTurn(exchange)))
-            if bodies:
+            if not is_last:
                 self._say(turn)
 
     def _say(self, turn: Iterable[bytes]) -> None:
         self._stream.writev(self._frames.encode(*turn, _END_OF_TURN))
 
-    def _hear(self) -> list[bytes]:
-        """The other side's next turn."""
-        while _END_OF_TURN not in self._received:
-            if len(self._received) > self._exchanges.bodies_max:
-                raise RemoteProtocolError(f"exchange: a turn of more than {len(self._received)} bodies")
-            data = self._reader.receive(self._left_s())
+    def _hear(self, exchange: Exchange) -> bool:
+        """The other side's next turn; whether it had bodies.
+
+        Each is taken in as soon as it is there: it counts, whatever becomes of the turn (GOSSIP-71).
+        """
+        had_bodies = False
+        while (body := self._next_frame()) != _END_OF_TURN:
+            had_bodies = True
+            self._ask(TakeBody(exchange, body))
+            self._hold(-len(body) - self._frames.overhead_bytes)
+        self._hold(-self._frames.overhead_bytes)
+        return had_bodies
+
+    def _next_frame(self) -> bytes:
+        while not self._received:
+            if self._violation is not None:
+                raise self._violation
+            data, self._leftover = self._leftover or self._reader.receive(self._left_s()), b""
             if not data:
                 raise RemoteProtocolError("exchange: the peer ended in the middle of a turn")
             self._hold(len(data))
-            self._received += self._frames.receive_data(data)
-        end = self._received.index(_END_OF_TURN)
-        bodies, self._received = self._received[:end], self._received[end + 1 :]
-        return bodies
+            try:
+                self._received += self._frames.receive_data(data)
+            except ChannelViolation as violation:
+                self._received += violation.frames  # CHANNEL-20
+                self._violation = violation
+        return self._received.popleft()
 
     def _hold(self, size: int) -> None:
         self._held_bytes += size

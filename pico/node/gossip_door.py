@@ -126,7 +126,6 @@ class GossipDoor:
             config.peer_limits,
             metrics,
             node_id,
-            config.gossip_limits.nodes_max,
         )
         self._actor: Cluster | None = None
         self._ready_actor: Cluster | None = None

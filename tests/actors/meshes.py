@@ -75,7 +75,7 @@ class Machine:
         self.metrics = NodeMetrics(node_id=name, version="1", failure_codes=[], actors=["cluster", "gossip-peer"])
         self.routes = Routes(mesh.clock, 2.0, 100)
         self.exchanges = GossipExchanges(
-            self._dial_exchange, lambda: self.ref, mesh.clock, mesh.timers, limits, self.metrics, name, 10_000
+            self._dial_exchange, lambda: self.ref, mesh.clock, mesh.timers, limits, self.metrics, name
         )
         self.accepted: list[Accepted] = []
         self.contested = 0

@@ -23,10 +23,13 @@ from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
 from tests.actors.census import let_others_run, nothing_left_behind
 from tests.actors.meshes import channel
+from tests.rules import covers
 
 HERE, THERE = ("10.0.0.1", 8003), ("10.0.0.2", 8003)
 WANTED = ExchangeWanted(THERE, "two", 7)
 NODES_MAX = 20
+BODY = PacketCodec("test", "one", GossipLimits()).encode_body(1, [])
+"""It says that the node one is there, and no more."""
 
 
 class Member(GeventActor):
@@ -75,9 +78,7 @@ class Side:
         self.metrics = NodeMetrics(node_id=name, version="1", failure_codes=[], actors=[])
         self.dials = 0
         self.outcome: object = ConnectFailed("nobody is there")
-        self.exchanges = GossipExchanges(
-            self.dial, lambda: self.ref, clock, GossipTimers(), limits, self.metrics, name, NODES_MAX
-        )
+        self.exchanges = GossipExchanges(self.dial, lambda: self.ref, clock, GossipTimers(), limits, self.metrics, name)
 
     def dial(self, address, node_id):
         self.dials += 1
@@ -326,21 +327,68 @@ def test_a_frame_that_says_it_is_huge_is_not_waited_for(stage):
 
 def test_a_turn_of_too_many_bodies_is_not_read_to_its_end(stage):
     near, frames = stage.serve_raw()
-    for _ in range(STREAM_BODIES_MAX + NODES_MAX + 200):
-        near.writev(frames.encode(b"x"))
-        if stage.two.count("failed"):
-            break
-    stage.run()
-    assert stage.two.count("failed") == 1
-    assert stage.two.member.bodies == 0
+    near.writev(frames.encode(*[BODY] * (STREAM_BODIES_MAX + NODES_MAX + 200)))
+    until(stage, lambda: stage.two.count("failed") == 1)
+    assert stage.two.member.bodies < STREAM_BODIES_MAX + NODES_MAX + 5
     near.close()
+
+
+@covers("GOSSIP-71", "CHANNEL-20")
+@pytest.mark.parametrize("end", ["close", "abort", "a spoilt frame", "a frame that is too large"])
+def test_what_came_of_a_turn_that_breaks_off_counts(stage, end):
+    near, frames = stage.serve_raw()
+    data = b"".join(frames.encode(BODY))
+    if end == "a spoilt frame":
+        near.write(data + data[:-1] + bytes([data[-1] ^ 1]))
+    elif end == "a frame that is too large":
+        near.write(data + b"\xff" * 8)
+    else:
+        near.write(data + data[:-1])
+        stage.run()
+        assert stage.two.member.knows("one"), "before the turn is over"
+        getattr(near, end)()
+    stage.run()
+    assert stage.two.member.knows("one") and stage.two.member.bodies == 1
+    assert stage.two.count("failed") == 1
+    near.close()
+
+
+def test_what_came_with_the_handshake_is_the_beginning_of_the_turn(stage):
+    near, far = memory_pair(stage.clock)
+    stage.streams += [near, far]
+    frames = open_channel("two").frames
+    leftover = b"".join(frames.encode(BODY))
+    gevent.spawn_raw(stage.two.exchanges.serve, far, open_channel("one")._replace(leftover=leftover))
+    near.writev(frames.encode(b"", b""))  # the end of that turn, and another one
+    until(stage, lambda: stage.two.count("served") == 1)
+    assert stage.two.member.bodies == 1
+    near.close()
+
+
+def test_what_was_taken_in_is_held_no_more():
+    """So a turn may be larger than what may be held, and half of a frame is held to the byte."""
+    with nothing_left_behind():
+        stage = Stage(PeerLimits(exchange_bytes_max=1_000))
+        near, frames = stage.serve_raw()
+        data = b"".join(frames.encode(BODY))
+        for _ in range(100):
+            near.write(data + data[:10])
+            stage.run()
+            assert stage.two.exchanges._held_bytes == 10
+            near.write(data[10:])
+            stage.run()
+        near.writev(frames.encode(b""))
+        stage.run()
+        assert stage.two.exchanges._held_bytes == 0
+        assert (stage.two.member.bodies, stage.two.count("failed")) == (200, 0)
+        near.close()
+        stage.stop()
 
 
 def test_as_many_bodies_as_a_turn_may_have_are_taken(stage):
     """Also when each node's whole state comes in a body of its own: the actor judges them, and not their number."""
     near, frames = stage.serve_raw()
-    body = PacketCodec("test", "one", GossipLimits()).encode_body(1, [])
-    near.writev(frames.encode(*[body] * (STREAM_BODIES_MAX + NODES_MAX), b""))
+    near.writev(frames.encode(*[BODY] * (STREAM_BODIES_MAX + NODES_MAX), b""))
     until(stage, lambda: stage.two.member.bodies == STREAM_BODIES_MAX + NODES_MAX)
     assert not stage.two.count("failed")
     near.close()
@@ -348,8 +396,7 @@ def test_as_many_bodies_as_a_turn_may_have_are_taken(stage):
 
 def test_everybody_else_has_a_turn_between_two_bodies(stage):
     near, frames = stage.serve_raw()
-    body = PacketCodec("test", "one", GossipLimits()).encode_body(1, [])
-    near.writev(frames.encode(*[body] * 100, b""))
+    near.writev(frames.encode(*[BODY] * 100, b""))
     seen = set()
     for _ in range(10_000):
         stage.clock.advance(0.0)
@@ -365,13 +412,13 @@ def test_what_all_exchanges_hold_together_is_bounded():
     with nothing_left_behind():
         stage = Stage(PeerLimits(exchange_bytes_max=100_000))
         openers = [stage.serve_raw() for _ in range(4)]
-        for _ in range(4):
+        for part in range(4):
             for near, frames in openers:
-                near.writev(frames.encode(b"x" * 10_000))
+                near.write(b"".join(frames.encode(b"x" * 40_000))[10_000 * part : 10_000 * (part + 1)])
             stage.run()
         assert 0 < stage.two.count("failed") < 4
         for near, frames in openers:
-            near.writev(frames.encode(b""))
+            near.write(b"".join(frames.encode(b"x" * 40_000))[40_000:])
         stage.run()
         assert stage.two.count("failed") == 4, "nor can any of the others be read"
         stage.one.exchanges.begin(WANTED)
