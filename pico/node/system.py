@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from errno import EADDRNOTAVAIL
 
 from pico.protocol.gossip.values import Address
 from pico.transport.datagrams import Datagrams, DatagramSocket
@@ -65,6 +66,6 @@ class System:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as sock:
                 sock.bind((host, 0))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno != EADDRNOTAVAIL  # no open file is left, say
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -270,7 +271,15 @@ def test_a_node_that_has_found_no_address_looks_again():
 
 def test_a_machine_knows_its_addresses():
     assert System().has_address(HOST) and System().has_address("127.0.0.2")
-    assert not System().has_address("192.0.2.1") and not System().has_address("2001:db8::1")
+    assert not System().has_address("192.0.2.1")
+
+
+def test_no_address_is_lost_where_none_can_be_looked_for(monkeypatch):
+    def exhausted(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("pico.node.system.socket.socket", exhausted)
+    assert System().has_address("192.0.2.1")
 
 
 def test_other_names_are_looked_up_while_one_that_is_named_no_more_takes_long():
