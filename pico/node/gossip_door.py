@@ -8,7 +8,7 @@ said on any of them, and how the nodes are found that were named (``pico.node.se
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
