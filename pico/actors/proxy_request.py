@@ -190,6 +190,7 @@ class ProxyExchange:
         self._services = services
         self._client = client
         self._request = request
+        self.client_host = client.host
         self._upstream = None  # mypyc passes over such a default of a union of three
         self.request_id = services.new_request_id()
         # The time of what is being handled: it is read once for each message, not by everyone who needs it.
@@ -201,9 +202,12 @@ class ProxyExchange:
         """Find out where the request goes, and send it there."""
         request = self._request
         self._services.metrics.request_started()
+        trusted_proxies = self._services.trusted_proxies
+        trusted = trusted_proxies.contains(self._client.host)
+        if trusted and request.forwarding:
+            self.client_host = trusted_proxies.client_of(request, self._client.host)
         if self._services.tracing is not None:
-            self.traced = self._services.trace(request, self._client, self.request_id)
-        trusted = self._services.trusted_proxies.contains(self._client.host)
+            self.traced = self._services.trace(request, self._client, self.client_host, self.request_id)
         self.request_id = request_id_of(request, trusted=trusted, generated=self.request_id)
         self._read_body()
         if self._finished:

@@ -99,7 +99,7 @@ class RequestServices:
         """A name for one request, unique over nodes and restarts."""
         return self._request_id_form % next(self._request_numbers)
 
-    def trace(self, request: Request, client: Client, request_id: str) -> Traced | None:
+    def trace(self, request: Request, client: Client, client_host: str, request_id: str) -> Traced | None:
         """Begin the request's span where somebody wants it; ``request_finished`` ends it."""
         if self.tracing is None:
             return None
@@ -109,7 +109,7 @@ class RequestServices:
             {
                 "url.scheme": client.scheme,
                 "server.address": request.authority.decode("latin-1"),
-                "client.address": client.host,
+                "client.address": client_host,
                 "network.protocol.version": f"1.{request.minor}",
                 "user_agent.original": request.user_agent.decode("latin-1"),
                 "pico.node": self.node_id,
@@ -130,7 +130,7 @@ class RequestServices:
             now,
             exchange.request_id,
             exchange.endpoint_id,
-            client.host,
+            exchange.client_host,
             request.method,
             request.target,
             exchange.status,
@@ -153,7 +153,7 @@ class RequestServices:
         if self.access_log.enabled:
             self.access_log.record(
                 exchange.request_id,
-                client.host,
+                exchange.client_host,
                 client.scheme,
                 request.authority,
                 exchange.endpoint_id,
@@ -179,6 +179,8 @@ class RequestServices:
         """Count, keep and log what was not a valid request, with as much of it as could be read."""
         failure = rejected.failure
         request = rejected.request or Request()
+        trusted = self.trusted_proxies.contains(client.host)
+        client_host = self.trusted_proxies.client_of(request, client.host) if trusted else client.host
         named = endpoint_of(request)
         endpoint_id = named if isinstance(named, str) else ""
         self.metrics.request_started()
@@ -189,7 +191,7 @@ class RequestServices:
             now,
             request_id,
             endpoint_id,
-            client.host,
+            client_host,
             request.method,
             request.target,
             failure.status,
@@ -205,7 +207,7 @@ class RequestServices:
         if self.access_log.enabled:
             self.access_log.record(
                 request_id,
-                client.host,
+                client_host,
                 client.scheme,
                 request.authority,
                 endpoint_id,

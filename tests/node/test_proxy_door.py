@@ -927,6 +927,21 @@ def test_a_refusal_has_the_request_id_of_a_trusted_peer(line, trusted):
         assert (logged(node)[0]["request_id"] == "mine") is trusted
 
 
+@covers("HTTP-76")
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_client_behind_a_trusted_balancer_is_the_one_that_is_logged(trusted):
+    """What is refused is logged so, too: it is what one wants to block."""
+    said = b"X-Forwarded-For: 6.6.6.6, 203.0.113.9\r\n"
+    with running_node(trusted_proxies=("127.0.0.1",) if trusted else ()) as node:
+        Agent(node, "ep", small())
+        assert Client(node).get(b"/", b"ep.x", said).status == 200
+        refused = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n", said, b"Expect: x\r\n\r\n")
+        assert refused.response().status == 417
+        client = "203.0.113.9" if trusted else "127.0.0.1"
+        assert [line["remote"] for line in logged(node)] == [client, client]
+        assert {shown["remote"] for shown in node.services.recent.requests()} == {client}
+
+
 def test_the_time_of_the_upstream_is_counted_from_when_it_had_the_request():
     with running_node(endpoint_wait_s=5.0) as node:
         Agent(node, "ep", small()).close()

@@ -65,6 +65,36 @@ def test_the_usual_request_gets_five_fields_and_nothing_else():
     ]
 
 
+@covers("HTTP-76")
+@pytest.mark.parametrize(
+    "said,client",
+    [
+        (b"", "10.0.0.1"),
+        (b"X-Forwarded-For: 203.0.113.9", "203.0.113.9"),
+        (b"X-Forwarded-For: 6.6.6.6, 203.0.113.9", "203.0.113.9"),
+        (b"X-Forwarded-For: 6.6.6.6,203.0.113.9 ,\t10.0.0.2", "203.0.113.9"),
+        (b"X-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 7.7.7.7\r\nx-forwarded-for: 203.0.113.9, 10.9.9.9", "203.0.113.9"),
+        (b"X-Forwarded-For: 10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        (b"X-Forwarded-For: 203.0.113.9:4711", "203.0.113.9"),
+        (b"X-Forwarded-For: 2001:DB8::9", "2001:DB8::9"),
+        (b"X-Forwarded-For: [2001:db8::9]", "2001:db8::9"),
+        (b"X-Forwarded-For: [2001:db8::9]:4711, 10.0.0.2:80", "2001:db8::9"),
+        (b"X-Forwarded-For: ::ffff:203.0.113.9", "203.0.113.9"),
+        (b"X-Forwarded-For: 203.0.113.9, ::ffff:10.0.0.2", "203.0.113.9"),
+        (b"X-Forwarded-For: 203.0.113.9, unknown", "10.0.0.1"),
+        (b"X-Forwarded-For: 203.0.113.9, unknown, 10.0.0.2", "10.0.0.2"),
+        (b"X-Forwarded-For: 203.0.113.9, fe80::1%<b>", "10.0.0.1"),
+        (b"X-Forwarded-For: 203.0.113.9, ", "10.0.0.1"),
+        (b"X-Forwarded-For: " + b"1" * 5000, "10.0.0.1"),
+        (b"X-Forwarded-For: 203.0.113.9" + b", 10.0.0.2" * 15, "203.0.113.9"),
+        (b"X-Forwarded-For: 203.0.113.9, 10.0.0.3" + b", 10.0.0.2" * 15, "10.0.0.3"),
+    ],
+)
+def test_the_client_is_the_last_whom_the_trusted_did_not_know(said: bytes, client: str) -> None:
+    request = get(said + b"\r\n" if said else b"")
+    assert TrustedProxies(["10.0.0.0/8"]).client_of(request, "10.0.0.1") == client
+
+
 FORGED = (
     b"X-Forwarded-For: 1.1.1.1\r\nx-forwarded-proto: https\r\nX-FORWARDED-HOST: bank.example\r\n"
     b"X-Forwarded-Port: 443\r\nX-Forwarded-User: root\r\n"

@@ -94,6 +94,12 @@ def cluster(shared: Cluster) -> Iterator[Cluster]:
     shared.revive()
 
 
+def logged(cluster: Cluster) -> list[dict[str, Any]]:
+    """The access logs of the nodes, as far as their lines are whole."""
+    lines = [line for node in cluster.nodes for line in node.output.splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def fields_of(answer: bytes) -> dict[str, str]:
     return {name.lower(): value for name, value in json.loads(answer)["fields"]}
 
@@ -111,9 +117,10 @@ def test_who_is_calling_is_said_by_the_balancer(cluster: Cluster) -> None:
     assert fields["x-request-id"] != "mine"
     assert "forwarded" not in fields
     assert "accept-encoding" not in fields
+    assert curl(*ASK, "--interface", ELSEWHERE, "-H", forged[0], f"{cluster.balancer.url}/logged").stdout == b"hello\n"
+    until(lambda: [line["remote"] for line in logged(cluster) if line["path"] == "/logged"] == [ELSEWHERE], "its line")
     assert curl(*ASK, "--path-as-is", url).stdout == b"hello\n"
-    logs = [json.loads(line) for node in cluster.nodes for line in node.output.splitlines()]
-    until(lambda: any("/a%2Fb//c;d" in node.output for node in cluster.nodes), f"the target as it was sent, in {logs}")
+    until(lambda: any(line["path"] == "/a%2Fb//c;d" for line in logged(cluster)), "the target as it was sent")
 
 
 def test_nobody_notices_that_a_node_was_killed(cluster: Cluster) -> None:

@@ -1,7 +1,7 @@
 """What one hop changes: the heads that leave for the tunnel and for the client.
 
-Responsible for: the fields that say who is calling and by which way (HTTP-37 to HTTP-44), and the framing of the
-client's hop. Refuses to know: where a request goes, and clocks: the date is an argument.
+Responsible for: the fields that say who is calling and by which way (HTTP-37 to HTTP-44, HTTP-76), and the framing of
+the client's hop. Refuses to know: where a request goes, and clocks: the date is an argument.
 """
 
 from __future__ import annotations
@@ -22,10 +22,19 @@ __all__ = ["TrustedProxies", "client_response_head", "options_response", "reques
 PASSES_MAX: Final = 3
 """How often a request may have passed this node before; a service behind Pico may well call Pico again."""
 
+PROXIES_MAX: Final = 16
+"""Elements of ``X-Forwarded-For`` that are looked at: more than the proxies that any request passes."""
+
+ADDRESS_BYTES_MAX: Final = 64
+"""Of such an element: the longest IPv6 address in brackets, with a port."""
+
 REMEMBERED_HOSTS_MAX: Final = 1024
 
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._~+/=:@-]{1,128}").fullmatch
 _MAPPED: Final = "::ffff:"
+_NO_ADDRESS: Final = 0
+_STRANGER: Final = 1
+_TRUSTED: Final = 2
 
 
 class TrustedProxies:
@@ -33,12 +42,33 @@ class TrustedProxies:
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
         self._networks = tuple(map(_network, networks))
-        self._known: dict[str, bool] = {}
+        self._known: dict[str, int] = {}
 
     def contains(self, host: str) -> bool:
         """Whether ``host``, a numeric address, is one of them."""
-        if not self._networks:
-            return False
+        return bool(self._networks) and self._standing(host) == _TRUSTED
+
+    def client_of(self, request: Request, peer: str) -> str:
+        """Who is calling, where ``peer`` is one of them (HTTP-76): an address."""
+        client = peer
+        looks = 0
+        for index, name in reversed(request.forwarding):
+            if name != b"x-forwarded-for":
+                continue
+            rest = request.value(index)
+            while rest:
+                rest, _, element = rest.rpartition(b",")
+                host = _host_of(element)
+                standing = self._standing(host)
+                looks += 1
+                if standing == _NO_ADDRESS or looks > PROXIES_MAX:
+                    return client
+                client = host
+                if standing == _STRANGER:
+                    return client
+        return client
+
+    def _standing(self, host: str) -> int:
         known = self._known.get(host)
         if known is None:
             if len(self._known) >= REMEMBERED_HOSTS_MAX:
@@ -46,12 +76,24 @@ class TrustedProxies:
             known = self._known[host] = self._look_up(host)
         return known
 
-    def _look_up(self, host: str) -> bool:
+    def _look_up(self, host: str) -> int:
         try:
             address = ip_address(_plain_host(host))
         except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+            return _NO_ADDRESS
+        return _TRUSTED if any(address in network for network in self._networks) else _STRANGER
+
+
+def _host_of(element: bytes) -> str:
+    """The address in an element of ``X-Forwarded-For``, without a port; empty where it cannot be one."""
+    element = element.strip(b" \t")
+    if len(element) > ADDRESS_BYTES_MAX or b"%" in element:  # a zone may be any text
+        return ""
+    if element[:1] == b"[":
+        element = element[1:].partition(b"]")[0]
+    elif element.count(b":") == 1:
+        element = element.partition(b":")[0]
+    return _plain_host(element.decode("latin-1"))
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

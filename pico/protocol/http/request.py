@@ -434,15 +434,19 @@ def _beginning_of(head: bytes, limits: HttpLimits) -> Request:
 
 
 def _note_caller(request: Request) -> None:
-    """Host, endpoint and user agent, the first of each, where they are not noted yet, and what names the request.
+    """Host, endpoint and user agent, the first of each, where they are not noted yet, what names the request, and for
+    whom it comes.
 
     The rest is let go, and of the target the name and the password of a user, which are in no log.
     """
     request.target = _USER_INFORMATION.sub(rb"\1", request.target)
     named: list[bytes] = []
+    forwarding: list[tuple[int, bytes]] = []
     for line in request.lines:
         name, _, value = line.partition(b":")
-        if name.lower() == b"x-request-id":
+        name = name.lower()
+        if name == b"x-request-id" or name == b"x-forwarded-for":
+            forwarding.append((len(named), name))
             named.append(line)
         kind = kind_in_request(name)
         value = value.strip(OWS)
@@ -453,4 +457,4 @@ def _note_caller(request: Request) -> None:
         elif kind == Kind.ENDPOINT and request.endpoint_field is None:
             request.endpoint_field = value
     request.lines, request.block = named, b""
-    request.forwarding = [(index, b"x-request-id") for index in range(len(named))]
+    request.forwarding = forwarding
