@@ -27,6 +27,8 @@ def start(program: str, run: Callable[[], int]) -> int:
     """
     open_closed_streams()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # other servers reopen logs or print statistics: it must end nobody
+        signal.signal(number, signal.SIG_IGN)
     # Until there is something to drain. An exception is no way out: what is being imported may print it or swallow it.
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 

@@ -104,6 +104,20 @@ def test_the_second_signal_stops_at_once(
     service.permit()
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_at_which_others_open_their_logs_again_ends_nobody(
+    programs: Programs, service: Service, number: signal.Signals
+) -> None:
+    node = programs.node_begun()
+    agent = programs.agent(node.ready().upstream_url, "web", service.port).registered()
+    for program in (node, agent):
+        program.send(number)
+        assert curl(*ASK, f"{node.url}/hello").stdout == b"hello\n"
+    for program in (agent, node):
+        program.send(signal.SIGTERM)
+        assert program.wait() == 0
+
+
 def test_a_grace_period_ends(programs: Programs, service: Service) -> None:
     node = programs.node("--grace-period=500ms")
     agent = programs.agent(node.upstream_url, "web", service.port, "--grace-period=500ms").registered()
