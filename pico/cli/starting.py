@@ -31,6 +31,7 @@ def start(program: str, run: Callable[[], int]) -> int:
         signal.signal(number, signal.SIG_IGN)
     # Until there is something to drain. An exception is no way out: what is being imported may print it or swallow it.
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # by itself it would do nothing to process 1 of a container
 
     from gevent import monkey
 
