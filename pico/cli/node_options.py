@@ -7,6 +7,7 @@ and what a node does with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from typing import Final
 
 from pico.cli import common_settings as common
@@ -357,6 +358,7 @@ RARE_GOSSIP: Final = Section(
 
 
 def _check(config: NodeConfig, named: Callable[[str], str]) -> Iterator[Conflict]:
+    yield from _require_ports_apart(config, named)
     for door in ("proxy", "upstream", "admin"):
         yield from require_both_files(getattr(config, f"{door}_tls"), f"{door}_tls_cert", f"{door}_tls_key", named)
     tunnel, link, gossip = config.rpc_limits, config.peer_limits.rpc_limits, config.gossip_timers
@@ -388,6 +390,16 @@ def _check(config: NodeConfig, named: Callable[[str], str]) -> Iterator[Conflict
     if config.cluster_key and config.cluster_key_file:
         expected = f"one of the two, and {named('cluster_key_file')} is set, too"
         yield Conflict(("cluster_key", "cluster_key_file"), ConfigError(named("cluster_key"), "...", expected))
+
+
+def _require_ports_apart(config: NodeConfig, named: Callable[[str], str]) -> Iterator[Conflict]:
+    """No door is where another one listens; names are not looked up for it."""
+    for one, other in combinations(("proxy", "admin", "upstream", "gossip"), 2):
+        port = getattr(config, f"{other}_port")
+        hosts = {getattr(config, f"{one}_host"), getattr(config, f"{other}_host")}
+        if port and port == getattr(config, f"{one}_port") and (len(hosts) == 1 or "" in hosts):
+            error = ConfigError(named(f"{other}_port"), str(port), f"another one than {named(f'{one}_port')}")
+            yield Conflict((f"{one}_host", f"{one}_port", f"{other}_host", f"{other}_port"), error)
 
 
 NODE: Final = Program(

@@ -207,6 +207,24 @@ def test_a_tunnel_is_asked_before_it_is_given_up() -> None:
         agent(*AGENT_WORDS, "--heartbeat=20s")
 
 
+@pytest.mark.parametrize(
+    "words,complaint",
+    [
+        (["--proxy-port=8001"], "--admin-port: '8001' is not usable: expected another one than --proxy-port"),
+        (["--gossip-port=8002"], "--gossip-port: '8002' is not usable: expected another one than --upstream-port"),
+        (["--admin-host=::1", "--upstream-host=::1", "--admin-port=9", "--upstream-port=9"], "--upstream-port: '9'"),
+        (["--admin-host=127.0.0.1", "--upstream-host=127.0.0.2", "--admin-port=9", "--upstream-port=9"], ""),
+        (["--proxy-port=0", "--admin-port=0"], ""),
+    ],
+)
+def test_each_door_has_a_port_of_its_own(words: list[str], complaint: str) -> None:
+    if not complaint:
+        node(*words)
+        return
+    with pytest.raises(ConfigError, match=complaint):
+        node(*words)
+
+
 def test_what_would_never_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="--link-silence: '1s' is not usable: expected more than --link-heartbeat"):
         node("--link-silence=1s")
