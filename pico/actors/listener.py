@@ -5,7 +5,8 @@ else, and closing the port before the connections. Refuses to know: what is spok
 handler's business, in the connection's own greenlet.
 
 At its limit the listener has a connection that can be spared make room for who comes (``pico.actors.spares``). Where
-there is none it accepts nobody: who comes then waits in the system's queue, and that is the back-pressure.
+there is none it accepts nobody: who comes then waits in the system's queue, and that is the back-pressure. It is the
+same where the process has few descriptors left, because others need some, too: a node that answers no probe is ended.
 Connections are accepted in the hub by one watcher that lives as long as the port, which costs no greenlet and no
 message for each. The handler gets a non-blocking socket of the standard library, in a patched program, too.
 """
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
+import sys
 from collections.abc import Callable
 from math import inf
 from select import POLLIN
@@ -83,10 +86,12 @@ class Listener(GeventActor):
         failed: Callable[[], None] = lambda: None,
         inherited: Any = None,
         spares: Spares | None = None,
+        descriptors_max: int = sys.maxsize,
     ) -> None:
         """``inherited`` is a socket that listens already: then ``host`` and ``port`` are not looked at.
 
-        ``spares`` are those connections that may end for others; the handler adds and discards them.
+        ``spares`` are those connections that may end for others; the handler adds and discards them. Where the next
+        descriptor of the process is ``descriptors_max`` or above, the door counts as full.
         """
         assert connections_max > 0
         super().__init__()
@@ -98,6 +103,8 @@ class Listener(GeventActor):
         self._failed = failed
         self._inherited = inherited
         self._spares = spares
+        self._descriptors_max = descriptors_max
+        self._few_once = False  # from the first such descriptor on it is looked before each connection
         self._socket: Any = None
         self._question: Any = None  # what polls it
         self._watcher: Any = None
@@ -169,6 +176,9 @@ class Listener(GeventActor):
                 if not self._make_room():
                     return
                 continue
+            if self._has_few_descriptors():
+                self._make_room_in_the_process()
+                return
             try:
                 fd, address = self._accept()
             except BlockingIOError:
@@ -176,8 +186,9 @@ class Listener(GeventActor):
             except OSError as error:
                 if error.errno in OF_ONE_CONNECTION:
                     continue  # it broke while it waited
-                self._pause_accepting(error)
+                self._pause_accepting(error.strerror or str(error))
                 return
+            self._few_once |= fd + 1 >= self._descriptors_max
             self._begin(_Socket(self._socket.family, self._socket.type, self._socket.proto, fileno=fd), address)
         self._update_watcher()
 
@@ -195,12 +206,35 @@ class Listener(GeventActor):
             self._pause.start(wait_s)
         return False
 
+    def _has_few_descriptors(self) -> bool:
+        """The system gives the lowest that is free: a high one means that nearly all are taken."""
+        if not self._few_once:
+            return False
+        try:
+            lowest = os.dup(self._socket.fileno())
+        except OSError:
+            return True  # there is none
+        os.close(lowest)
+        return lowest >= self._descriptors_max
+
+    def _make_room_in_the_process(self) -> None:
+        """One connection ends in this turn of the hub, and the next can be taken when its descriptor is free."""
+        leaving = self._spares is not None and self._spares.leaving > 0
+        if leaving or not self._question.poll(0):
+            return
+        wait_s = inf if self._spares is None else self._spares.make_room()
+        if wait_s == inf:
+            self._pause_accepting(os.strerror(errno.EMFILE))
+        elif wait_s > 0.0:
+            self._watcher.stop()
+            self._pause.start(min(wait_s, TROUBLE_PAUSE_S))  # any door may free one, and does not say so
+
     def _accept(self) -> tuple[int, Any]:
         fd, address = self._socket._accept()  # accept() would wrap it in a gevent socket in a patched program
         return fd, address
 
-    def _pause_accepting(self, error: OSError) -> None:
-        _log.warning("%s accepts nobody for a moment: %s", self._option, error.strerror)
+    def _pause_accepting(self, reason: str) -> None:
+        _log.warning("%s accepts nobody for a moment: %s", self._option, reason)
         self._watcher.stop()
         self._pause.start(TROUBLE_PAUSE_S)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -51,6 +52,7 @@ from pico.observability.metrics import DURATION_BOUNDS_S, NodeMetrics
 from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
 from pico.transport.clock import Clock, HubClock
+from pico.transport.open_files import descriptors_for_strangers
 from pico.transport.parking import give_way, sleep
 from pico.transport.stream import SocketStream
 
@@ -341,6 +343,8 @@ class Node:
             failed=lambda: self.metrics.connection_failures.add(name),
             inherited=self._inherited.stream(name),
             spares=spares,
+            # Links are for other nodes, and as few as these.
+            descriptors_max=sys.maxsize if name == "gossip" else descriptors_for_strangers(),
         )
         self._listening[f"{name}-door"] = listener
         if self.services.leaving and name != "gossip":  # a part has failed while the node drains

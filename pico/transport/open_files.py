@@ -1,6 +1,7 @@
 """How many files and sockets a process may have open.
 
-Responsible for: raising that as far as the system lets a process do by itself. Refuses to know: what they are for.
+Responsible for: raising that as far as the system lets a process do by itself, and how many of them are kept from those
+who would take them all. Refuses to know: what they are for.
 
 The limit that counts is low by default (1024) for the sake of programs that look at their descriptors with ``select``,
 and below what the system allows each program to set. A relay needs a descriptor for each connection.
@@ -8,9 +9,14 @@ and below what the system allows each program to set. A relay needs a descriptor
 
 from __future__ import annotations
 
-from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+import sys
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+from typing import Final
 
-__all__ = ["raise_open_files_max"]
+__all__ = ["FILES_KEPT", "descriptors_for_strangers", "raise_open_files_max"]
+
+FILES_KEPT: Final = 32
+"""That strangers do not get, however many connect: for probes and metrics, links to other nodes, and names."""
 
 
 def raise_open_files_max() -> int:
@@ -22,3 +28,9 @@ def raise_open_files_max() -> int:
         except (OSError, ValueError):
             return now
     return most
+
+
+def descriptors_for_strangers() -> int:
+    """Those below this number; the rest of what this process may have now is kept. Of very few, a quarter."""
+    now, _ = getrlimit(RLIMIT_NOFILE)
+    return sys.maxsize if now == RLIM_INFINITY else now - min(FILES_KEPT, now // 4)

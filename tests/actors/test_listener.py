@@ -277,6 +277,63 @@ def make_full_door() -> Iterator[Callable[..., FullDoor]]:
         door.close()
 
 
+def few_descriptors(door: Door) -> None:
+    """The next client takes the last one that is for strangers, so that there is none for its connection."""
+    free = os.dup(0)
+    os.close(free)
+    door.listener._descriptors_max = free + 1
+    door.listener._few_once = True  # as if the last one before it had been seen to go
+
+
+class TestFewDescriptors:
+    """Each client of these tests is in this process, too."""
+
+    def test_who_has_been_here_longest_ends_for_who_comes(
+        self, make_full_door: Callable[..., FullDoor], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        door = make_full_door(3)
+        door.listener.limit(100)
+        few_descriptors(door)
+        door.connect()
+        turn_the_loop()
+        assert len(door.greeted) == 3
+        assert caplog.messages == []
+        door.grow_old()
+        wait_until(lambda: len(door.greeted) == 4)
+        assert door.clients[0].recv(1) == b""
+        assert (door.given_up, door.listener.connections) == (1, 3)
+
+    def test_where_nobody_can_be_spared_who_comes_waits_for_a_descriptor_of_whoever_has_it(
+        self, make_door: Callable[..., Door], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        clock = ManualClock()
+        door = make_door(clock=clock)
+        another = os.dup(0)
+        few_descriptors(door)
+        client = door.connect()
+        turn_the_loop()
+        assert door.greeted == []
+        assert caplog.messages == ["--proxy-port accepts nobody for a moment: Too many open files"]
+        os.close(another)
+        clock.advance(TROUBLE_PAUSE_S)
+        assert client.recv(5) == b"hello"
+
+    def test_a_low_descriptor_that_became_free_does_not_mean_that_there_are_more(
+        self, make_door: Callable[..., Door]
+    ) -> None:
+        door = make_door(clock=ManualClock())
+        low = [os.dup(0) for _ in range(3)]
+        few_descriptors(door)
+        door.listener._few_once = False
+        assert door.connect().recv(5) == b"hello", "the one that shows it"
+        for descriptor in low:
+            os.close(descriptor)
+        assert door.connect().recv(5) == b"hello"
+        door.connect()
+        turn_the_loop()
+        assert len(door.greeted) == 2
+
+
 class TestMakingRoom:
     def test_who_has_been_here_longest_ends_for_who_comes(self, make_full_door: Callable[..., FullDoor]) -> None:
         door = make_full_door(3)

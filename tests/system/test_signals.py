@@ -288,3 +288,15 @@ def test_a_node_that_runs_out_of_files_says_so_and_goes_on(programs: Programs) -
             clients.enter_context(socket.create_connection((HOST, node.admin_port)))
         node.until_said("--admin-port accepts nobody for a moment: Too many open files")
     until(lambda: node.admin("/readyz")[0] == 200, "an answer of the admin door")
+
+
+def test_clients_that_take_all_files_keep_no_probe_and_nobody_else_out(programs: Programs, service: Service) -> None:
+    few = ("sh", "-c", 'ulimit -n 80 && exec "$@"', "sh")
+    node = programs.node_begun(within=few).ready()
+    programs.agent(node.upstream_url, "web", service.port).registered()
+    with ExitStack() as clients:
+        for _ in range(100):
+            clients.enter_context(socket.create_connection((HOST, node.proxy_port)))
+        assert node.admin("/livez")[0] == 200
+        assert curl(*ASK, f"{node.url}/hello").stdout == b"hello\n", "who has asked nothing for a second makes room"
+        assert node.admin("/metrics")[0] == 200
