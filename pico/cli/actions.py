@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 _COMMON = """\
-  --admin=URL       the admin door of a node on this machine; default: http://127.0.0.1:8001
-  --ca-file=FILE    who vouches for it, with https
+  --admin=URL       the admin door of a node on this machine; default: PICO_ADMIN, else http://127.0.0.1:8001
+  --ca-file=FILE    who vouches for it, with https; default: PICO_ADMIN_CA_FILE, else those of the system
   --json            the answer as JSON, for machines
   -h, --help        print this text
 

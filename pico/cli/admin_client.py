@@ -5,6 +5,7 @@ Responsible for: one request and its answer, and for one clear line when there i
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import requests
 from requests.exceptions import RequestException, Timeout
 
 from pico.cli.command_line import UsageError
+from pico.cli.settings import ADMIN_CA_VARIABLE, ADMIN_VARIABLE
 from pico.cli.tables import printable
 from pico.cli.values import admin_url
 from pico.errors import ConfigError, PicoError
@@ -51,15 +53,20 @@ class NoAnswer(PicoError):
 class AdminClient:
     """The admin door at a URL; to be closed. ``ca_file`` says who vouches for it, else the system's authorities do.
 
-    Without a scheme it is http. Raises ``ConfigError`` for a URL or a file that is not usable.
+    Without a URL or a file the environment's count. Without a scheme it is http. Raises ``ConfigError`` for a URL or a
+    file that is not usable.
     """
 
     def __init__(self, url: str | None, ca_file: str | None = None) -> None:
-        self.url = admin_url("--admin", url or DEFAULT_URL)
+        environments = os.environ.get(ADMIN_VARIABLE)
+        named = ADMIN_VARIABLE if environments and not url else "--admin"
+        self.url = admin_url(named, url or environments or DEFAULT_URL)
         if ca_file:
             if not self.url.startswith("https:"):
-                raise ConfigError("--admin", url or DEFAULT_URL, "an https URL, because --ca-file is given")
-            _check_authorities(ca_file)
+                raise ConfigError(named, url or environments or DEFAULT_URL, "an https URL, because --ca-file is given")
+            _check_authorities("--ca-file", ca_file)
+        elif self.url.startswith("https:") and (ca_file := os.environ.get(ADMIN_CA_VARIABLE)):
+            _check_authorities(ADMIN_CA_VARIABLE, ca_file)
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = ca_file or True
@@ -130,13 +137,13 @@ def _what_else(response: requests.Response) -> str:
     return f"{response.status_code}, and not JSON"
 
 
-def _check_authorities(ca_file: str) -> None:
+def _check_authorities(named: str, ca_file: str) -> None:
     from pico.transport.certificates import client_context  # with gevent, which nobody pays for who has no such file
 
     try:
         client_context(ca_file)
     except ConfigError as error:
-        raise ConfigError("--ca-file", error.value, error.expected) from error
+        raise ConfigError(named, error.value, error.expected) from error
 
 
 def _reason(error: Exception) -> str:

@@ -28,6 +28,10 @@ __all__ = ["MASK", "PREFIX", "Change", "Program", "Section", "Setting", "field_o
 Config = TypeVar("Config")
 
 PREFIX: Final = "PICO_"
+ADMIN_VARIABLE: Final = f"{PREFIX}ADMIN"
+"""Of the commands that ask a node: where its admin door is."""
+
+ADMIN_CA_VARIABLE: Final = f"{PREFIX}ADMIN_CA_FILE"
 MASK: Final = "********"
 WIDTH: Final = 118
 COLUMN: Final = 36

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pico.cli.command_line import Arguments, UsageError, parse
-from pico.cli.settings import MASK, PREFIX, Program, Setting, with_field
+from pico.cli.settings import ADMIN_CA_VARIABLE, ADMIN_VARIABLE, MASK, PREFIX, Program, Setting, with_field
 from pico.errors import ConfigError, PicoError
 
 __all__ = ["Given", "Reading", "Text", "Value", "check_file", "read_settings"]
@@ -233,4 +233,5 @@ def _known_variables() -> set[str]:
     from pico.cli.node_options import NODE
 
     programs: tuple[Program[Any], ...] = (NODE, AGENT)
-    return {CONFIG_VARIABLE, *(one.variable for program in programs for one in program.settings.values())}
+    others = (CONFIG_VARIABLE, ADMIN_VARIABLE, ADMIN_CA_VARIABLE)
+    return {*others, *(one.variable for program in programs for one in program.settings.values())}

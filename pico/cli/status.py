@@ -42,8 +42,8 @@ What, by default nodes:
   errors       the last of them that failed
   logs         how much each part writes to the log
 
-  --admin=URL            the admin door; default: http://127.0.0.1:8001
-  --ca-file=FILE         who vouches for it, with https
+  --admin=URL            the admin door; default: PICO_ADMIN, else http://127.0.0.1:8001
+  --ca-file=FILE         who vouches for it, with https; default: PICO_ADMIN_CA_FILE, else those of the system
   --node=ID              ask that node, by way of this one
   --endpoint=ID          upstreams, requests and errors of that endpoint only
   --here                 endpoints with an upstream at this node only

@@ -189,6 +189,29 @@ def test_a_url_may_have_a_path_and_a_slash_at_its_end() -> None:
     assert AdminClient("https://pico.example/node-a/").url == "https://pico.example/node-a"
 
 
+def test_the_environment_may_say_where_and_the_command_line_goes_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PICO_ADMIN", "localhost:9001/")
+    assert AdminClient(None).url == "http://localhost:9001"
+    assert AdminClient("localhost:9002").url == "http://localhost:9002"
+    monkeypatch.setenv("PICO_ADMIN", "")
+    assert AdminClient(None).url == "http://127.0.0.1:8001"
+    monkeypatch.setenv("PICO_ADMIN", "ftp://localhost")
+    with pytest.raises(ConfigError, match="^PICO_ADMIN: 'ftp://localhost' is not usable"):
+        AdminClient(None)
+
+
+def test_the_environment_may_say_who_vouches(
+    monkeypatch: pytest.MonkeyPatch, door: Callable[..., str], authority: Authority
+) -> None:
+    url = door(authority.issue("localhost"))
+    monkeypatch.setenv("PICO_ADMIN_CA_FILE", authority.ca_file)
+    assert ask(url) == {}
+    assert AdminClient("http://localhost:1").url, "nobody vouches for it, and nobody is asked to"
+    monkeypatch.setenv("PICO_ADMIN_CA_FILE", "/nope")
+    with pytest.raises(ConfigError, match="^PICO_ADMIN_CA_FILE: '/nope' is not usable"):
+        AdminClient(url)
+
+
 def test_authorities_that_are_not_usable_are_a_wrong_word(authority: Authority) -> None:
     key = authority.issue("localhost").key
     for ca_file, expected in (("/nope", "a readable file (no such file or directory)"), (key, "certificates in PEM")):

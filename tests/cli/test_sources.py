@@ -111,7 +111,7 @@ def test_who_is_complained_about_is_called_by_the_name_that_was_used() -> None:
 
 
 def test_a_variable_that_sets_nothing_is_named_and_forgiven() -> None:
-    reading = read_settings(NODE, [], {"PICO_PROXI_PORT": "1", "PICO_SERVERS": "http://a", "PATH": "x"})
+    reading = read_settings(NODE, [], {"PICO_PROXI_PORT": "1", "PICO_SERVERS": "http://a", "PICO_ADMIN": "x"})
     assert reading.warnings == (
         "PICO_PROXI_PORT sets nothing; the nearest name is PICO_PROXY_PORT",
     )  # fmt: skip
