@@ -93,7 +93,8 @@ def guarded(program: str, command: Callable[[], int]) -> int:
     except PicoError as error:
         return _say(program, str(error), FAILED)
     except OSError as error:
-        return _say(program, error.strerror or str(error), FAILED)
+        file = f"{error.filename}: " if error.filename else ""
+        return _say(program, file + (error.strerror or str(error)), FAILED)
     except Exception as error:
         return _say(program, f"internal error: {type(error).__name__}: {error}", FAILED)
 

@@ -153,6 +153,7 @@ def raising(error: BaseException) -> Callable[[], int]:
         (ConfigError("--limit", "x", "a number"), 2, "prog: --limit: 'x' is not usable: expected a number\n"),
         (ConnectFailed("nobody\nthere"), 1, "prog: nobody there\n"),
         (OSError(98, "Address already in use"), 1, "prog: Address already in use\n"),
+        (FileNotFoundError(2, "No such file or directory", "/dev/x"), 1, "prog: /dev/x: No such file or directory\n"),
         (ZeroDivisionError("division by zero"), 1, "prog: internal error: ZeroDivisionError: division by zero\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
