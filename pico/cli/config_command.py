@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -69,8 +70,10 @@ def _check(words: Sequence[str]) -> int:
     arguments = parse(CHECK, words, program="pico config check")
     agent, path = arguments["--agent"], str(arguments["<file>"])
     program = _program(agent)
-    config, faults = check_file(program, path, os.environ, _read_agents_materials if agent else _read_nodes_materials)
-    for fault in faults:
+    read = _read_agents_materials if agent else _read_nodes_materials
+    remarks: list[str] = []
+    config, faults = check_file(program, path, os.environ, lambda config: remarks.extend(read(config)))
+    for fault in (*remarks, *faults):
         print(f"pico config check: {fault}", file=sys.stderr)
     if not faults:
         missing = [key for key in program.required if not field_of(config, program.settings[key].field)]
@@ -82,18 +85,20 @@ def _check(words: Sequence[str]) -> int:
     return MISUSED if faults else OK
 
 
-def _read_nodes_materials(config: Any) -> None:
-    """What only reading certificates and keys can find; raises ``ConfigError``."""
+def _read_nodes_materials(config: Any) -> list[str]:
+    """What only reading certificates and keys can find: remarks; raises ``ConfigError`` for what is not usable."""
     from pico.node.materials import NodeMaterials
 
-    NodeMaterials.read(config)
+    expired = NodeMaterials.read(config).expired(time.time())
+    return [f"{door}_tls_cert: the certificate has expired: whoever verifies it refuses to connect" for door in expired]
 
 
-def _read_agents_materials(config: Any) -> None:
+def _read_agents_materials(config: Any) -> list[str]:
     """Likewise."""
     from pico.agent.materials import AgentMaterials
 
     AgentMaterials.read(config)
+    return []
 
 
 def _show(words: Sequence[str]) -> int:

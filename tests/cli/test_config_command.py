@@ -56,6 +56,20 @@ def test_a_file_for_the_other_program_is_told_as_such(
     assert capsys.readouterr().err.splitlines()[-1] == f"pico config check: {said}"
 
 
+def test_a_certificate_that_has_expired_is_said_of_a_file_that_is_good_but_for_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = Authority(tmp_path).issue("localhost", expired=True)
+    path = tmp_path / "node.yaml"
+    path.write_text(f"upstream_tls_cert: {old.certificate}\nupstream_tls_key: {old.key}\n")
+    assert run("check", str(path)) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{path} is good for pico-node\n"
+    assert said.err == (
+        "pico config check: upstream_tls_cert: the certificate has expired: whoever verifies it refuses to connect\n"
+    )
+
+
 def test_a_file_that_needs_more_than_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text("endpoints: [web=1]")
