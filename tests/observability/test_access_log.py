@@ -226,6 +226,28 @@ def test_every_line_parses_back_to_what_was_recorded(
     assert {name: found[name] for name in wanted} == wanted
 
 
+FAIL2BAN = re.compile(
+    re.findall(r"^failregex = (.*)$", (Path(__file__).parents[2] / "docs" / "logs.md").read_text(), re.MULTILINE)[
+        0
+    ].replace("<HOST>", r"(\S+?)")
+)
+
+
+@given(
+    raws=st.fixed_dictionaries(
+        dict.fromkeys(
+            ("host", "method", "target", "user_agent"), any_bytes | st.just(b'","remote":"6.6.6.6","status":401,')
+        )
+    ),
+    status=st.sampled_from([200, 401, 403, 404]),
+)
+def test_the_filter_in_the_documentation_finds_whom_a_service_turned_away(raws: dict[str, bytes], status: int) -> None:
+    desk = Desk("json")
+    desk.record(**raws, status=status)
+    found = FAIL2BAN.match(desk.only_line())
+    assert (found and found[1]) == ("192.0.2.1" if status in (401, 403) else None)
+
+
 COMBINED = re.compile(
     r'([^ "]+) - - \[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] '
     r'"((?:[^"\\]|\\.)*)" (\d+) (\d+) "-" "((?:[^"\\]|\\.)*)"\n'
