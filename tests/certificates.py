@@ -37,11 +37,13 @@ class Authority:
         )
         self.ca_file = self._write("ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, *names: str, expired: bool = False, weak: bool = False, passphrase: bytes = b"") -> TlsFiles:
+    def issue(
+        self, *names: str, expired: bool = False, early: bool = False, weak: bool = False, passphrase: bytes = b""
+    ) -> TlsFiles:
         """A certificate for host names and addresses, and its key."""
         key = rsa.generate_private_key(65537, 1024) if weak else ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            self._builder(_name(names[0]), key.public_key(), expired=expired)
+            self._builder(_name(names[0]), key.public_key(), expired=expired, early=early)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -57,7 +59,11 @@ class Authority:
         )
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, expired: bool = False
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+        expired: bool = False,
+        early: bool = False,
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
@@ -66,7 +72,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - 2 * DAY)
+            .not_valid_before(now + DAY / 2 if early else now - 2 * DAY)
             .not_valid_after(now - DAY if expired else now + DAY)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)

@@ -89,8 +89,10 @@ def _read_nodes_materials(config: Any) -> list[str]:
     """What only reading certificates and keys can find: remarks; raises ``ConfigError`` for what is not usable."""
     from pico.node.materials import NodeMaterials
 
-    expired = NodeMaterials.read(config).expired(time.time())
-    return [f"{door}_tls_cert: the certificate has expired: whoever verifies it refuses to connect" for door in expired]
+    return [
+        f"{door}_tls_cert: the certificate {matter}: whoever verifies it refuses to connect"
+        for door, matter in NodeMaterials.read(config).not_valid(time.time())
+    ]
 
 
 def _read_agents_materials(config: Any) -> list[str]:

@@ -18,7 +18,7 @@ from pico.actors.admin_door import admin_context
 from pico.config import NodeConfig, TlsFiles
 from pico.errors import ConfigError
 from pico.protocol.seal import KeyRing, parse_key_file
-from pico.transport.certificates import not_after, server_context
+from pico.transport.certificates import server_context, validity
 
 __all__ = ["NodeMaterials"]
 
@@ -36,8 +36,8 @@ class NodeMaterials:
     upstream_tls: SSLContext | None
     admin_tls: CooperativeContext | None
     cluster_keys: KeyRing | None
-    not_after: dict[str, float]
-    """By door, in seconds since 1970: until when its certificate is valid."""
+    validity: dict[str, tuple[float, float]]
+    """By door, in seconds since 1970: from when and until when its certificate is valid."""
 
     def renewed(self, config: NodeConfig, waiting: Collection[str]) -> NodeMaterials:
         """Read again, but for settings that are ``waiting`` for a restart: their files may be gone. Raises likewise."""
@@ -48,12 +48,21 @@ class NodeMaterials:
             kept["cluster_keys"] = self.cluster_keys
             left_out |= {"cluster_key_file": "", "cluster_key": ""}
         read = NodeMaterials.read(replace(config, **left_out))
-        not_after = {door: self.not_after[door] for door in doors if door in self.not_after}
-        return replace(read, **kept, not_after=read.not_after | not_after)
+        validity = {door: self.validity[door] for door in doors if door in self.validity}
+        return replace(read, **kept, validity=read.validity | validity)
 
-    def expired(self, time_of_day: float) -> list[str]:
-        """The doors whose certificate is valid no more."""
-        return [door for door, until in self.not_after.items() if until <= time_of_day]
+    @property
+    def not_after(self) -> dict[str, float]:
+        """By door, in seconds since 1970: until when its certificate is valid."""
+        return {door: until for door, (_, until) in self.validity.items()}
+
+    def not_valid(self, time_of_day: float) -> list[tuple[str, str]]:
+        """The doors whose certificate is not valid now, and what is the matter with it."""
+        return [
+            (door, "has expired" if until <= time_of_day else "is not valid yet")
+            for door, (since, until) in self.validity.items()
+            if not since <= time_of_day < until
+        ]
 
     @classmethod
     def read(cls, config: NodeConfig) -> NodeMaterials:
@@ -63,8 +72,8 @@ class NodeMaterials:
             upstream_tls=_context("upstream", config.upstream_tls, server_context),
             admin_tls=_context("admin", config.admin_tls, admin_context),
             cluster_keys=_keys(config),
-            not_after={
-                door: _of_door(door, files, lambda files: not_after(files.certificate))
+            validity={
+                door: _of_door(door, files, lambda files: validity(files.certificate))
                 for door, files in zip(DOORS, (config.proxy_tls, config.upstream_tls, config.admin_tls), strict=True)
                 if files is not None
             },

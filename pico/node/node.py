@@ -184,7 +184,7 @@ class Node:
 
     def start(self) -> None:
         """Open the doors; raises ``PicoError`` when a part cannot start. Blocks the calling greenlet until then."""
-        self._warn_of_expired()
+        self._warn_of_certificates()
         self._supervisor.launch()
         self._supervisor.started.get()
         self.gossip_door.start()
@@ -224,7 +224,7 @@ class Node:
             proxy_door.limit(config.client_connections_max)
         if admin_door is not None and materials.admin_tls is not None:
             admin_door.renew(materials.admin_tls)
-        self._warn_of_expired()
+        self._warn_of_certificates()
 
     def drain(self) -> None:
         """Stop taking new work and finish what is in flight, within the grace period; blocks until then."""
@@ -413,9 +413,9 @@ class Node:
         self.metrics.cluster.standing = self.gossip_door.standing
         self.metrics.tls_not_after = lambda: self._materials.not_after
 
-    def _warn_of_expired(self) -> None:
-        for door in self._materials.expired(self._time_of_day()):
-            _log.warning("--%s-tls-cert: the certificate has expired: whoever verifies it refuses to connect", door)
+    def _warn_of_certificates(self) -> None:
+        for door, matter in self._materials.not_valid(self._time_of_day()):
+            _log.warning("--%s-tls-cert: the certificate %s: whoever verifies it refuses to connect", door, matter)
 
     def _tell_limits(self) -> None:
         self.metrics.client_connections_max = self.config.client_connections_max

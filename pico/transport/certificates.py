@@ -16,7 +16,7 @@ from pico.config import TlsFiles
 from pico.errors import ConfigError
 from pico.transport.tls import tls_reason
 
-__all__ = ["client_context", "not_after", "server_context"]
+__all__ = ["client_context", "server_context", "validity"]
 
 WEAK: Final = frozenset(("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"))
 """What the library says of a certificate that it reads and does not take."""
@@ -43,20 +43,23 @@ def _fault_of(files: TlsFiles, error: ssl.SSLError) -> ConfigError:
     if error.reason in WEAK:
         return ConfigError("certificate", files.certificate, f"a stronger certificate ({tls_reason(error)})")
     try:
-        not_after(files.certificate)
+        validity(files.certificate)
     except ConfigError as found:
         return found
     return ConfigError("key", files.key, "a private key in PEM")
 
 
-def not_after(certificate_file: str) -> float:
-    """Until when the first certificate in the file is valid, in seconds since 1970; raises ``ConfigError``."""
+def validity(certificate_file: str) -> tuple[float, float]:
+    """From when and until when the first certificate in the file is valid, in seconds since 1970.
+
+    Raises ``ConfigError``.
+    """
     _check_readable("certificate", certificate_file)
     try:
         first, *_ = x509.load_pem_x509_certificates(Path(certificate_file).read_bytes())
     except ValueError as error:
         raise ConfigError("certificate", certificate_file, "certificates in PEM") from error
-    return first.not_valid_after_utc.timestamp()
+    return first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
 
 
 def client_context(ca_file: str = "") -> ssl.SSLContext:

@@ -54,18 +54,19 @@ def test_each_door_shows_its_new_certificate(tmp_path: Path) -> None:
         assert first != second
 
 
-def test_a_certificate_that_has_expired_is_said_at_the_start_and_at_each_reload(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("matter,made", [("has expired", {"expired": True}), ("is not valid yet", {"early": True})])
+def test_a_certificate_that_is_not_valid_now_is_said_at_the_start_and_at_each_reload(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, matter: str, made: dict[str, bool]
 ) -> None:
     authority = Authority(tmp_path)
-    old, new = authority.issue("localhost", expired=True), authority.issue("localhost")
-    said = "--upstream-tls-cert: the certificate has expired: whoever verifies it refuses to connect"
-    with running_node(proxy_tls=new, upstream_tls=old) as node:
+    bad, good = authority.issue("localhost", **made), authority.issue("localhost")
+    said = f"--upstream-tls-cert: the certificate {matter}: whoever verifies it refuses to connect"
+    with running_node(proxy_tls=good, upstream_tls=bad) as node:
         assert caplog.messages.count(said) == 1
         node.reconfigure(node.config)
         assert caplog.messages.count(said) == 2
-        node.reconfigure(replace(node.config, upstream_tls=new))
-        assert sum("expired" in line for line in caplog.messages) == 2
+        node.reconfigure(replace(node.config, upstream_tls=good))
+        assert sum("the certificate" in line for line in caplog.messages) == 2
 
 
 def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:

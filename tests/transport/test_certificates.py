@@ -9,7 +9,7 @@ import pytest
 
 from pico.config import TlsFiles
 from pico.errors import ConfigError
-from pico.transport.certificates import client_context, not_after, server_context
+from pico.transport.certificates import client_context, server_context, validity
 from tests.certificates import Authority
 
 
@@ -44,12 +44,16 @@ def test_a_fault_of_the_files_names_the_file(tmp_path: Path) -> None:
             client_context(ca_file)
 
 
-def test_until_when_a_certificate_is_valid(tmp_path: Path) -> None:
+def test_from_when_and_until_when_a_certificate_is_valid(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     now = time.time()
-    assert not_after(authority.issue("node.example").certificate) > now
-    assert not_after(authority.issue("node.example", expired=True).certificate) < now
+    since, until = validity(authority.issue("node.example").certificate)
+    assert since < now < until
+    since, until = validity(authority.issue("node.example", expired=True).certificate)
+    assert since < until < now
+    since, until = validity(authority.issue("node.example", early=True).certificate)
+    assert now < since < until
     with pytest.raises(ConfigError, match="certificates in PEM"):
-        not_after(authority.issue("node.example").key)
+        validity(authority.issue("node.example").key)
     with pytest.raises(ConfigError):
-        not_after(str(tmp_path / "none.pem"))
+        validity(str(tmp_path / "none.pem"))
