@@ -201,6 +201,15 @@ def test_a_node_takes_its_settings(compose: dict[str, Any], name: str) -> None:
     assert seconds(service["stop_grace_period"]) > 31 + 5
 
 
+def test_what_is_run_by_hand_may_finish_and_is_judged_by_a_check_that_is_its_own() -> None:
+    lines = re.findall(r"^docker run .*$", (ROOT / "deploy" / "README.md").read_text(), re.MULTILINE)
+    assert [("--entrypoint pico-agent" in line, "--no-healthcheck" in line) for line in lines] == [
+        (False, False),
+        (True, True),
+    ]
+    assert all(int(re.findall(r"--stop-timeout (\d+)", line)[0]) > 31 + 5 for line in lines)
+
+
 def test_an_agent_takes_its_settings(compose: dict[str, Any]) -> None:
     service = compose["services"]["agent-1"]
     shown = settings({}, "show", "--agent", *service["command"])
