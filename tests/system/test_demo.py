@@ -28,7 +28,7 @@ class Demo:
 
     def __init__(self, directory: Path, *words: str) -> None:
         self.directory = directory
-        self.mark = f"PICO_TEST_MARK={uuid.uuid4()}"
+        self.mark = f"MARK_OF_THE_TEST={uuid.uuid4()}"
         name, _, value = self.mark.partition("=")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pico.cli.pico", "demo", *words],
@@ -93,6 +93,15 @@ def test_once_shows_every_request_and_exits_well(begin: Begin) -> None:
     assert re.findall(r"^   < (\d+) ", run.said, re.MULTILINE) == ["200"] * 5 + ["502"] + ["200"] * 3
     assert "a body that comes back" in run.said
     assert run.left_behind() == []
+
+
+def test_what_the_environment_says_to_nodes_and_agents_is_for_others(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PICO_CONFIG", "/nowhere.yaml")
+    monkeypatch.setenv("PICO_LOG_LEVEL", "loud")
+    run = begin("--once")
+    assert run.end() == 0, run.said
 
 
 def test_the_death_of_the_node_with_the_tunnel_is_survived(begin: Begin) -> None:

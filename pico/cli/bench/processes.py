@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from pico.cli.bench.load import Job, Outcome
+from pico.cli.settings import PREFIX
 from pico.errors import PicoError
 
 __all__ = ["BenchFailed", "Child", "Children", "LoadProcess", "free_port", "wait_until"]
@@ -101,6 +102,8 @@ class Children:
         return (self.directory / name).open("w")
 
     def _start(self, name: str, command: Sequence[str], *, stdin: int, stdout: IO[str] | int) -> Child:
+        # What is set here for nodes and agents is meant for others: their ports, say, or their cluster.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         with self._file(f"{name}.err") as err:
             try:
                 process = subprocess.Popen(
@@ -108,6 +111,7 @@ class Children:
                     stdin=stdin,
                     stdout=stdout,
                     stderr=err,
+                    env=environment,
                     text=True,
                     preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - this process has no threads
                 )
