@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
+from ipaddress import ip_address, ip_network
 
 import h11
 import pytest
@@ -27,6 +28,7 @@ from pico.protocol.http import (
     RequestRejected,
     ResponseHead,
     ResponseRejected,
+    TrustedProxies,
     client_response_head,
     encode_chunk,
     encode_whole_request,
@@ -382,6 +384,28 @@ def what_the_service_gets(wire: bytes) -> list[tuple[bytes, bytes, bytes, bytes]
     except RequestRejected:
         pass
     return written
+
+
+OURS = ip_network("10.0.0.0/8")
+trusted_hosts = st.ip_addresses(network=OURS).map(str)
+hosts = st.one_of(trusted_hosts, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
+noise = st.text("0123456789abcdef.:[]%, \t-x", max_size=20)
+
+
+@covers("HTTP-76")
+@given(st.lists(st.lists(st.one_of(hosts, noise), min_size=1, max_size=4), max_size=4), trusted_hosts)
+def test_whatever_is_said_of_the_client_it_is_an_address_and_no_stranger_is_believed(lines, peer):
+    """Told from behind, by a list of what stands there: strangers are whom the search never passes."""
+    fields = "".join(f"X-Forwarded-For: {','.join(line)}\r\n" for line in lines).encode()
+    reader = RequestReader(LIMITS)
+    reader.receive_data(b"GET / HTTP/1.1\r\nHost: ep.example\r\n" + fields + b"\r\n")
+    request = reader.next_head()
+    client = TrustedProxies([str(OURS)]).client_of(request, peer)
+    assert ip_address(client)
+    words = [word.strip() for line in lines for word in ",".join(line).split(",")]
+    if client != peer and client in words:
+        behind = words[len(words) - words[::-1].index(client) :]
+        assert all(ip_address(host) in OURS for host in behind if "[" not in host and host.count(":") != 1)
 
 
 @covers("HTTP-26", "HTTP-56")
