@@ -1,8 +1,9 @@
 """The upstream door: from an accepted socket to a registered upstream, or a refusal with its reason.
 
-Responsible for: the opening handshake under a deadline, the limits on connections, and starting the
-``UpstreamConnection`` that takes the socket over. Refuses to know: what makes a request a registration
-(``pico.protocol.tunnel``), what travels on the tunnel afterwards, and which requests go there.
+Responsible for: the opening handshake under a deadline, the limits on connections, starting the
+``UpstreamConnection`` that takes the socket over, and knowing all of these: which there are, and what they hold of
+messages and bodies (TUN-42, RPC-64). Refuses to know: what makes a request a registration (``pico.protocol.tunnel``),
+what travels on the tunnel afterwards, and which requests go there.
 
 The head is read and judged by our own parser. gevent-websocket then writes the acceptance; its frame code never touches
 the connection, because it has no size limit, takes unmasked frames and does not lock its writer.

@@ -1,9 +1,9 @@
-"""The processes that the benchmark starts, and that must be gone when it ends.
+"""The processes that the benchmark and the demo start, and that must be gone when these end.
 
 Responsible for: free ports, starting children with their output in files, talking to the load's process, ending every
 child by its own process ID on every way out. Refuses to know: what the children are for.
 
-A child gets a signal from the kernel when the benchmark dies, so even SIGKILL leaves nothing behind.
+A child gets a signal from the kernel when whoever started it dies, so even SIGKILL leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class BenchFailed(PicoError):
-    """The benchmark cannot go on; the message says which part failed."""
+    """Whoever started the processes cannot go on; the message says which part failed."""
 
 
 class Child:
