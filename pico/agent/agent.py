@@ -30,7 +30,7 @@ from pico.observability.log_levels import log_routes
 from pico.observability.metrics import AgentMetrics
 from pico.observability.probes import process_routes
 from pico.protocol.http import Failure
-from pico.transport.clock import Clock, HubClock
+from pico.transport.clock import HubClock
 from pico.transport.deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class Agent:
         config: AgentConfig,
         *,
         write_access_log: Callable[[str], None],
-        clock: Clock | None = None,
         rng: random.Random | None = None,
         read_settings: Callable[[], Proposal[AgentConfig]] | None = None,
         announce_reload: Callable[[bool], None] = lambda begins: None,
@@ -59,7 +58,7 @@ class Agent:
     ) -> None:
         """``read_settings`` reads again what was read for ``config``; without it there is no reload."""
         self.config = config
-        self.clock = clock if clock is not None else HubClock()
+        self.clock = HubClock()
         self.ended = Event()
         """Set when no link is left."""
         self.failed = Event()
