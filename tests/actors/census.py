@@ -38,11 +38,12 @@ def let_others_run(turns: int = 10) -> None:
 def nothing_left_behind() -> Iterator[None]:
     """Fails when the block leaves a greenlet running or an actor registered."""
     let_others_run()
-    registered, running = len(pykka.ActorRegistry.get_all()), live_greenlets()
+    before = {ref.actor_urn for ref in pykka.ActorRegistry.get_all()}
+    running = live_greenlets()
     yield
     let_others_run()
-    assert len(pykka.ActorRegistry.get_all()) == registered
     # Fewer is no leak: something older may end meanwhile.
+    assert [ref for ref in pykka.ActorRegistry.get_all() if ref.actor_urn not in before] == []
     assert live_greenlets() <= running
 
 
