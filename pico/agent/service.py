@@ -25,6 +25,7 @@ from pico.protocol.rpc import PIECE_BYTES
 from pico.transport.clock import Clock
 from pico.transport.deadlines import Deadlines
 from pico.transport.dial import dial
+from pico.transport.open_files import descriptors_for_strangers
 from pico.transport.stream import Stream
 
 __all__ = ["Service", "ServiceConnection", "Tenant"]
@@ -279,12 +280,13 @@ class Service:
             self._dial_for_waiting()
 
     def _connect(self) -> Stream:
-        target, config = self.target, self._config
+        target, timeout_s = self.target, self._config.connect_s
+        most = descriptors_for_strangers()  # else no tunnel could be dialled, and no probe be answered
         try:
-            return dial(target.host, target.port, timeout_s=config.connect_s, tls=self._tls)
+            return dial(target.host, target.port, timeout_s=timeout_s, tls=self._tls, descriptors_max=most)
         except NoFileLeft:
             self._make_room()
-            return dial(target.host, target.port, timeout_s=config.connect_s, tls=self._tls)
+            return dial(target.host, target.port, timeout_s=timeout_s, tls=self._tls, descriptors_max=most)
 
     def _connected(self, stream: Stream) -> None:
         stream.read_bytes_max = READ_BYTES  # fewer and larger pieces of a large response

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import ssl
+import sys
 import time
 from errno import ECONNREFUSED, EINPROGRESS, EMFILE, ENFILE, ETIMEDOUT
 from os import strerror
@@ -52,28 +53,30 @@ def dial(
     timeout_s: float,
     tls: ssl.SSLContext | None = None,
     server_name: str = "",
+    descriptors_max: int = sys.maxsize,
 ) -> Stream:
     """A stream to ``host``, which is a name or an address; ``server_name`` is what TLS verifies, by default ``host``.
 
+    Where the next descriptor of the process is ``descriptors_max`` or above, it is as if there were none.
     Raises ``ConnectFailed``, whose text names the step that failed (``NoFileLeft`` where that is why), or
     ``TransportTimeout``. Blocks the calling greenlet only.
     """
     deadline = time.monotonic() + timeout_s
-    stream = SocketStream(_connect(host, port, deadline))
+    stream = SocketStream(_connect(host, port, deadline, descriptors_max))
     if tls is None:
         return stream
     name = (server_name or host).removesuffix(".")  # the root of DNS is no part of it (RFC 6066 §3)
     return connect_tls(stream, tls, name, timeout_s=deadline - time.monotonic())
 
 
-def _connect(host: str, port: int, deadline: float) -> _socket.socket:
+def _connect(host: str, port: int, deadline: float, descriptors_max: int) -> _socket.socket:
     """A connected socket to the first address that answers; each gets its share of the time that is left."""
     addresses = _resolve(host, port, deadline)
     failures = []
     error_number = 0
     for position, address in enumerate(addresses):
         left_s = deadline - time.monotonic()
-        outcome = _connect_one(address, left_s / (len(addresses) - position))
+        outcome = _connect_one(address, left_s / (len(addresses) - position), descriptors_max)
         if not isinstance(outcome, int):
             return outcome
         error_number = outcome
@@ -102,13 +105,16 @@ def _resolve(host: str, port: int, deadline: float) -> list[Address]:
     return [(family, kind, protocol, "", (where[0], port, *where[2:])) for family, kind, protocol, _, where in found]
 
 
-def _connect_one(address: Address, timeout_s: float) -> _socket.socket | int:
+def _connect_one(address: Address, timeout_s: float, descriptors_max: int) -> _socket.socket | int:
     """The connected socket, or the number of the error."""
     family, kind, protocol, _, where = address
     try:
         sock = _socket.socket(family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol)
     except OSError as error:
         return error.errno or ETIMEDOUT
+    if sock.fileno() >= descriptors_max:
+        sock.close()
+        return EMFILE
     failed = True
     try:
         error_number = sock.connect_ex(where)

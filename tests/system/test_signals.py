@@ -290,6 +290,24 @@ def test_a_node_that_runs_out_of_files_says_so_and_goes_on(programs: Programs) -
     until(lambda: node.admin("/readyz")[0] == 200, "an answer of the admin door")
 
 
+def test_requests_that_take_all_files_of_an_agent_keep_no_probe_out_and_no_tunnel(
+    programs: Programs, service: Service
+) -> None:
+    few = ("sh", "-c", 'ulimit -n 80 && exec "$@"', "sh")
+    node = programs.node()
+    port = free_port()
+    words = (f"--server={node.upstream_url}", f"--endpoint=web={HOST}:{service.port}", f"--admin-port={port}")
+    programs.agent_of(*words, within=few).registered()
+    with ExitStack() as clients:
+        for _ in range(100):
+            client = clients.enter_context(socket.create_connection((HOST, node.proxy_port)))
+            client.sendall(b"GET /wait HTTP/1.1\r\nHost: web.test\r\n\r\n")
+        node.until_said("gave it up: cannot connect to")
+        assert answer_of(port, "/livez")[0] == 200
+        with socket.create_connection((HOST, port)):
+            assert answer_of(port, "/metrics")[0] == 200
+
+
 def test_clients_that_take_all_files_keep_no_probe_and_nobody_else_out(programs: Programs, service: Service) -> None:
     few = ("sh", "-c", 'ulimit -n 80 && exec "$@"', "sh")
     node = programs.node_begun(within=few).ready()

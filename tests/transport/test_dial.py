@@ -197,6 +197,17 @@ def test_what_is_no_name_says_so(host: str) -> None:
         dial(host, 80, timeout_s=DEADLINE_S)
 
 
+def test_the_last_descriptors_are_left_to_others(listener: socket.socket) -> None:
+    before = open_files()
+    with open("/dev/null") as lowest:
+        free = lowest.fileno()
+    host, port = listener.getsockname()
+    with pytest.raises(NoFileLeft, match="too many open files"):
+        dial(host, port, timeout_s=DEADLINE_S, descriptors_max=free)
+    assert open_files() == before
+    dial(host, port, timeout_s=DEADLINE_S, descriptors_max=free + 1).close()
+
+
 def test_where_no_open_file_is_left_the_error_says_so(system: System) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest_free = os.open(os.devnull, os.O_RDONLY)
