@@ -112,8 +112,8 @@ class GossipDoor:
         self._life = 0
         self._host = ""
         self._host_is_named = False  # by an option, so it stays
-        self._host_is_guess = False
         self._host_has_moved = False
+        self._towards: Address = SOMEWHERE  # by whom it was found out; no more than a guess as long as it is this
         self._seeds = Seeds(config, clock, self._system, self._tell_seeds)
         self.handshakes = Spares(clock, lambda: metrics.connections_given_up.add("gossip"))
         """Connections of others that are no channel yet (CHANNEL-21)."""
@@ -227,13 +227,18 @@ class GossipDoor:
             return False
         # What was found while an address was away may be a way round: from then on it is looked at each time.
         self._host_has_moved |= not self._system.has_address(before)
-        if self._host_has_moved or before == NOWHERE or (others and self._host_is_guess):
-            host = self._system.own_address_towards(others[0] if others else SOMEWHERE)
-            if host:
-                self._host, self._host_is_guess = host, not others
+        if self._host_has_moved or self._towards == SOMEWHERE:
+            self._towards = others[0] if others else self._towards
+            self._host = self._system.own_address_towards(self._towards) or before
         if self._host_has_moved and self._host != before:
             _log.warning("others reach this node at %s now, and no more at %s", self._host, before)
         return self._host != before
+
+    def _note_comer(self, comer: Address) -> None:
+        """Who has come from elsewhere shows better than a guess where this node is; it is told at once (CLUSTER-21)."""
+        is_guess = self._towards == SOMEWHERE
+        if is_guess and self._system.own_address_towards(comer) != NOWHERE and self._look_at_host([comer]):
+            self._tell_seeds()
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
@@ -296,10 +301,8 @@ class GossipDoor:
         self._host_is_named = bool(named) and not _is_everywhere(named)
         if self._host_is_named:
             return self._numeric(named)
-        other = self._seeds.first()
-        self._host_is_guess = other is None
-        towards = other or SOMEWHERE
-        host = self._system.own_address_towards(towards)
+        self._towards = self._seeds.first() or SOMEWHERE
+        host = self._system.own_address_towards(self._towards)
         if not host and config.join:
             raise TransportError(
                 "no address was found at which other nodes reach this one: --advertise-gossip names one"
@@ -354,8 +357,7 @@ class GossipDoor:
             stream.close()
             return
         self._metrics.cluster.channels.add(channel.purpose.name.lower())
-        if self._host == NOWHERE and self._look_at_host([(stream.peer_host, stream.peer_port)]):
-            self._tell_seeds()  # CLUSTER-21: the card comes before what is said on this channel
+        self._note_comer((stream.peer_host, stream.peer_port))
         if channel.purpose is Purpose.LINK:
             self._serve_link(stream, channel)
         else:

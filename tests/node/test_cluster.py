@@ -200,6 +200,7 @@ def test_an_address_that_was_only_away_is_said_again():
         running_node("first", gossip_timers=QUICK) as first,
         running_node("second", system=machine, join=gossip_of(first), gossip_host="", gossip_timers=QUICK) as second,
     ):
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
         assert second.gossip_door.actor.card.gossip.startswith("127.0.0.2:")
         machine.host = "127.0.0.3"
         until(lambda: second.gossip_door.actor.card.gossip.startswith("127.0.0.3:"), "the way round", WITHIN_S)
@@ -231,10 +232,13 @@ def test_an_address_that_was_named_or_is_still_there_stays(named):
 
 
 class Apart(System):
-    """A machine without a way to everywhere: only from who comes to it is it seen which address it has."""
+    """A machine whose way to everywhere, if there is one, is not the one by which the others come."""
+
+    def __init__(self, everywhere, here):
+        self.everywhere, self.here = everywhere, here
 
     def own_address_towards(self, address):
-        return "127.0.0.2" if address[0] == HOST else ""
+        return self.here if address[0] == HOST else self.everywhere
 
 
 class Dialling(System):
@@ -249,17 +253,55 @@ class Dialling(System):
 
 
 @covers("CLUSTER-21")
-def test_a_node_that_has_found_no_address_takes_the_one_at_which_another_has_come():
+@pytest.mark.parametrize("everywhere, guess", [("", HOST), ("127.0.0.3", "127.0.0.3")])
+def test_a_node_that_could_only_guess_its_address_takes_the_one_at_which_another_has_come(everywhere, guess):
     patient = replace(QUICK, exchange_s=1_000.0)
     machine = Dialling()
-    with running_node("first", system=Apart(), gossip_host="") as first:
-        assert first.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
+    with running_node("first", system=Apart(everywhere, "127.0.0.2"), gossip_host="") as first:
+        assert first.gossip_door.actor.card.gossip.startswith(f"{guess}:")
         (seed,) = gossip_of(first)
         with running_node("second", system=machine, join=(seed,), gossip_timers=patient) as second:
             until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
             assert first.gossip_door.actor.card.gossip == f"127.0.0.2:{seed[1]}"
         assert machine.dialled[0] == seed
         assert set(machine.dialled[1:]) == {("127.0.0.2", seed[1])}, "the first card that was heard was the right one"
+
+
+@covers("CLUSTER-21")
+def test_who_comes_from_the_same_machine_says_nothing_of_how_others_come():
+    machine = Apart("127.0.0.2", HOST)
+    with (
+        running_node("first", system=machine, gossip_host="") as first,
+        running_node("second", join=gossip_of(first)) as second,
+    ):
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+        assert first.gossip_door.actor.card.gossip.startswith("127.0.0.2:")
+        machine.here = "127.0.0.3"
+        with running_node("third", join=gossip_of(first)) as third:
+            until(lambda: know_each_other([first, second, third]), "the cluster", WITHIN_S)
+            assert first.gossip_door.actor.card.gossip.startswith("127.0.0.3:")
+        machine.here = "127.0.0.4"
+        with running_node("fourth", join=gossip_of(first)) as fourth:
+            until(lambda: know_each_other([first, second, fourth]), "the cluster", WITHIN_S)
+            assert first.gossip_door.actor.card.gossip.startswith("127.0.0.3:"), "one is enough"
+
+
+@covers("CLUSTER-20", "CLUSTER-21")
+def test_an_address_that_was_shown_by_who_came_is_found_again_in_the_same_way():
+    machine = Apart("127.0.0.5", "127.0.0.2")
+    with (
+        running_node("first", system=machine, gossip_host="") as first,
+        running_node("second", join=gossip_of(first)) as second,
+    ):
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+        machine.has_address = lambda host: host != "127.0.0.2"
+        machine.here = "127.0.0.3"
+        first.gossip_door._tell_seeds()
+        until(lambda: second.gossip_door.actor.engine.address_of("first")[0] == "127.0.0.3", "the card", WITHIN_S)
+        machine.here = "127.0.0.4"
+        with running_node("third", join=gossip_of(first)) as third:
+            until(lambda: know_each_other([first, second, third]), "the cluster", WITHIN_S)
+            assert first.gossip_door.actor.card.gossip.startswith("127.0.0.3:"), "it is no guess any more"
 
 
 @covers("CLUSTER-21")
