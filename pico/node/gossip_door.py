@@ -60,8 +60,8 @@ __all__ = ["GossipDoor"]
 SOMEWHERE: Final = ("192.0.2.1", 9)
 """An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
 
-NOWHERE: Final = "127.0.0.1"
-"""Where a node is that has found no address of its machine: only processes of the same machine reach it there."""
+NOWHERE: Final = ("127.0.0.1", "::1")
+"""Where only processes of the same machine reach a node: it has found nothing better."""
 
 WIRE_VERSION: Final = 1
 
@@ -227,8 +227,8 @@ class GossipDoor:
             return False
         # What was found while an address was away may be a way round: from then on it is looked at each time.
         self._host_has_moved |= not self._system.has_address(before)
-        if self._host_has_moved or self._towards == SOMEWHERE:
-            self._towards = others[0] if others else self._towards
+        if self._host_has_moved or self._host_is_guess:
+            self._towards = self._first_elsewhere(others) or self._towards
             self._host = self._system.own_address_towards(self._towards) or before
         if self._host_has_moved and self._host != before:
             _log.warning("others reach this node at %s now, and no more at %s", self._host, before)
@@ -236,9 +236,19 @@ class GossipDoor:
 
     def _note_comer(self, comer: Address) -> None:
         """Who has come from elsewhere shows better than a guess where this node is; it is told at once (CLUSTER-21)."""
-        is_guess = self._towards == SOMEWHERE
-        if is_guess and self._system.own_address_towards(comer) != NOWHERE and self._look_at_host([comer]):
+        if self._host_is_guess and self._look_at_host([comer]):
             self._tell_seeds()
+
+    @property
+    def _host_is_guess(self) -> bool:
+        return not self._host_is_named and (self._towards == SOMEWHERE or self._host in NOWHERE)
+
+    def _first_elsewhere(self, others: Sequence[Address]) -> Address | None:
+        return next((other for other in others if self._is_elsewhere(other)), None)
+
+    def _is_elsewhere(self, other: Address) -> bool:
+        """Whether this machine speaks to it by an address at which others reach this one (CLUSTER-22)."""
+        return self._system.own_address_towards(other) not in ("", *NOWHERE)
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
@@ -301,13 +311,13 @@ class GossipDoor:
         self._host_is_named = bool(named) and not _is_everywhere(named)
         if self._host_is_named:
             return self._numeric(named)
-        self._towards = self._seeds.first() or SOMEWHERE
+        self._towards = self._seeds.first(self._is_elsewhere) or SOMEWHERE
         host = self._system.own_address_towards(self._towards)
         if not host and config.join:
             raise TransportError(
                 "no address was found at which other nodes reach this one: --advertise-gossip names one"
             )
-        return host or NOWHERE
+        return host or NOWHERE[0]
 
     def _numeric(self, host: str) -> str:
         """Raises ``ConfigError`` for a name that leads nowhere."""

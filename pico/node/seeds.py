@@ -82,23 +82,26 @@ class Seeds:
         if self._looking is not None:
             self._looking.kill()
 
-    def first(self) -> Address | None:
-        """One of them; None when no name has led to one soon enough. Blocks the calling greenlet until then."""
+    def first(self, fits: Callable[[Address], bool]) -> Address | None:
+        """One of them, and one that fits if there is one; None when no name has led to one soon enough.
+
+        Blocks the calling greenlet until then.
+        """
         known = [address for seed in self._config.join if (address := _literal(*seed)) is not None]
 
         def look() -> None:
             for _, found in self._look_up(self._config.join):
                 known.extend(found)
-                if known:
+                if any(map(fits, found)):
                     return
 
-        if self._config.join and not known:
+        if self._config.join and not any(map(fits, known)):
             looking = gevent.spawn(look)
             timer = self._clock.timer(lambda: looking.kill(block=False))
             timer.start(FIRST_LOOK_S)
             looking.join()
             timer.stop()
-        return known[0] if known else None
+        return next(filter(fits, known), next(iter(known), None))
 
     def _look(self) -> None:
         """In a greenlet of its own, since it blocks. What is known is told at once: a name may take long."""

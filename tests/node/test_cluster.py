@@ -39,6 +39,9 @@ from tests.node.harness import Agent, Client, logged, running_node, settled, unt
 from tests.node.test_crashes import open_sockets
 from tests.rules import covers
 
+OWN = "127.0.1.1"
+"""Where the name of a machine may lead on that machine."""
+
 
 @pytest.fixture
 def three():
@@ -109,7 +112,7 @@ class Names(System):
         return list(self.names.get(host, []))
 
     def own_address_towards(self, address):
-        return HOST if address[0] == HOST else "127.0.0.2"
+        return {HOST: "127.0.0.3", OWN: HOST}.get(address[0], "127.0.0.2")
 
 
 def test_a_name_stands_for_every_address_that_it_leads_to():
@@ -155,8 +158,31 @@ def test_names_that_all_take_long_say_later_by_which_address_the_node_is_reached
             assert second.gossip_door.actor.card.gossip.startswith("127.0.0.2:")
             names.answer.set()
             until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
-            assert second.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
-            until(lambda: first.gossip_door.actor.engine.address_of("second")[0] == HOST)
+            assert second.gossip_door.actor.card.gossip.startswith("127.0.0.3:")
+            until(lambda: first.gossip_door.actor.engine.address_of("second")[0] == "127.0.0.3")
+
+
+@covers("CLUSTER-22")
+@pytest.mark.parametrize("slow", ["", "first.test"])
+def test_a_name_that_leads_to_the_node_itself_does_not_say_where_others_reach_it(slow):
+    """Debian's installer writes the name of a machine into its /etc/hosts with a loopback address."""
+    with running_node("first") as first:
+        names = Names({"own.test": [(OWN, 1)], "first.test": gossip_of(first)}, slow=slow)
+        join = (("own.test", 1), ("first.test", 1))
+        with running_node("second", system=names, join=join, gossip_host="") as second:
+            found = HOST if slow else "127.0.0.3"
+            assert second.gossip_door.actor.card.gossip.startswith(f"{found}:")
+            names.answer.set()
+            until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+            until(lambda: first.gossip_door.actor.engine.address_of("second")[0] == "127.0.0.3")
+
+
+@covers("CLUSTER-22")
+def test_nodes_of_one_machine_that_name_each_other_by_its_loopback_address_stay_there():
+    with running_node("first") as first, running_node("second", join=gossip_of(first), gossip_host="") as second:
+        until(lambda: know_each_other([first, second]), "the cluster", WITHIN_S)
+        second.gossip_door._tell_seeds()
+        assert second.gossip_door.actor.card.gossip.startswith(f"{HOST}:")
 
 
 class Moving(System):
