@@ -388,12 +388,12 @@ def what_the_service_gets(wire: bytes) -> list[tuple[bytes, bytes, bytes, bytes]
 
 OURS = ip_network("10.0.0.0/8")
 trusted_hosts = st.ip_addresses(network=OURS).map(str)
-hosts = st.one_of(trusted_hosts, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
+addresses = st.one_of(trusted_hosts, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
 noise = st.text("0123456789abcdef.:[]%, \t-x", max_size=20)
 
 
 @covers("HTTP-76")
-@given(st.lists(st.lists(st.one_of(hosts, noise), min_size=1, max_size=4), max_size=4), trusted_hosts)
+@given(st.lists(st.lists(st.one_of(addresses, noise), min_size=1, max_size=4), max_size=4), trusted_hosts)
 def test_whatever_is_said_of_the_client_it_is_an_address_and_no_stranger_is_believed(lines, peer):
     """Told from behind, by a list of what stands there: strangers are whom the search never passes."""
     fields = "".join(f"X-Forwarded-For: {','.join(line)}\r\n" for line in lines).encode()

@@ -85,6 +85,8 @@ def test_the_usual_request_gets_five_fields_and_nothing_else():
         (b"X-Forwarded-For: 203.0.113.9, unknown, 10.0.0.2", "10.0.0.2"),
         (b"X-Forwarded-For: 203.0.113.9, fe80::1%<b>", "10.0.0.1"),
         (b"X-Forwarded-For: 203.0.113.9, ", "10.0.0.1"),
+        (b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: ", "10.0.0.1"),
+        (b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: ,10.0.0.2", "10.0.0.2"),
         (b"X-Forwarded-For: " + b"1" * 5000, "10.0.0.1"),
         (b"X-Forwarded-For: 203.0.113.9" + b", 10.0.0.2" * 15, "203.0.113.9"),
         (b"X-Forwarded-For: 203.0.113.9, 10.0.0.3" + b", 10.0.0.2" * 15, "10.0.0.3"),

@@ -55,9 +55,9 @@ class TrustedProxies:
         for index, name in reversed(request.forwarding):
             if name != b"x-forwarded-for":
                 continue
-            rest = request.value(index)
-            while rest:
-                rest, _, element = rest.rpartition(b",")
+            rest, comma = request.value(index), b","
+            while comma:
+                rest, comma, element = rest.rpartition(b",")
                 host = _host_of(element)
                 standing = self._standing(host)
                 looks += 1
