@@ -226,6 +226,7 @@ class Cluster(GeventActor):
         elif isinstance(message, ExchangeDone):
             engine.exchange_ended(message.wanted, message.node_id, now=now)
         elif isinstance(message, DrainCluster):
+            engine.table.gives_way = True
             engine.put(DRAINING, b"", now=now)
         elif isinstance(message, ForgetNode):
             return engine.forget(message.node_id, now=now)
@@ -276,7 +277,10 @@ class Cluster(GeventActor):
                 elif isinstance(event, ExchangeWanted):
                     self._parts.begin_exchange(event)
                 elif isinstance(event, Contested):
-                    _log.error("another process calls itself %s as well, and does not give way", engine.node_id)
+                    if engine.table.gives_way:
+                        _log.info("another process is node %s now, before this one has ended", engine.node_id)
+                    else:
+                        _log.error("another process calls itself %s as well, and does not give way", engine.node_id)
                     self._parts.contested()
         for node_id in changed:
             self._follow(node_id)

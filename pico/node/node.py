@@ -97,6 +97,7 @@ class Node:
         self.clock = clock if clock is not None else HubClock()
         self.failed = Event()  # set when a part failed for good
         self.asked = Event()  # set when the node is to drain and end
+        self._is_succeeded = False
         self.metrics = NodeMetrics(
             node_id=node_id,
             version=__version__,
@@ -140,7 +141,7 @@ class Node:
             node_id=node_id,
             cluster=self._cluster,
             door_address=self._door_address,
-            contested=self.failed.set,
+            contested=self._contested,
             keys=self._materials.cluster_keys,
             system=system,
         )
@@ -231,8 +232,11 @@ class Node:
         config = self.config
         self.services.draining = True
         self._tell_cluster(DrainCluster())
-        # Requests come until balancers have noticed, so agents must still be here.
-        sleep(self.clock, config.drain_delay_s)
+        # Requests come until balancers have noticed, so agents must still be here; unless a successor has the name by
+        # now, for then the others look for them there.
+        until = self.clock.now() + config.drain_delay_s
+        while self.clock.now() < until and not self._is_succeeded:
+            sleep(self.clock, min(POLL_S, until - self.clock.now()))
         for door in ("proxy-door", "upstream-door"):
             ref = self._supervisor.ref(door)
             if ref is not None:
@@ -247,6 +251,13 @@ class Node:
         self._finish(until)
         self._leave()
         self._finish(until)  # of a head that was on its way
+
+    def _contested(self) -> None:
+        """Another process has this node's ID: in a drain it is the successor (GOSSIP-79), else this node fails."""
+        if self.services.draining:
+            self._is_succeeded = True
+        else:
+            self.failed.set()
 
     def _finish(self, until: float) -> None:
         """Wait for all that is in flight, and for connections on which another request may come."""

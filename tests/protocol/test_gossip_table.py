@@ -158,6 +158,15 @@ class TestOnesSelf:
             assert side.table.contested is expected
         assert side.table.own.life == life and side.table.contested
 
+    @covers("GOSSIP-79")
+    def test_who_gives_way_lets_its_successor_have_the_name(self) -> None:
+        side = Side("a")
+        side.table.gives_way = True
+        side.hear("b", Records((("a", DEAD),)))
+        assert side.table.record.inc == 1 and not side.table.contested, "until there is one it is there"
+        side.hear("b", Records((("a", NEWER),)))
+        assert side.table.own.life == LIFE and side.table.contested
+
     @covers("GOSSIP-41")
     def test_there_is_no_life_above_the_highest(self) -> None:
         side = Side("a")

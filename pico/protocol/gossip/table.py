@@ -153,8 +153,10 @@ class GossipTable:
         """How often a node was heard of for which there is no room (GOSSIP-48)."""
         self.unknown_messages = 0
         """Messages of a kind that this version does not know, in packets that were for it."""
+        self.gives_way = False
+        """This process is about to leave: another one of its name is its successor (GOSSIP-79)."""
         self.contested = False
-        """Another process has the same node ID, and neither gives way: this one must stop."""
+        """Another process has the same node ID, and will not give way: this one must stop."""
 
     # What is known.
 
@@ -419,7 +421,8 @@ class GossipTable:
         if self._left:  # GOSSIP-72
             return False
         life = next_life(heard, self._rng)
-        if self._lives_taken == self._limits.lives_max or life > LIFE_MAX:  # GOSSIP-41
+        # GOSSIP-79, GOSSIP-41
+        if self.gives_way or self._lives_taken == self._limits.lives_max or life > LIFE_MAX:
             self.contested = True
             return False
         self._lives_taken += 1
