@@ -2,15 +2,15 @@
 
 Responsible for: putting the cluster's actor, the datagrams, the channels that others dial and those that this node
 dials together, and what this node says of itself: its name, its keys and where its doors are. Refuses to know: what is
-said on any of them, and how the nodes are found that were named (``pico.node.seeds``).
+said on any of them, how the nodes are found that were named (``pico.node.seeds``), and how a node finds out at which
+address it is reached (``pico.node.own_address``).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address
 from random import Random
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ from pico.actors.routes import Routes
 from pico.actors.runtime import tell
 from pico.actors.spares import Spares
 from pico.config import NodeConfig, address_text
-from pico.errors import ConfigError, PicoError, RemoteProtocolError, TransportError
+from pico.errors import PicoError, RemoteProtocolError, TransportError
+from pico.node.own_address import OwnAddress
 from pico.node.seeds import Seeds
 from pico.node.system import System
 from pico.observability.cluster_metrics import ClusterStanding
@@ -56,12 +57,6 @@ from pico.transport.multiplexer import Multiplexer, MultiplexerOwner
 from pico.transport.stream import Stream
 
 __all__ = ["GossipDoor"]
-
-SOMEWHERE: Final = ("192.0.2.1", 9)
-"""An address that is nobody's (RFC 5737): the system is asked by which of its own addresses it would go there."""
-
-NOWHERE: Final = ("127.0.0.1", "::1")
-"""Where only processes of the same machine reach a node: it has found nothing better."""
 
 WIRE_VERSION: Final = 1
 
@@ -110,10 +105,7 @@ class GossipDoor:
             config.gossip_port,
         )
         self._life = 0
-        self._host = ""
-        self._host_is_named = False  # by an option, so it stays
-        self._host_has_moved = False
-        self._towards: Address = SOMEWHERE  # by whom it was found out; no more than a guess as long as it is this
+        self._own = OwnAddress(self._system)
         self._seeds = Seeds(config, clock, self._system, self._tell_seeds)
         self.handshakes = Spares(clock, lambda: metrics.connections_given_up.add("gossip"))
         """Connections of others that are no channel yet (CHANNEL-21)."""
@@ -148,7 +140,8 @@ class GossipDoor:
 
     def build_cluster(self) -> Cluster:
         """A new process in the eyes of the others, with a life of its own."""
-        self._host = self._host or self._advertised_host()
+        if not self._own.host:
+            self._own.find(_split(self._config.advertise_gossip, 0)[0] or self._bind_host, self._seeds)
         self._actor = Cluster(
             ClusterParts(
                 build_engine=self._build_engine,
@@ -212,43 +205,10 @@ class GossipDoor:
     def _tell_seeds(self) -> None:
         self._stay_ready()
         found = self._seeds.addresses
-        self._look_at_host(found)
+        self._own.look_again(found)
         ref = self._cluster()
         if ref is not None:
             tell(ref, SeedsResolved(found, self._seeds.complete))
-
-    def _look_at_host(self, others: Sequence[Address]) -> bool:
-        """Find out again where others reach this node when these say it better, or the address has gone (CLUSTER-20).
-
-        Whether it is somewhere else now.
-        """
-        before = self._host
-        if self._host_is_named or not before:
-            return False
-        # What was found while an address was away may be a way round: from then on it is looked at each time.
-        self._host_has_moved |= not self._system.has_address(before)
-        if self._host_has_moved or self._host_is_guess:
-            self._towards = self._first_elsewhere(others) or self._towards
-            self._host = self._system.own_address_towards(self._towards) or before
-        if self._host_has_moved and self._host != before:
-            _log.warning("others reach this node at %s now, and no more at %s", self._host, before)
-        return self._host != before
-
-    def _note_comer(self, comer: Address) -> None:
-        """Who has come from elsewhere shows better than a guess where this node is; it is told at once (CLUSTER-21)."""
-        if self._host_is_guess and self._look_at_host([comer]):
-            self._tell_seeds()
-
-    @property
-    def _host_is_guess(self) -> bool:
-        return not self._host_is_named and (self._towards == SOMEWHERE or self._host in NOWHERE)
-
-    def _first_elsewhere(self, others: Sequence[Address]) -> Address | None:
-        return next((other for other in others if self._is_elsewhere(other)), None)
-
-    def _is_elsewhere(self, other: Address) -> bool:
-        """Whether this machine speaks to it by an address at which others reach this one (CLUSTER-22)."""
-        return self._system.own_address_towards(other) not in ("", *NOWHERE)
 
     def _build_engine(self) -> GossipEngine:
         config = self._config
@@ -287,7 +247,7 @@ class GossipDoor:
         config = self._config
         return Card(
             # The host as an address, also where a name was asked for: nobody looks up a name that gossip brings.
-            gossip=address_text(self._host, _split(config.advertise_gossip, self._port)[1]),
+            gossip=address_text(self._own.host, _split(config.advertise_gossip, self._port)[1]),
             proxy=self._door(config.advertise_proxy, "proxy-door"),
             admin=self._door(config.advertise_admin, "admin-door"),
             upstream=self._door(config.advertise_upstream, "upstream-door"),
@@ -299,35 +259,7 @@ class GossipDoor:
     def _door(self, advertised: str, name: str) -> str:
         """Nothing while the door has no port: the card is said again when it has."""
         address = self._door_address(name)
-        return _advertised(advertised, self._host, address[1]) if address is not None and address[1] else ""
-
-    def _advertised_host(self) -> str:
-        """The address under which others reach this node.
-
-        Raises ``ConfigError`` for a name that leads nowhere, and ``TransportError`` when there is no address now.
-        """
-        config = self._config
-        named = _split(config.advertise_gossip, 0)[0] or self._bind_host
-        self._host_is_named = bool(named) and not _is_everywhere(named)
-        if self._host_is_named:
-            return self._numeric(named)
-        self._towards = self._seeds.first(self._is_elsewhere) or SOMEWHERE
-        host = self._system.own_address_towards(self._towards)
-        if not host and config.join:
-            raise TransportError(
-                "no address was found at which other nodes reach this one: --advertise-gossip names one"
-            )
-        return host or NOWHERE[0]
-
-    def _numeric(self, host: str) -> str:
-        """Raises ``ConfigError`` for a name that leads nowhere."""
-        try:
-            return str(ip_address(host))
-        except ValueError:
-            found = self._system.resolve(host, 1)
-        if not found:
-            raise ConfigError("--advertise-gossip", host, "an address, or a name that leads to one")
-        return found[0][0]
+        return _advertised(advertised, self._own.host, address[1]) if address is not None and address[1] else ""
 
     # Channels.
 
@@ -367,7 +299,8 @@ class GossipDoor:
             stream.close()
             return
         self._metrics.cluster.channels.add(channel.purpose.name.lower())
-        self._note_comer((stream.peer_host, stream.peer_port))
+        if self._own.is_guess and self._own.look_again([(stream.peer_host, stream.peer_port)]):
+            self._tell_seeds()  # CLUSTER-21: the card comes before what is said on this channel
         if channel.purpose is Purpose.LINK:
             self._serve_link(stream, channel)
         else:
@@ -411,10 +344,3 @@ def _is_free_for_streams(host: str, port: int) -> bool:
     except CannotListen:
         return False
     return True
-
-
-def _is_everywhere(host: str) -> bool:
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return False

@@ -45,6 +45,11 @@ class Seeds:
         self._timer = clock.timer(self.look)
 
     @property
+    def named(self) -> bool:
+        """Whether there are any."""
+        return bool(self._config.join)
+
+    @property
     def addresses(self) -> tuple[Address, ...]:
         """Where they are as far as is known, each once, in the order in which they were named."""
         return tuple(dict.fromkeys(address for seed in self._config.join for address in self._found.get(seed, ())))
