@@ -1,4 +1,4 @@
-"""Hypothesis profiles, Ctrl-C, and what the garbage collector need not look at; nothing else is global.
+"""Hypothesis profiles, Ctrl-C, who runs beside whom, and what the collector need not look at; nothing else is global.
 
 ``HYPOTHESIS_PROFILE`` names one: ``dev`` (quick, for the editor), ``ci`` (fixed examples, the same on every run) or
 ``deep`` (long, by ``make property``). Without it a machine that says ``CI=true`` gets ``ci`` and a person gets ``dev``.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Deadlines per example measure the machine and not the code; each suite has its own timeout.
@@ -30,6 +32,20 @@ settings.load_profile(_profile())
 # A suite that a shell started in the background ignores SIGINT, and so would every program that it starts; a handler of
 # our own is not inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_GROUPS = {"actors": "sockets", "agent": "sockets", "transport": "sockets", "node": "node"}
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: each group runs in one process and in its order, so that a run is like the one before.
+
+    What has sockets is apart from what is only rules, for some of it counts what is left of what came before.
+    """
+    for item in items:
+        suite = item.path.relative_to(_HERE).parts[0]
+        item.add_marker(pytest.mark.xdist_group(_GROUPS.get(suite, "rules")))
 
 
 def pytest_collection_finish() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -110,5 +111,10 @@ def socket_pair() -> tuple[SocketStream, SocketStream]:
     return SocketStream(near), SocketStream(far)
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def open_files() -> set[str]:
+    """Each by a name of its own, since what an earlier test left may be closed in the middle of this one."""
+    files = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the directory itself, which is closed by now
+            files.add(os.readlink(f"/proc/self/fd/{number}"))
+    return files

@@ -511,7 +511,7 @@ def test_nothing_is_left_behind(make_pair: MakePair) -> None:
             use("close")
             use("abort")
         settle()
-        assert open_files() == files
+        assert open_files() <= files
         if _is_socket(make_pair):
             assert _living_streams() <= streams
     finally:

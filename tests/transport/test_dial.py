@@ -122,7 +122,7 @@ def test_the_next_address_is_tried_when_one_refuses(listener: socket.socket, mon
     stream = dial("two.example", port, timeout_s=DEADLINE_S)
     assert (stream.peer_host, stream.peer_port) == ("127.0.0.1", port)
     stream.abort()
-    assert open_files() == files
+    assert open_files() <= files
 
 
 def test_a_silent_address_leaves_time_for_the_next(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_a_refusal_says_so_for_each_address(monkeypatch: pytest.MonkeyPatch) -> 
     System(monkeypatch, addresses("127.0.0.1", "127.0.0.2"))
     with pytest.raises(ConnectFailed, match="two.example.*127.0.0.1 connection refused, 127.0.0.2 connection refused"):
         dial("two.example", port, timeout_s=DEADLINE_S)
-    assert open_files() == files
+    assert open_files() <= files
 
 
 def test_an_unreachable_network_says_so() -> None:
@@ -204,7 +204,7 @@ def test_the_last_descriptors_are_left_to_others(listener: socket.socket) -> Non
     host, port = listener.getsockname()
     with pytest.raises(NoFileLeft, match="too many open files"):
         dial(host, port, timeout_s=DEADLINE_S, descriptors_max=free)
-    assert open_files() == before
+    assert open_files() <= before
     dial(host, port, timeout_s=DEADLINE_S, descriptors_max=free + 1).close()
 
 
@@ -232,7 +232,7 @@ def test_a_connection_of_a_port_with_itself_is_no_connection(monkeypatch: pytest
     monkeypatch.setattr(_socket, "socket", Socket)
     with pytest.raises(ConnectFailed, match="connection refused"):
         dial("127.0.0.1", port, timeout_s=DEADLINE_S)
-    assert open_files() == files
+    assert open_files() <= files
 
 
 def test_a_slow_resolver_is_given_up(system: System) -> None:
@@ -289,4 +289,4 @@ def test_a_foreign_timeout_does_not_escape(system: System) -> None:
     system.hold(b"some.example")
     with pytest.raises(TransportTimeout), gevent.Timeout(0.01):
         dial("some.example", 80, timeout_s=DEADLINE_S)
-    assert open_files() == files
+    assert open_files() <= files

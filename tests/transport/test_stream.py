@@ -245,7 +245,7 @@ def test_a_close_gives_up_flushing_after_a_while(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConnectionResetError):
         b"".join(iter(lambda: far.recv(1 << 20), b""))
     far.close()
-    assert open_files() == files
+    assert open_files() <= files
 
 
 def test_a_peer_that_resets_during_the_flush_ends_it() -> None:
@@ -259,7 +259,7 @@ def test_a_peer_that_resets_during_the_flush_ends_it() -> None:
     with gevent.Timeout(DEADLINE_S):
         while stream.unsent_bytes:
             gevent.sleep(0.001)
-    assert open_files() == files
+    assert open_files() <= files
 
 
 def test_one_busy_connection_does_not_starve_another() -> None:
@@ -388,7 +388,7 @@ def test_a_reader_that_is_killed_leaves_no_timer() -> None:
 
 
 def test_many_connections_leave_nothing() -> None:
-    files = open_files()
+    files, before = open_files(), open_streams()
     for _ in range(200):
         near, far = socket_pair()
         one, other = Recorder(near), Recorder(far)
@@ -396,9 +396,13 @@ def test_many_connections_leave_nothing() -> None:
         other.wait_for_bytes(1)
         far.abort()
         one.wait_for("lost")
-    assert open_files() == files
+    assert open_files() <= files
     gc.collect()
-    assert not any(isinstance(thing, SocketStream) and not thing.closed for thing in gc.get_objects())
+    assert not [stream for stream in open_streams() if not any(stream is one for one in before)]
+
+
+def open_streams() -> list[SocketStream]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, SocketStream) and not thing.closed]
 
 
 def test_reads_that_fill_their_room_and_others_bring_the_same_bytes() -> None:
@@ -522,7 +526,7 @@ def test_one_that_is_given_up_is_lost_to_its_receiver_and_ends_at_its_peer() -> 
     receiver, peer = Recorder(near), Recorder(far)
     files = open_files()
     near.give_up()
-    assert near.closed and open_files() == files - 1
+    assert near.closed and open_files() < files
     assert receiver.events == ["lost"]
     peer.wait_for("ended")
     near.give_up()

@@ -215,7 +215,7 @@ def test_a_silent_peer_is_given_up_and_dropped(files: TlsFiles, trusting: ssl.SS
     with pytest.raises(TransportTimeout):
         shake_hands(role, SocketStream(near), files, trusting, 0.02)
     far.close()
-    assert open_files() == number
+    assert open_files() <= number
 
 
 @pytest.mark.parametrize("end", ["close", "abort"])
@@ -466,4 +466,4 @@ def test_a_handshake_that_is_killed_leaves_nothing(files: TlsFiles) -> None:
     settle()
     shaking.kill(timeout=DEADLINE_S)
     far.close()
-    assert open_files() == number
+    assert open_files() <= number
