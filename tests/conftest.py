@@ -34,14 +34,15 @@ settings.load_profile(_profile())
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_GROUPS = {"actors": "sockets", "agent": "sockets", "transport": "sockets", "node": "node"}
+_GROUPS = {"actors": "sockets", "agent": "sockets", "transport": "sockets", "node": "node", "deploy": "deploy"}
 _HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `--dist loadgroup`: each group runs in one process and in its order, so that a run is like the one before.
 
-    What has sockets is apart from what is only rules, for some of it counts what is left of what came before.
+    What has sockets is apart from what is only rules, for some of it counts what is left of what came before. Among the
+    tests of how Pico is deployed is one that compiles it.
     """
     for item in items:
         suite = item.path.relative_to(_HERE).parts[0]
