@@ -34,6 +34,7 @@ from pico.actors.messages import (
     LeaveCluster,
     LinkChanged,
     PacketReceived,
+    RetirePeer,
     SeedsResolved,
     TakeBody,
     TakeTurn,
@@ -70,6 +71,9 @@ __all__ = ["Cluster", "ClusterParts", "locate_gossip"]
 
 PEER_RESTART_S: Final = 1.0
 """From the failure of a peer's actor to the next one, which may fail as well, and as fast as it can."""
+
+FORMER_PEERS_MAX: Final = 64
+"""Processes that are their nodes no more and on whose links something is in flight (CLUSTER-23)."""
 
 CARDS_LOCATED_MAX: Final = 1_024
 """Cards of which it is remembered where they say that the node is."""
@@ -151,6 +155,7 @@ class Cluster(GeventActor):
         self._due = inf  # for which the timer was started, until it has fired
         self._peers: dict[str, _Peer] = {}
         self._upstreams: dict[str, PeerUpstream] = {}
+        self._former: dict[Any, None] = {}  # peers' actors that are retired, the oldest first
         self._resting: dict[str, float] = {}  # until when there is no new actor for a peer whose actor has failed
         self._statuses: dict[str, tuple[NodeStatus, float]] = {}  # of the other nodes, and since when
         self._news = StatusNews()
@@ -194,6 +199,8 @@ class Cluster(GeventActor):
             self._datagrams.close()
         for node_id in list(self._peers):
             self._drop_peer(node_id)
+        for former in list(self._former):
+            former.stop(block=False)
         for node_id in list(self.view.nodes()):
             self.view.forget(node_id)
         self._parts.routes.cluster_changed()
@@ -329,7 +336,7 @@ class Cluster(GeventActor):
     @property
     def links_out(self) -> int:
         """Links that this node has dialled and that are open."""
-        return sum(peer.upstream_open for peer in self._peers.values())
+        return sum(peer.upstream_open for peer in self._peers.values()) + len(self._former)
 
     def standing(self) -> ClusterStanding:
         """How the cluster looks from here, for metrics."""
@@ -412,7 +419,8 @@ class Cluster(GeventActor):
             return
         if address is None or (peer is not None and (peer.life, peer.address) == (life, address)):
             return
-        self._drop_peer(node_id)
+        if peer is not None:
+            self._retire_peer(node_id, peer)
         parts = self._parts
         actor = GossipPeer(node_id, address, parts.dial_peer, self._clock, parts.limits, self._tell_link_changed)
         actor.exit_listener = partial(self._peer_exited, node_id)
@@ -429,8 +437,23 @@ class Cluster(GeventActor):
             del self._upstreams[node_id]
             peer.actor.actor_ref.stop(block=False)
 
+    def _retire_peer(self, node_id: str, peer: _Peer) -> None:
+        """What is in flight there goes on: the process may be draining, with another one in its place (CLUSTER-23)."""
+        if not peer.actor.upstream.in_flight:
+            self._drop_peer(node_id)
+            return
+        ref = peer.actor.actor_ref
+        if len(self._former) == FORMER_PEERS_MAX:
+            oldest = next(iter(self._former))
+            del self._former[oldest]
+            oldest.stop(block=False)
+        self._former[ref] = None
+        del self._peers[node_id], self._upstreams[node_id]
+        tell(ref, RetirePeer())
+
     def _peer_exited(self, node_id: str, ref: Any, reason: BaseException | None) -> None:
         """A peer's actor that failed is replaced when its node is looked at next."""
+        self._former.pop(ref, None)
         peer = self._peers.get(node_id)
         if peer is not None and peer.actor.actor_ref is ref and reason is not None:
             self._parts.metrics.actor_restarts.add(GOSSIP_PEER)

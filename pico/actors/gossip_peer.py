@@ -1,7 +1,8 @@
 """One known peer: the actor that keeps the link to it.
 
 Responsible for: dialling the link when the peer appears and whenever it is lost, at once and then with growing pauses,
-and saying of the peer what its link says: that it can be reached, or that it cannot. Refuses to know: what requests do
+saying of the peer what its link says: that it can be reached, or that it cannot; and, when another process is the node,
+keeping the link until what is in flight on it has ended. Refuses to know: what requests do
 on the link (``pico.actors.peers`` is what they see), what is said of the peer elsewhere, and the bytes of a channel.
 
 A link is also a witness: a process that ends takes its connections with it, and one that hangs falls silent. Either is
@@ -12,11 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import gevent
 
-from pico.actors.messages import DialLink, LinkDialled, LinkEnded, LinkNotDialled
+from pico.actors.messages import DialLink, LinkDialled, LinkEnded, LinkNotDialled, RetirePeer
 from pico.actors.peers import PeerUpstream
 from pico.actors.runtime import GeventActor, tell
 from pico.config import PeerLimits
@@ -30,6 +31,9 @@ from pico.transport.multiplexer import CLOSE_GOING_AWAY, Multiplexer
 from pico.transport.stream import Stream
 
 __all__ = ["DialPeer", "GossipPeer"]
+
+FORMER_LOOK_S: Final = 0.1
+"""How often it is looked whether anything is in flight on the link to a process that is the node no more."""
 
 DialPeer = Callable[[Address, str], tuple[Stream, Channel]]
 """A link to the node of that name at that address; blocks its greenlet, and raises ``PicoError``."""
@@ -62,6 +66,8 @@ class GossipPeer(GeventActor):
         self._opened_at = 0.0
         self._pause_s = 0.0
         self._redial = clock.timer(lambda: self.post(DialLink()))
+        self._retired = False
+        self._look = clock.timer(lambda: self.post(RetirePeer()))
         self.upstream = PeerUpstream(node_id, self._want_link, clock, limits.dial_s)
 
     # The actor's side.
@@ -72,7 +78,13 @@ class GossipPeer(GeventActor):
 
     def on_receive(self, message: Any) -> None:
         """Follow the link."""
-        if isinstance(message, DialLink):
+        if isinstance(message, RetirePeer):
+            self._retire()
+        elif self._retired:
+            if isinstance(message, LinkEnded):
+                _log.info("the link to a former process of node %s ended: %s", self.node_id, message.reason)
+                self.finish()
+        elif isinstance(message, DialLink):
             self._dial()
         elif isinstance(message, LinkDialled):
             self._dialling = False
@@ -86,6 +98,7 @@ class GossipPeer(GeventActor):
     def on_exit(self, reason: BaseException | None) -> None:
         """Close the link; what is in flight on it is lost unless the process ends cleanly."""
         self._redial.stop()
+        self._look.stop()
         self.upstream.unreachable()
         link, self._link = self._link, None
         arrived, self._arrived = self._arrived, None
@@ -141,6 +154,16 @@ class GossipPeer(GeventActor):
             self._dial()
         else:  # whoever takes links and drops them is not dialled as fast as it can drop them
             self._wait_longer()
+
+    def _retire(self) -> None:  # CLUSTER-23
+        self._retired = True
+        self._redial.stop()
+        self.upstream.unreachable()
+        if self._link is None or not self._link.in_flight:
+            self.finish()
+            return
+        self.upstream.closed(self._link)
+        self._look.start(FORMER_LOOK_S)
 
     def _try_later(self, reason: str) -> None:
         if not self._pause_s:

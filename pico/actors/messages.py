@@ -50,6 +50,7 @@ __all__ = [
     "PeerReady",
     "PeerUnreachable",
     "PoolFailed",
+    "RetirePeer",
     "SeedsResolved",
     "StopAccepting",
     "TakeBody",
@@ -178,6 +179,11 @@ class DeadlinePassed:
 @dataclass(frozen=True, slots=True)
 class DialLink:
     """A link is wanted, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetirePeer:
+    """The node is another process now, or elsewhere: take nothing new, and end when nothing is in flight."""
 
 
 @dataclass(frozen=True, slots=True)

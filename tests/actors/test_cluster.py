@@ -28,11 +28,14 @@ from pico.errors import ConnectFailed
 from pico.protocol.cluster import COUNT_INTERVAL_S, Card, Standing, encode_card, endpoint_key
 from pico.protocol.gossip.packets import PacketCodec
 from pico.protocol.gossip.values import Ping, Rank
+from pico.protocol.http import RequestHead
 from tests.actors.census import let_others_run, nothing_left_behind
 from tests.actors.meshes import PORT, STEP_S, Machine, Mesh
 from tests.actors.test_endpoint_pool import One
 from tests.compiled import interpreted_only
 from tests.rules import covers
+
+GET = RequestHead(b"GET", b"/", b"Host: a.b\r\n", 0, b"")
 
 
 @pytest.fixture
@@ -213,6 +216,30 @@ def test_what_others_say_of_a_node_ends_no_link_to_it(mesh):
     assert peer.multiplexer is link
 
 
+@covers("CLUSTER-23")
+def test_what_is_in_flight_with_a_node_that_drains_is_not_lost_to_its_successors(mesh, monkeypatch):
+    monkeypatch.setattr("pico.actors.cluster.FORMER_PEERS_MAX", 2)
+    one, two = mesh.cluster("one", "two")
+    machines, links = [two], []
+    for number in (1, 2, 3):
+        former = one.actor.upstream_of("two")
+        links.append(former.multiplexer)
+        former.multiplexer.open(GET, b"", True, lambda event: None)
+        tell(machines[-1].ref, DrainCluster())
+        machines.append(Machine(mesh, "two", f"10.0.1.{number}", PeerLimits()))
+        mesh.machines[f"twin-{number}"] = machines[-1].start("one")
+        mesh.until(lambda former=former: one.actor.upstream_of("two") is not former and one.linked() == {"two"})
+        mesh.run(1.0)
+        assert former.leaving and not former.may_connect, "nothing new goes there"
+        assert [link.leaving for link in links] == [number == 3, False, False][:number], "the oldest made room"
+        assert one.actor.links_out == min(number, 2) + 1
+    links[1].abort("cut")
+    mesh.until(lambda: one.actor.links_out == 2)
+    assert one.linked() == {"two"}
+    one.stop()
+    assert all(link.leaving for link in links)
+
+
 def test_two_machines_with_one_name_do_not_both_go_on(mesh):
     one, two = mesh.cluster("one", "two")
     twin = Machine(mesh, "two", "10.0.0.99", PeerLimits())
@@ -350,6 +377,7 @@ STEPS = [
     "_send",
     "_follow",
     "_keep_peer",
+    "_retire_peer",
     "_drop_peer",
 ]
 
@@ -362,7 +390,12 @@ def provoke(mesh: Mesh, machine: Machine, step: str) -> None:
     tell(ref, LinkChanged("two", False))
     if step == "_leave":
         tell(ref, LeaveCluster())
+    if step == "_drop_peer":
+        tell(mesh.machines["three"].ref, LeaveCluster())
+        mesh.run(0.5)
     mesh.machines["three"].stop()
+    if step == "_retire_peer":
+        mesh.machines["three"].start("two")
     mesh.run(0.5)
 
 
@@ -388,7 +421,7 @@ def test_an_actor_that_fails_at_any_step_is_replaced_by_one_with_a_new_life(mesh
     mesh.until(lambda: "two" in one.linked() and "one" in two.linked(), within_s=20.0)
     mesh.until(lambda: one.places("there") == {"two"} and two.places("here") == {"one"})
     assert all(link is None or link._ended or link._closing for link in links)
-    assert not failed._peers
+    assert not failed._peers and not failed._former
     assert one.routes._view is one.actor.view
     supervised.stop()
     three.stop()

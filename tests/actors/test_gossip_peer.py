@@ -8,19 +8,20 @@ from itertools import pairwise
 import pytest
 from gevent.event import AsyncResult
 
-from pico.actors.gossip_peer import GossipPeer
-from pico.actors.messages import DialLink, PeerReady, PeerUnreachable
+from pico.actors.gossip_peer import FORMER_LOOK_S, GossipPeer
+from pico.actors.messages import DialLink, PeerReady, PeerUnreachable, RetirePeer
 from pico.actors.runtime import tell
 from pico.config import PeerLimits
 from pico.errors import ConnectFailed
 from pico.protocol.channel import Purpose
-from pico.protocol.http import RequestHead
-from pico.protocol.rpc import ResetCode
+from pico.protocol.http import RequestHead, ResponseHead
+from pico.protocol.rpc import ResetCode, StreamReset
 from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
 from tests.actors.census import let_others_run, nothing_left_behind
 from tests.actors.meshes import Accepted, channel
 from tests.actors.test_endpoint_pool import Waiter
+from tests.rules import covers
 
 LIMITS = PeerLimits()
 ADDRESS = ("10.0.0.2", 8003)
@@ -214,6 +215,58 @@ def test_its_end_closes_the_link_and_lets_nobody_wait(stage):
     assert stage.actor.upstream.leaving and not stage.actor.upstream.open
     stage.run(5.0)
     assert stage.dials == [0.0], "it does not dial any more"
+
+
+@covers("CLUSTER-23")
+def test_what_is_in_flight_on_the_link_to_a_former_process_ends_before_the_link(stage):
+    stage.start("link")
+    upstream, events, opened = stage.actor.upstream, [], []
+    stage.accepted[0].stream_opened = opened.append
+    upstream.multiplexer.open(GET, b"", True, events.append)
+    stage.run()
+    tell(stage.actor.actor_ref, RetirePeer())
+    stage.run(1.0)
+    assert upstream.leaving and not upstream.may_connect and not upstream.open, "nothing new"
+    assert not stage.exits and not events
+    stage.accepted[0].multiplexer.send_head(opened[0].stream, ResponseHead(200, b"OK", b"", 0, b""), end=True)
+    stage.run(2 * FORMER_LOOK_S)
+    assert len(events) == 1 and not isinstance(events[0], StreamReset)
+    assert stage.exits == [None]
+    assert stage.accepted[0].ended
+    assert (stage.changes, stage.dials) == ([True], [0.0])
+
+
+@covers("CLUSTER-23")
+@pytest.mark.parametrize("ends", ["before", "while it is kept"])
+def test_a_link_to_a_former_process_that_ends_is_not_dialled_again(stage, ends):
+    stage.start("link")
+    events, waiter = [], Waiter()
+    if ends == "before":
+        stage.accepted[0].stream.abort()
+        stage.run()
+        assert stage.actor.upstream.connect(waiter)
+    else:
+        stage.actor.upstream.multiplexer.open(GET, b"", True, events.append)
+    tell(stage.actor.actor_ref, RetirePeer())
+    stage.run()
+    if ends != "before":
+        assert not stage.exits
+        stage.accepted[0].stream.abort()
+        stage.run()
+        assert [event.code for event in events] == [ResetCode.LOST]
+    assert stage.exits == [None]
+    dialled = len(stage.dials)
+    stage.run(5.0)
+    assert len(stage.dials) == dialled
+
+
+@covers("CLUSTER-23")
+def test_a_link_to_a_former_process_on_which_nothing_is_in_flight_is_closed_at_once(stage):
+    stage.start("link")
+    tell(stage.actor.actor_ref, RetirePeer())
+    stage.run()
+    assert stage.exits == [None]
+    assert stage.accepted[0].ended
 
 
 def test_a_dial_that_comes_back_after_the_end_is_closed(stage):

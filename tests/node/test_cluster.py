@@ -730,9 +730,9 @@ def test_of_two_processes_with_one_name_one_stops_and_says_why(caplog):
             settled(lambda: alive(first) == {"twin"})
 
 
-@covers("GOSSIP-79")
+@covers("GOSSIP-79", "CLUSTER-23")
 def test_a_node_that_drains_gives_way_to_its_successor_and_finishes_what_it_has(caplog):
-    """It is in its drain delay, which would take longer than anybody waits for an endpoint."""
+    """It is in its drain delay, which would take longer than anybody waits for an endpoint. Both entrances are used."""
     caplog.set_level("INFO", "pico.cluster")
     with (
         running_node("first") as first,
@@ -740,17 +740,18 @@ def test_a_node_that_drains_gives_way_to_its_successor_and_finishes_what_it_has(
     ):
         slow, quick = Agent(older, "slow", lambda call: None), Agent(older, "ep", serve)
         until(lambda: know_each_other([first, older]) and places(first), "the cluster", WITHIN_S)
-        client = Client(older).send(b"GET / HTTP/1.1\r\nHost: slow.x\r\n\r\n")
-        until(lambda: slow.calls)
+        clients = [Client(node).send(b"GET / HTTP/1.1\r\nHost: slow.x\r\n\r\n") for node in (older, first)]
+        until(lambda: len(slow.calls) == 2)
         drained = gevent.spawn(older.drain)
         until(lambda: first.gossip_door.actor.view.standing("twin") is Standing.LAST_RESORT, "the draining")
         with running_node("twin", join=gossip_of(first)) as younger:
             until(quick.goaway.ready, "the word to the agents", WITHIN_S)
             until(lambda: know_each_other([first, younger]), "the cluster with the successor", WITHIN_S)
             assert not older.failed.is_set() and not younger.failed.is_set()
-            assert not drained.ready(), "there is a request in flight"
-            slow.calls[0].respond(200, b"the last one")
-            assert client.response().body == b"the last one"
+            assert not drained.ready(), "there are requests in flight"
+            for call in slow.calls:
+                call.respond(200, b"the last one")
+            assert [client.response().body for client in clients] == [b"the last one"] * 2
             drained.get(timeout=WITHIN_S)
             older.stop()
             settled(lambda: linked(first) == {"twin"} and not with_status(first, "left"))
