@@ -70,9 +70,9 @@ class Entrances:
     def _preface(self, door: str, stream: SocketStream, timeout_s: float) -> Preface | None:
         """What a balancer says where one has to; None when the connection was closed, because it has not."""
         services, balancer = self._services, stream.peer_host
-        if self._config.proxy_protocol not in (door, "both") or not services.trusted_proxies.contains(
-            balancer
-        ):  # PROXY-2
+        if self._config.proxy_protocol not in (door, "both"):
+            return NO_PREFACE
+        if not services.trusted_proxies.contains(balancer):  # PROXY-2
             return NO_PREFACE
         try:
             preface = read_preface(stream, services.clock, timeout_s)
