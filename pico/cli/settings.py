@@ -23,7 +23,18 @@ from pico.cli.values import without_credentials
 from pico.config import TlsFiles
 from pico.errors import ConfigError
 
-__all__ = ["MASK", "PREFIX", "Change", "Program", "Section", "Setting", "field_of", "with_field"]
+__all__ = [
+    "ADMIN_CA_VARIABLE",
+    "ADMIN_VARIABLE",
+    "MASK",
+    "PREFIX",
+    "Change",
+    "Program",
+    "Section",
+    "Setting",
+    "field_of",
+    "with_field",
+]
 
 Config = TypeVar("Config")
 
