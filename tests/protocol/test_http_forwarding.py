@@ -97,6 +97,30 @@ def test_the_client_is_the_last_whom_the_trusted_did_not_know(said: bytes, clien
     assert TrustedProxies(["10.0.0.0/8"]).client_of(request, "10.0.0.1") == client
 
 
+FORGED, ADDED = b"X-Forwarded-For: 6.6.6.6\r\n", b"X-Forwarded-For: 203.0.113.9\r\n"
+
+
+@covers("HTTP-76")
+@pytest.mark.parametrize(
+    "fields,client",
+    [
+        (FORGED + b"bad name: x\r\n" + ADDED + b"\r\n", "203.0.113.9"),
+        (b"bad name: x\r\n" + ADDED + b"Content-Length: 30\r\n\r\n\r\n" + FORGED + b"\r\n", "203.0.113.9"),
+        (b"bad name: x\r\n" + ADDED + b"\r\nGET / HTTP/1.1\r\n" + FORGED + b"\r\n", "203.0.113.9"),
+        (FORGED + b"bad name: x\r\n", "10.0.0.1"),
+        (FORGED + b"a: b\r\n" * 200 + ADDED + b"\r\n", "10.0.0.1"),
+        (FORGED + b"a: " + b"b" * 100_000 + b"\r\n" + ADDED + b"\r\n", "10.0.0.1"),
+    ],
+)
+def test_what_may_not_be_all_of_a_head_does_not_say_who_is_calling(fields: bytes, client: str) -> None:
+    reader = RequestReader(HttpLimits())
+    reader.receive_data(b"POST / HTTP/1.1\r\nHost: ep.example\r\n" + fields)
+    with pytest.raises(RequestRejected) as refused:
+        reader.next_head()
+    assert refused.value.request is not None
+    assert TrustedProxies(["10.0.0.0/8"]).client_of(refused.value.request, "10.0.0.1") == client
+
+
 FORGED = (
     b"X-Forwarded-For: 1.1.1.1\r\nx-forwarded-proto: https\r\nX-FORWARDED-HOST: bank.example\r\n"
     b"X-Forwarded-Port: 443\r\nX-Forwarded-User: root\r\n"

@@ -428,8 +428,12 @@ def _beginning_of(head: bytes, limits: HttpLimits) -> Request:
     match = _BEGINNING(first)
     if match is not None:
         request.method, request.target = match[1][: limits.method_bytes_max], match[2]
-    request.lines = lines[:-1]  # the last one is cut, or empty
+    lines = lines[:-1]  # the last one is cut, or empty
+    end = lines.index(b"") if b"" in lines else -1
+    request.lines = lines if end < 0 else lines[:end]  # what follows the head is no part of it
     _note_caller(request)
+    if end < 0:  # HTTP-76
+        request.forwarding = [field for field in request.forwarding if field[1] != b"x-forwarded-for"]
     return request
 
 
