@@ -235,22 +235,30 @@ class Node:
         # Requests come until balancers have noticed, so agents must still be here; unless a successor has the name by
         # now, for then the others look for them there.
         until = self.clock.now() + config.drain_delay_s
-        while self.clock.now() < until and not self._is_succeeded:
+        while self.clock.now() < until:
+            if self._is_succeeded and not self.upstream_door.draining:
+                self._send_agents_away()
             sleep(self.clock, min(POLL_S, until - self.clock.now()))
-        for door in ("proxy-door", "upstream-door"):
-            ref = self._supervisor.ref(door)
-            if ref is not None:
-                tell(ref, StopAccepting())
+        self._close_door("proxy-door")
         self.services.leaving = True
         for connection in tuple(self.services.connections):
             connection.close_when_idle()
-        self.upstream_door.drain("the node is going away")
+        self._send_agents_away()
         forwarding = self.gossip_door.forwarding
         forwarding.drain("the node is going away")
         until = self.clock.now() + config.grace_period_s
         self._finish(until)
         self._leave()
         self._finish(until)  # of a head that was on its way
+
+    def _close_door(self, name: str) -> None:
+        ref = self._supervisor.ref(name)
+        if ref is not None:
+            tell(ref, StopAccepting())
+
+    def _send_agents_away(self) -> None:
+        self._close_door("upstream-door")
+        self.upstream_door.drain("the node is going away")
 
     def _contested(self) -> None:
         """Another process has this node's ID: in a drain it is the successor (GOSSIP-79), else this node fails."""

@@ -739,7 +739,9 @@ def test_a_node_that_drains_gives_way_to_its_successor_and_finishes_what_it_has(
         running_node("twin", join=gossip_of(first), drain_delay_s=1_000.0) as older,
     ):
         slow, quick = Agent(older, "slow", lambda call: None), Agent(older, "ep", serve)
+        Agent(first, "elsewhere", serve)
         until(lambda: know_each_other([first, older]) and places(first), "the cluster", WITHIN_S)
+        until(lambda: places(older, "elsewhere"), "the endpoint elsewhere", WITHIN_S)
         clients = [Client(node).send(b"GET / HTTP/1.1\r\nHost: slow.x\r\n\r\n") for node in (older, first)]
         until(lambda: len(slow.calls) == 2)
         drained = gevent.spawn(older.drain)
@@ -748,11 +750,15 @@ def test_a_node_that_drains_gives_way_to_its_successor_and_finishes_what_it_has(
             until(quick.goaway.ready, "the word to the agents", WITHIN_S)
             until(lambda: know_each_other([first, younger]), "the cluster with the successor", WITHIN_S)
             assert not older.failed.is_set() and not younger.failed.is_set()
-            assert not drained.ready(), "there are requests in flight"
+            response = Client(older).get(host=b"elsewhere.x")
+            assert response.status == 200, "its balancer may not have noticed yet"
             for call in slow.calls:
                 call.respond(200, b"the last one")
             assert [client.response().body for client in clients] == [b"the last one"] * 2
-            drained.get(timeout=WITHIN_S)
+            assert not drained.ready()
+            drained.kill()
+            older.config = replace(older.config, drain_delay_s=0.0)  # now they have noticed
+            older.drain()
             older.stop()
             settled(lambda: linked(first) == {"twin"} and not with_status(first, "left"))
     assert "another process is node twin now, before this one has ended" in caplog.messages
