@@ -114,7 +114,7 @@ class Part:
 
     def counts(self) -> dict[str, int]:
         self.counts_file.unlink(missing_ok=True)
-        self.process.send_signal(signal.SIGUSR2)
+        self.process.send_signal(signal.SIGRTMIN)
         until(self.counts_file.exists, "the counts of a process")
         counted: dict[str, int] = json.loads(self.counts_file.read_text())
         return counted

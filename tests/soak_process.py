@@ -1,6 +1,7 @@
 """A node or an agent that can also be asked what it holds: ``python -m tests.soak_process node|agent FILE OPTION...``.
 
-Everything is the console entry point's. On SIGUSR2 the numbers of its greenlets, actors and descriptors go into FILE.
+Everything is the console entry point's, which has no use for SIGRTMIN: on it the numbers of greenlets, actors and
+descriptors go into FILE.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> int:
         part.write_text(json.dumps(counts()))
         part.rename(file)
 
-    signal.signal(signal.SIGUSR2, answer)
+    signal.signal(signal.SIGRTMIN, answer)
     sys.argv = [f"pico-{program}", *options]
     code: int = entry_point.main()
     return code
