@@ -54,7 +54,8 @@ compiled: install $(COMPILED)/.built ## the hot path compiled, in build/compiled
 demo: install ## three nodes, an agent and a sample service; ARGS=--once exits when its requests are answered
 	@$(BIN)/pico demo $(ARGS)
 
-# What starts no programs, or none whose time matters, runs in two processes (`tests/conftest.py`); real processes under load do not.
+# What starts no programs, or none whose time matters, runs in two processes (`tests/conftest.py` says what beside what);
+# real processes under load do not.
 PARALLEL := -n 2 --dist loadgroup
 PROCESSES := tests/system tests/docs
 

@@ -2,8 +2,8 @@
 
 Responsible for: dialling the link when the peer appears and whenever it is lost, at once and then with growing pauses,
 saying of the peer what its link says: that it can be reached, or that it cannot; and, when another process is the node,
-keeping the link until what is in flight on it has ended. Refuses to know: what requests do
-on the link (``pico.actors.peers`` is what they see), what is said of the peer elsewhere, and the bytes of a channel.
+keeping the link until what is in flight on it has ended. Refuses to know: what requests do on the link
+(``pico.actors.peers`` is what they see), what is said of the peer elsewhere, and the bytes of a channel.
 
 A link is also a witness: a process that ends takes its connections with it, and one that hangs falls silent. Either is
 told to the cluster's actor, which asks the peer itself before it believes anything.

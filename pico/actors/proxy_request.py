@@ -204,7 +204,7 @@ class ProxyExchange:
         self._services.metrics.request_started()
         trusted_proxies = self._services.trusted_proxies
         trusted = trusted_proxies.contains(self._client.host)
-        if trusted and request.forwarding:
+        if request.forwarding:
             self.client_host = trusted_proxies.client_of(request, self._client.host)
         if self._services.tracing is not None:
             self.traced = self._services.trace(request, self._client, self.client_host, self.request_id)

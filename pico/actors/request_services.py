@@ -179,8 +179,7 @@ class RequestServices:
         """Count, keep and log what was not a valid request, with as much of it as could be read."""
         failure = rejected.failure
         request = rejected.request or Request()
-        trusted = self.trusted_proxies.contains(client.host)
-        client_host = self.trusted_proxies.client_of(request, client.host) if trusted else client.host
+        client_host = self.trusted_proxies.client_of(request, client.host)
         named = endpoint_of(request)
         endpoint_id = named if isinstance(named, str) else ""
         self.metrics.request_started()

@@ -60,10 +60,11 @@ class AdminClient:
     def __init__(self, url: str | None, ca_file: str | None = None) -> None:
         environments = os.environ.get(ADMIN_VARIABLE)
         named = ADMIN_VARIABLE if environments and not url else "--admin"
-        self.url = admin_url(named, url or environments or DEFAULT_URL)
+        given = url or environments or DEFAULT_URL
+        self.url = admin_url(named, given)
         if ca_file:
             if not self.url.startswith("https:"):
-                raise ConfigError(named, url or environments or DEFAULT_URL, "an https URL, because --ca-file is given")
+                raise ConfigError(named, given, "an https URL, because --ca-file is given")
             _check_authorities("--ca-file", ca_file)
         elif self.url.startswith("https:") and (ca_file := os.environ.get(ADMIN_CA_VARIABLE)):
             _check_authorities(ADMIN_CA_VARIABLE, ca_file)

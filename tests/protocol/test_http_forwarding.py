@@ -95,6 +95,7 @@ def test_the_usual_request_gets_five_fields_and_nothing_else():
 def test_the_client_is_the_last_whom_the_trusted_did_not_know(said: bytes, client: str) -> None:
     request = get(said + b"\r\n" if said else b"")
     assert TrustedProxies(["10.0.0.0/8"]).client_of(request, "10.0.0.1") == client
+    assert TrustedProxies(["10.0.0.0/8"]).client_of(request, "192.0.2.7") == "192.0.2.7", "nobody asked this one"
 
 
 FORGED, ADDED = b"X-Forwarded-For: 6.6.6.6\r\n", b"X-Forwarded-For: 203.0.113.9\r\n"

@@ -49,7 +49,9 @@ class TrustedProxies:
         return bool(self._networks) and self._standing(host) == _TRUSTED
 
     def client_of(self, request: Request, peer: str) -> str:
-        """Who is calling, where ``peer`` is one of them (HTTP-76): an address."""
+        """Who is calling (HTTP-76): an address, that of ``peer`` where it is none of them."""
+        if not self.contains(peer):
+            return peer
         client = peer
         looks = 0
         for index, name in reversed(request.forwarding):

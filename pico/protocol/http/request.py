@@ -438,8 +438,7 @@ def _beginning_of(head: bytes, limits: HttpLimits) -> Request:
 
 
 def _note_caller(request: Request) -> None:
-    """Host, endpoint and user agent, the first of each, where they are not noted yet, what names the request, and for
-    whom it comes.
+    """Host, endpoint and user agent, the first of each that is not noted yet, and what says its name and its client.
 
     The rest is let go, and of the target the name and the password of a user, which are in no log.
     """
