@@ -161,21 +161,24 @@ class Cluster(GeventActor):
         self._news = StatusNews()
         self._leavers: list[GeventFuture[None]] = []
         self._seeds_known = False
-        self._caught_up = False
+        self._caught_up_at = inf
 
     @property
     def seeds_tried(self) -> bool:
         """Whether it is known where the named nodes are, and each has been tried: readiness waits for it."""
         return self._seeds_known and self.engine.seeds_tried
 
-    @property
-    def caught_up(self) -> bool:
-        """Whether each of the named nodes has been tried, and everybody whom they know has been heard (ROUTING-20)."""
-        if not self._caught_up and self.seeds_tried:
+    def caught_up_at(self) -> float:
+        """When each of the named nodes was tried, and everybody whom they know was heard (ROUTING-20); else infinity.
+
+        It is noticed with the next round, or when somebody asks before that.
+        """
+        if self._caught_up_at == inf and self.seeds_tried:
             table = self.engine.table
             hearsay = (name for name, record in table.members().items() if not record.gone and not table.verified(name))
-            self._caught_up = next(hearsay, None) is None
-        return self._caught_up
+            if next(hearsay, None) is None:
+                self._caught_up_at = self._clock.now()
+        return self._caught_up_at
 
     # The actor's life.
 
@@ -214,6 +217,7 @@ class Cluster(GeventActor):
         elif isinstance(message, GossipTimerDue):
             self._due = inf
             engine.handle_timer(now=now)
+            self.caught_up_at()
             self._endpoints.handle_timer(now=now)
         elif isinstance(message, EndpointCount):
             self._endpoints.set(message.endpoint_id, message.count, now=now)

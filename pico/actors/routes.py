@@ -10,6 +10,7 @@ Messages change things, snapshots are read: a request never asks an actor where 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from math import inf
 from typing import Any, Final
 
 import pykka
@@ -104,8 +105,8 @@ class Routes:
         """Upstreams here that requests may be given to; written here only."""
         self.changes = 0
         """Grows whenever an endpoint appears or vanishes, here or elsewhere."""
-        self.joining: Callable[[], bool] = bool
-        """Whether the cluster may have what is not known here; set by whoever knows."""
+        self.caught_up_at: Callable[[], float] = lambda: -inf
+        """When all was known here that the cluster has; infinity as long as it is not. Set by whoever knows."""
 
     def reconfigure(self, endpoint_wait_s: float, requests_max: int) -> None:
         """What counts for the next request."""
@@ -192,10 +193,10 @@ class Routes:
         if self.knows(endpoint_id):
             waiting = self._lists.get(endpoint_id)
             return 0.0 if waiting is None else waiting.until  # ROUTING-27
-        if self.exists(endpoint_id) or self.joining():  # ROUTING-19, ROUTING-20
+        if self.exists(endpoint_id):  # ROUTING-19
             return now + self._endpoint_wait_s
-        vanished_at = self._vanished.get(endpoint_id)  # ROUTING-7
-        return 0.0 if vanished_at is None else vanished_at + self._endpoint_wait_s
+        before = min(now, self.caught_up_at())  # ROUTING-20: what has left before that is not known here
+        return max(before, self._vanished.get(endpoint_id, -inf)) + self._endpoint_wait_s  # ROUTING-7
 
     def wait_again(self, endpoint_id: str, waiter: pykka.ActorRef[Any], until: float, *, refused: bool) -> bool:
         """Wait for another turn; ``refused``: by somebody who seemed to have room. False when it should not."""

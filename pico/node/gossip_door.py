@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from random import Random
 from typing import Any, Final
 
@@ -123,7 +124,7 @@ class GossipDoor:
         self._ready_actor: Cluster | None = None
         self._key_seal: KeySeal | None = None
         self._started = False
-        routes.joining = self._is_catching_up
+        routes.caught_up_at = self.caught_up_at
         metrics.cluster.corrections = lambda: 0 if self._actor is None else self._actor.view.corrections
 
     def reconfigure(self, config: NodeConfig, keys: KeyRing | None) -> None:
@@ -183,8 +184,9 @@ class GossipDoor:
         if self.ready:
             self._ready_actor = self._actor
 
-    def _is_catching_up(self) -> bool:
-        return bool(self._config.join) and (self._actor is None or not self._actor.caught_up)
+    def caught_up_at(self) -> float:
+        """When all was known here that others know; infinity as long as it is not (ROUTING-20)."""
+        return inf if self._actor is None else self._actor.caught_up_at()
 
     def standing(self) -> ClusterStanding:
         """For metrics."""

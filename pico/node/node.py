@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
+from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -170,7 +171,7 @@ class Node:
             self.upstream_door,
             node_id=node_id,
             own=lambda: self.routes.upstreams,
-            settled=lambda: self.ready()[0] and not self.routes.joining(),
+            settled=lambda: self.ready()[0] and self.gossip_door.caught_up_at() < inf,
             rng=Random(system.random_bytes(16)),
         )
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 import pytest
@@ -158,6 +159,23 @@ def test_an_endpoint_that_vanished_elsewhere_is_waited_for_and_may_return_anywhe
     assert waiter.told == [EndpointAppeared()]
     assert scene.routes._waiting == 0
     assert not scene.routes._vanished
+
+
+@covers("ROUTING-20")
+def test_what_may_have_left_before_the_cluster_was_known_is_waited_for_and_nothing_else():
+    scene = Scene()
+    assert scene.routes.wait("ep", Waiter()) == 0.0
+    scene.routes.caught_up_at = lambda: inf
+    scene.clock.advance(1.0)
+    assert scene.routes.wait("ep", Waiter()) == 3.0
+    scene.routes.caught_up_at = lambda: 1.0
+    scene.clock.advance(1.5)
+    assert scene.routes.wait("ep", Waiter()) == 3.0
+    scene.say("a", "late", 1)
+    scene.say("a", "late", 0)
+    assert scene.routes.wait("late", Waiter()) == 4.5
+    scene.clock.advance(0.5)
+    assert scene.routes.wait("ep", Waiter()) == 0.0
 
 
 @covers("ROUTING-7")

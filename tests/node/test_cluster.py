@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -399,10 +400,19 @@ def test_a_request_that_comes_before_the_node_knows_the_cluster_waits_for_it():
             until(lambda: second.routes.waiting, "the request")
             names.answer.set()
             assert client.response().body == ANSWER
-            until(lambda: second.gossip_door.actor.caught_up)
-            began = second.clock.now()
-            assert request(second, b"unknown.x").error() == "endpoint_not_found"
-            assert second.clock.now() - began < 1.0, "nothing is waited for that was never there"
+
+
+@pytest.mark.parametrize("named", [False, True])
+@covers("ROUTING-20")
+def test_a_request_for_what_left_before_the_node_came_waits_for_its_return(named: bool):
+    with running_node("other") as other:
+        join = gossip_of(other) if named else ()
+        with running_node("restarted", join=join, endpoint_wait_s=3.0) as node:
+            until(lambda: node.gossip_door.caught_up_at() < math.inf, "the cluster")
+            client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+            until(lambda: node.routes.waiting, "the request")
+            Agent(node, "ep", serve)
+            assert client.response().body == ANSWER
 
 
 def test_a_node_whose_seeds_are_all_dead_serves_its_own_upstreams():
