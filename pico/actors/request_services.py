@@ -43,6 +43,10 @@ class Connection(Protocol):
     def idle(self) -> bool:
         """Whether nothing is in progress, and another request may come."""
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether no request is in progress, and another may come or is on its way."""
+
     def close_when_idle(self) -> None:
         """End it unless a request is in progress."""
 

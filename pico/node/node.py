@@ -244,6 +244,7 @@ class Node:
         self.services.leaving = True
         for connection in tuple(self.services.connections):
             connection.close_when_idle()
+        self._hear_last_calls(self.clock.now() + config.http_timers.last_call_s)
         self._send_agents_away()
         forwarding = self.gossip_door.forwarding
         forwarding.drain("the node is going away")
@@ -267,6 +268,11 @@ class Node:
             self._is_succeeded = True
         else:
             self.failed.set()
+
+    def _hear_last_calls(self, until: float) -> None:
+        """Wait for connections that were accepted and have not asked yet: perhaps nobody else has their endpoints."""
+        while self.clock.now() < until and any(connection.may_ask for connection in self.services.connections):
+            sleep(self.clock, POLL_S)
 
     def _finish(self, until: float) -> None:
         """Wait for all that is in flight, and for connections on which another request may come."""

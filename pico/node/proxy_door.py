@@ -81,7 +81,12 @@ class ClientConnection:
     @property
     def idle(self) -> bool:
         """Whether nothing is in progress, and another request may come."""
-        return self._request is None and not self._reader.started and not self._closing
+        return self.may_ask and not self._reader.started
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether no request is in progress, and another may come or is on its way."""
+        return self._request is None and not self._closing
 
     def close_when_idle(self) -> None:
         """Draining: end the connection if no request is in progress; called in the hub.

@@ -1004,12 +1004,25 @@ def test_a_connection_that_was_just_opened_gets_its_first_request_answered_while
     assert served.get().body == b"hello"
     until(lambda: len(node.services.connections) == 3)
     draining = gevent.spawn(node.drain)
-    assert agent.goaway.get(timeout=5)
     assert served.at_end()
-    response = new.get(host=b"nobody.x")
-    assert (response.status, response.fields(b"connection")) == (502, [b"close"])
-    settled(lambda: not draining.ready(), "somebody who may still ask")
+    response = new.get()
+    assert (response.status, response.fields(b"connection")) == (200, [b"close"]), "the agent is still there"
+    settled(lambda: not (draining.ready() or agent.goaway.ready()), "somebody who may still ask")
     assert silent.at_end()
+    assert agent.goaway.get(timeout=5)
+    draining.get(timeout=5)
+
+
+@covers("HTTP-67")
+def test_so_does_one_whose_head_is_on_its_way(node):
+    agent = Agent(node, "ep", small())
+    client = Client(node).send(b"GET / HTTP/1.1\r\n")
+    until(lambda: any(connection._reader.started for connection in node.services.connections), "the head")
+    draining = gevent.spawn(node.drain)
+    until(lambda: node.services.leaving)
+    settled(lambda: not agent.goaway.ready(), "a head that is on its way")
+    assert client.send(b"Host: ep.x\r\n\r\n").response().body == b"hello"
+    assert agent.goaway.get(timeout=5)
     draining.get(timeout=5)
 
 
