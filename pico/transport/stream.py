@@ -493,7 +493,7 @@ class SocketStream:
 
     def _on_writable(self) -> None:
         self._send_unsent()
-        if self._unsent or self._error is not None:
+        if self._unsent or self._error is not None or self._writer is None:  # None: the flush has failed
             return
         self._writer.stop()
         if self.closed:

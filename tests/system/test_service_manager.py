@@ -198,7 +198,7 @@ def sockets() -> Iterator[list[socket.socket]]:
 
 
 def test_doors_that_were_opened_before(programs: Programs, service: Service, sockets: list[socket.socket]) -> None:
-    """Clients wait while the process is exchanged: the sockets stay, and whoever comes before the agent waits for it."""
+    """Clients wait while the process is exchanged: the sockets stay, and who comes before the agent waits for it."""
     proxy, upstream, admin, gossip = (one.getsockname()[1] for one in sockets[:4])
     within = handing_over("proxy:upstream:admin:gossip:gossip", sockets)
     descriptors = [one.fileno() for one in sockets]
@@ -218,7 +218,7 @@ def test_doors_that_were_opened_before(programs: Programs, service: Service, soc
     assert first.wait() == 0
     with closing(socket.create_connection((HOST, proxy), timeout=30)) as waiting:
         waiting.sendall(b"GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n")
-        second = programs.node_begun("--node-id=one", within=within, descriptors=descriptors).ready()
+        programs.node_begun("--node-id=one", within=within, descriptors=descriptors).ready()
         assert waiting.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert curl(*ASK, f"{url}/").stdout == b"hello\n"
     assert answer_of(admin, "/livez")[0] == 200
