@@ -68,7 +68,7 @@ class HttpTimers:
     write_stall_s: float = 60.0  # a client that takes no byte
     upgrade_idle_s: float = 3600.0  # no byte in either direction after a 101
     linger_s: float = 2.0  # lingering close after an error
-    last_call_s: float = 0.5  # while the node drains: for a first request, or one after a response that did not say so
+    last_call_s: float = 0.5  # for one more request on a connection, once a node that drains takes no more of them
     request_total_s: float = 0.0  # 0: no limit
 
 

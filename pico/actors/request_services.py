@@ -47,8 +47,8 @@ class Connection(Protocol):
     def may_ask(self) -> bool:
         """Whether no request is in progress, and another may come or is on its way."""
 
-    def close_when_idle(self) -> None:
-        """End it unless a request is in progress."""
+    def last_call(self) -> None:
+        """The node drains: one more request may come for a while, then end it."""
 
     def shut_down(self) -> None:
         """End it now."""

@@ -248,7 +248,7 @@ RARE_REQUESTS: Final = Section(
         ),
         Setting(
             "last_call_timeout", "http_timers.last_call_s", DURATION_OR_ZERO,
-            "while a node drains: for a first request, or one after a response that did not say so", RELOAD,
+            "for one more request on a connection, once a node that drains takes no more of them", RELOAD,
         ),
     ),
     rare=True,

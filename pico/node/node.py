@@ -66,6 +66,9 @@ HANDSHAKES_MAX: Final = 1024
 """Connections at the upstream door whose handshake is not complete."""
 
 POLL_S: Final = 0.05
+LAST_HEAD_S: Final = 1.0
+"""For a head that has begun when the time for a last request is over, and for that to be noticed."""
+
 STOP_S: Final = 10.0
 LEAVE_S: Final = 5.0
 LOG_FLUSH_S: Final = 2.0
@@ -243,8 +246,8 @@ class Node:
         self._close_door("proxy-door")
         self.services.leaving = True
         for connection in tuple(self.services.connections):
-            connection.close_when_idle()
-        self._hear_last_calls(self.clock.now() + config.http_timers.last_call_s)
+            connection.last_call()
+        self._hear_last_calls(self.clock.now() + config.http_timers.last_call_s + LAST_HEAD_S)
         self._send_agents_away()
         forwarding = self.gossip_door.forwarding
         forwarding.drain("the node is going away")
@@ -270,7 +273,7 @@ class Node:
             self.failed.set()
 
     def _hear_last_calls(self, until: float) -> None:
-        """Wait for connections that were accepted and have not asked yet: perhaps nobody else has their endpoints."""
+        """Wait for connections on which a request may come: perhaps nobody else has its endpoint."""
         while self.clock.now() < until and any(connection.may_ask for connection in self.services.connections):
             sleep(self.clock, POLL_S)
 

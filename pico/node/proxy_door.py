@@ -47,7 +47,6 @@ class ClientConnection:
             self._reader.receive_data(preface.rest)
         self._parking = Parking()
         self._request: ProxyRequest | None = None
-        self._fresh = True  # no request has come yet
         self._wants_body = False
         self._paused = False
         self._switched = False
@@ -88,20 +87,10 @@ class ClientConnection:
         """Whether no request is in progress, and another may come or is on its way."""
         return self._request is None and not self._closing
 
-    def close_when_idle(self) -> None:
-        """Draining: end the connection if no request is in progress; called in the hub.
-
-        One that was just opened is given time: its first request may be on its way (HTTP-67).
-        """
-        if not self.idle:
-            return
-        if self._stream.unsent_bytes:
-            return  # it has its time for that, and then for one more request
-        if self._fresh:
+    def last_call(self) -> None:
+        """Draining: where nothing is in progress, one more request may come for a while; in the hub (HTTP-67)."""
+        if self.idle and not self._stream.unsent_bytes:  # else it has its time for these first
             self._own_deadline = min(self._own_deadline, self._services.clock.now() + self._services.timers.last_call_s)
-        else:
-            self._late = True
-            self._parking.unpark()
 
     @property
     def quiet(self) -> bool:
@@ -173,7 +162,6 @@ class ClientConnection:
             request = self._reader.next_head()
             if request is not None:
                 self._own_deadline = inf
-                self._fresh = False
                 return request
             if self._ended or self._lost or (self._late and not self._reader.started):
                 return None
