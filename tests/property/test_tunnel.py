@@ -107,7 +107,7 @@ class LinkMachine(RuleBasedStateMachine):
                 assert command.tunnel not in self.served, "served twice"
                 self.served.add(command.tunnel)
             elif isinstance(command, GiveUp):
-                assert command.status in HOPELESS_STATUSES
+                assert int(command.reason.split()[0]) in HOPELESS_STATUSES
                 assert set(self.statuses) == set(range(self.servers))
                 assert all(status in HOPELESS_STATUSES for status in self.statuses.values())
                 self.gave_up = True
