@@ -513,6 +513,48 @@ def test_a_tunnel_that_was_stable_until_its_goaway_forgives_what_failed_before()
     assert book.link.snapshot().failures == 0
 
 
+@covers("TUN-23")
+@pytest.mark.parametrize("reason", ["leaving", "move"])
+def test_a_node_that_was_long_in_leaving_is_looked_for_at_once_when_it_has_gone(reason: str) -> None:
+    book = opened(stable_s=10.0)
+    book.run("after 10", f"goaway 1 {reason}", *(step for n in range(2, 12) for step in ("timer", f"failed {n} down")))
+    assert book.link.next_timer() == pytest.approx(book.now + 15)
+    book.step("ended 1 lost")
+    assert book.link.next_timer() == pytest.approx(book.now + 0.1)
+    assert book.asked("timer") == ["dial 12 server 0"]
+
+
+@covers("TUN-23", "TUN-24")
+def test_a_node_that_has_gone_with_its_goaway_is_dialled_at_once() -> None:
+    book = opened(stable_s=10.0)
+    book.run("after 10", "goaway 1", "ended 1")
+    assert book.link.next_timer() == book.now
+
+
+@covers("TUN-23")
+def test_a_dial_under_way_when_the_leaving_node_has_gone_fails_as_the_first() -> None:
+    book = opened(stable_s=10.0)
+    book.run("after 10", "goaway 1", "timer", "failed 2 down", "timer", "failed 3 down", "timer", "ended 1 lost")
+    book.step("failed 4 down")
+    assert book.link.next_timer() == pytest.approx(book.now + 0.1)
+
+
+@covers("TUN-23")
+def test_the_end_of_a_leaving_tunnel_is_no_news_where_it_was_not_stable_or_another_serves_or_it_was_closed() -> None:
+    book = opened(stable_s=10.0)
+    book.run("after 9", "goaway 1", "timer", "failed 2 down", "timer", "failed 3 down", "ended 1 lost")
+    assert book.link.snapshot().failures == 2
+    assert book.link.next_timer() == pytest.approx(book.now + 0.2)
+    book = opened(stable_s=10.0)
+    book.run("after 10", "goaway 1", "timer", "accepted 2", "ended 1 lost")
+    assert book.link.state is LinkState.OPEN
+    book = opened(stable_s=10.0)
+    book.run(
+        "after 10", "goaway 1", "timer", "accepted 2", "idle 1", "ended 2 lost", "timer", "failed 3 down", "ended 1"
+    )
+    assert book.link.snapshot().failures == 2
+
+
 # Several tunnels, and moving.
 
 

@@ -234,8 +234,11 @@ class Link:
 
     def ended(self, tunnel: int, reason: str, *, now: float) -> None:
         """This tunnel is no more."""
-        if self._leaving.pop(tunnel, None) is not None:
+        old = self._leaving.pop(tunnel, None)
+        if old is not None:
             self._finish_if_empty()
+            if self._current is None and not old.closing:
+                self._begin_waits_anew(old, now)
             return
         current = self._current
         if current is None or current.number != tunnel:
@@ -247,6 +250,12 @@ class Link:
         self._forgive_if_stable(current, now)
         self._announce(Change.LOST, printable(reason))
         self._wait(self._backoff.failed(), now)
+
+    def _begin_waits_anew(self, old: _Tunnel, now: float) -> None:
+        """Its node took its time to leave, and all that while no other was to be had: the next may be there at once."""
+        forgiven = self._forgive_if_stable(old, now)
+        if forgiven and self.state is LinkState.WAITING and self._due > now + self._timers.backoff_first_s:
+            self._wait(self._backoff.failed(), now)  # TUN-23
 
     # What our side wants.
 
@@ -361,9 +370,11 @@ class Link:
         self._server = free[0] if free else min(order, key=lambda server: held[server])  # TUN-19
         self._due = max(now, held.get(self._server, now)) + delay_s  # TUN-25
 
-    def _forgive_if_stable(self, tunnel: _Tunnel, now: float) -> None:
-        if now - tunnel.opened_at >= self._timers.stable_s:  # TUN-23
+    def _forgive_if_stable(self, tunnel: _Tunnel, now: float) -> bool:
+        stable = now - tunnel.opened_at >= self._timers.stable_s
+        if stable:  # TUN-23
             self._backoff.reset()
+        return stable
 
     def _is_hopeless(self, refusal: Refusal) -> bool:
         """TUN-26, TUN-27."""
