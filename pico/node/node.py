@@ -257,9 +257,11 @@ class Node:
         self._finish(until)  # of a head that was on its way
 
     def _close_door(self, name: str) -> None:
+        """Who waits at it has been let in when this returns."""
         ref = self._supervisor.ref(name)
         if ref is not None:
-            tell(ref, StopAccepting())
+            with suppress(pykka.Timeout, pykka.ActorDeadError):
+                ref.ask(StopAccepting(), timeout=STOP_S)
 
     def _send_agents_away(self) -> None:
         self._close_door("upstream-door")
@@ -274,8 +276,13 @@ class Node:
 
     def _hear_last_calls(self, until: float) -> None:
         """Wait for connections on which a request may come: perhaps nobody else has its endpoint."""
-        while self.clock.now() < until and any(connection.may_ask for connection in self.services.connections):
+        while self.clock.now() < until and self._somebody_may_ask():
             sleep(self.clock, POLL_S)
+
+    def _somebody_may_ask(self) -> bool:
+        connections = self.services.connections
+        accepted: int = self._listening["proxy-door"].connections  # more, while a handshake is not complete
+        return accepted > len(connections) or any(connection.may_ask for connection in connections)
 
     def _finish(self, until: float) -> None:
         """Wait for all that is in flight, and for connections on which another request may come."""

@@ -1015,6 +1015,38 @@ def test_a_connection_that_is_open_gets_one_more_request_answered_while_the_node
 
 
 @covers("HTTP-67")
+def test_so_does_one_that_waits_at_the_door_when_it_closes(node):
+    agent = Agent(node, "ep", small())
+    late = blocking_socket.create_connection(node.address("proxy-door"))  # nothing else runs before the drain begins
+    draining = gevent.spawn(node.drain)
+    until(lambda: node.services.leaving)
+    settled(lambda: not agent.goaway.ready(), "somebody who may still ask")
+    with gevent.socket.socket(fileno=late.detach()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+    assert agent.goaway.get(timeout=5)
+    draining.get(timeout=5)
+
+
+@covers("HTTP-67")
+def test_so_does_one_whose_handshake_is_not_complete(tmp_path):
+    authority = Authority(tmp_path)
+    context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority.ca_file)
+    with running_node(proxy_tls=authority.issue("localhost")) as node:
+        agent = Agent(node, "ep", small())
+        client = Client(node)
+        until(lambda: node.services.spares)
+        draining = gevent.spawn(node.drain)
+        until(lambda: node.services.leaving)
+        settled(lambda: not agent.goaway.ready(), "somebody who may still ask")
+        client.sock = context.wrap_socket(client.sock, server_hostname="localhost")
+        assert client.get().status == 200
+        assert agent.goaway.get(timeout=5)
+        draining.get(timeout=5)
+
+
+@covers("HTTP-67")
 def test_so_does_one_whose_head_is_on_its_way(node):
     agent = Agent(node, "ep", small())
     client = Client(node).send(b"GET / HTTP/1.1\r\n")
