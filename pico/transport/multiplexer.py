@@ -507,7 +507,9 @@ class Multiplexer:
         self._forget_timers()
         self._engine.lost()
         for event in self._engine.events():
-            if not isinstance(event, (GoawayReceived, PeerSilent)):
+            if isinstance(event, GoawayReceived):  # it came in one read with the end, and says why that is
+                self._owner.goaway_received(event.reason)
+            elif not isinstance(event, PeerSilent):
                 self._dispatch_to_stream(event)
         owner, self._owner = self._owner, _NOBODY
         owner.connection_ended(reason)

@@ -418,6 +418,17 @@ def test_goaway_is_told_to_the_owner_and_stops_new_streams():
     assert not pair.node.may_open
 
 
+@covers("RPC-54")
+def test_a_goaway_that_comes_together_with_the_end_is_told_before_it():
+    pair, told = Pair(), []
+    pair.owners[1].goaway_received = told.append
+    pair.owners[1].connection_ended = lambda reason: told.append("the end")
+    pair.node.goaway("the node is going away")
+    pair.node.close(1001, "the node is going away")
+    pair.clock.advance()
+    assert told == ["the node is going away", "the end"]
+
+
 @covers("TUN-18")
 def test_the_closing_handshake_ends_both_sides_and_a_silent_peer_is_dropped_after_a_deadline():
     pair = Pair()
