@@ -39,4 +39,8 @@ def start(program: str, run: Callable[[], int]) -> int:
 
     from pico.cli.command_line import guarded
 
-    return guarded(program, run)
+    try:
+        return guarded(program, run)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # it is ending already, and its exit code says how
+            signal.signal(number, signal.SIG_IGN)

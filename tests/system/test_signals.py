@@ -104,6 +104,20 @@ def test_the_second_signal_stops_at_once(
     service.permit()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("which", ["node", "agent"])
+def test_a_signal_to_what_is_ending_changes_no_exit_code(
+    programs: Programs, service: Service, which: str, number: signal.Signals
+) -> None:
+    node = programs.node()
+    agent = programs.agent(node.upstream_url, "web", service.port).registered()
+    told: Program = node if which == "node" else agent
+    told.send(number)
+    told.until_said("stopped")
+    told.send(number)
+    assert told.wait() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_at_which_others_open_their_logs_again_ends_nobody(
     programs: Programs, service: Service, number: signal.Signals
