@@ -214,7 +214,8 @@ class UpstreamDoor:
     def _check_limits(self, endpoint_id: str, address: str) -> None:
         config = self._config
         if self.draining:
-            raise RegistrationRefused(503, "draining", "this node is going away", RETRY_AFTER)
+            # Whoever is asked next under this address may be another node: to wait would only cost time.
+            raise RegistrationRefused(503, "draining", "this node is going away")
         for held, most, what in (
             (len(self._connections), config.upstreams_max, "on this node"),
             (len(self._by_endpoint.get(endpoint_id, ())), config.upstreams_per_endpoint_max, "for this endpoint"),

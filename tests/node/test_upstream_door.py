@@ -144,6 +144,22 @@ def test_at_a_limit_the_door_answers_503_and_lets_in_the_next_after_one_has_left
         Agent(node, "ep")
 
 
+@covers("TUN-7")
+def test_a_door_that_leaves_refuses_a_handshake_under_way_and_asks_for_no_patience(node):
+    sock = connect(node, "upstream-door")
+    sock.sendall(handshake("ep")[:-2])
+    until(lambda: node.metrics.connections.count("upstream") == 1)
+    node.drain()
+    sock.sendall(handshake("ep")[-2:])
+    head, body = read_head(sock)
+    while piece := sock.recv(1000):
+        body += piece
+    sock.close()
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert json.loads(body)["error"]["code"] == "draining"
+    assert b"retry-after" not in head.lower()
+
+
 @covers("TUN-11")
 def test_a_handshake_that_is_not_complete_in_time_is_dropped():
     with running_node(handshake_s=0.1) as node:
