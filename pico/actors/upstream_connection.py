@@ -98,7 +98,10 @@ class UpstreamConnection(GeventActor):
             self._leave()
         elif isinstance(message, DrainUpstream):
             self._leave()
-            self._multiplexer.goaway(message.reason)
+            if self.upstream.streaming:
+                self._multiplexer.goaway(message.reason)
+            else:  # TUN-45: it cannot be told
+                self._multiplexer.close_when_idle(CLOSE_GOING_AWAY, message.reason)
         elif isinstance(message, MoveUpstream):
             self._multiplexer.goaway(MOVE)  # TUN-40: it stays in its pool
         elif isinstance(message, CloseUpstream):

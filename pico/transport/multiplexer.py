@@ -130,6 +130,7 @@ class Multiplexer:
         "_flush_bytes",
         "_flush_scheduled",
         "_held_changed",
+        "_last_words",
         "_owner",
         "_paced_at",
         "_paused",
@@ -167,6 +168,7 @@ class Multiplexer:
         self._paced_at = clock.now()
         self._deferrals = 0  # reads that control messages have waited for
         self._paused = False
+        self._last_words: tuple[int, str] | None = None  # of the close frame that is sent once no stream is open
         self._closing = ""  # why our close frame was sent
         self._ended = False
         self._asked_at: float | None = None
@@ -291,6 +293,11 @@ class Multiplexer:
         self._close_timer = self._clock.timer(self._on_close_deadline)
         self._close_timer.start(self._codec.limits.close_s)
 
+    def close_when_idle(self, code: int, reason: str) -> None:
+        """The same as soon as no stream is open; for who opens none any more."""
+        self._last_words = (code, reason)
+        self._close_if_idle()
+
     def abort(self, reason: str) -> None:
         """End the connection now."""
         self._abort(reason, End.LOST)
@@ -390,6 +397,14 @@ class Multiplexer:
                 self._dispatch_to_stream(event)
         if not self._flush_scheduled and self._engine.has_outgoing:
             self._schedule_flush()
+        if self._last_words is not None:
+            self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        words = self._last_words
+        if words is not None and not self._engine.open_streams:
+            self._last_words = None
+            self.close(words[0], words[1])
 
     def _dispatch(self, event: GoawayReceived | PeerSilent) -> None:
         if isinstance(event, GoawayReceived):
@@ -423,6 +438,8 @@ class Multiplexer:
         self._regulate_reading()
         if self._engine.has_events:
             self._pump()
+        if self._last_words is not None:
+            self._close_if_idle()
         if self._held_changed is not None and self._stream.unsent_bytes and not self._ended:
             self._held_changed()
 

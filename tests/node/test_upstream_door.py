@@ -160,6 +160,33 @@ def test_a_door_that_leaves_refuses_a_handshake_under_way_and_asks_for_no_patien
     assert b"retry-after" not in head.lower()
 
 
+@covers("TUN-45")
+def test_a_tunnel_of_the_base_protocol_is_closed_when_it_is_idle_while_the_node_drains(node):
+    Agent(node, "stays", lambda call: None)
+    idle, busy = Agent(node, "idle", streaming=False), Agent(node, "busy", lambda call: None, streaming=False)
+    clients = [Client(node).send(b"GET / HTTP/1.1\r\nHost: %s.x\r\n\r\n" % name) for name in (b"stays", b"busy")]
+    until(lambda: node.metrics.requests_in_flight == 2 and busy.calls)
+    draining = gevent.spawn(node.drain)
+    assert "1001" in idle.ended.get(timeout=5)
+    settled(lambda: not busy.ended.ready(), "what has a request")
+    busy.calls[0].respond(200, b"the last")
+    assert clients[1].response().body == b"the last"
+    assert "1001" in busy.ended.get(timeout=5)
+    assert not draining.ready()
+
+
+@covers("TUN-45")
+def test_one_whose_client_has_gone_is_idle_too(node):
+    busy = Agent(node, "busy", lambda call: None, streaming=False)
+    client = Client(node).send(b"GET / HTTP/1.1\r\nHost: busy.x\r\n\r\n")
+    until(lambda: busy.calls)
+    gevent.spawn(node.drain)
+    until(lambda: node.upstream_door.draining)
+    settled(lambda: not busy.ended.ready(), "what has a request")
+    client.reset()
+    assert "1001" in busy.ended.get(timeout=2), "long before the next heartbeat"
+
+
 @covers("TUN-11")
 def test_a_handshake_that_is_not_complete_in_time_is_dropped():
     with running_node(handshake_s=0.1) as node:
