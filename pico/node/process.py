@@ -64,10 +64,11 @@ def run_node(config: NodeConfig, read_settings: Callable[[], Proposal[NodeConfig
         announce_reload=lambda begins: notifier.reloading() if begins else notifier.reloaded(),
         tracing=tracing,
     )
-    again = Event()
+    told, again = Event(), Event()
 
     def on_signal() -> None:
-        (again if node.asked.is_set() else node.asked).set()
+        (again if told.is_set() else told).set()  # the operator's wish for a drain is no signal
+        node.asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal_handler(number, on_signal)

@@ -104,6 +104,21 @@ def test_the_second_signal_stops_at_once(
     service.permit()
 
 
+def test_the_signal_after_an_operators_drain_is_the_first(programs: Programs, service: Service) -> None:
+    """As where an orchestrator has a hook that drains, and then sends its signal."""
+    node = programs.node()
+    programs.agent(node.upstream_url, "web", service.port).registered()
+    with in_flight(service, node) as running:
+        assert curl("--fail", "--json", "{}", f"http://{HOST}:{node.admin_port}/-/drain").returncode == 0
+        node.until_said("drains")
+        node.send(signal.SIGTERM)
+        until(lambda: refuses(node.proxy_port), "the closing of the proxy door")
+        assert node.admin("/livez")[0] == 200
+        service.permit()
+        assert running.communicate(timeout=CURL_S)[0] == b"it was worth it\n"
+    assert node.wait() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("which", ["node", "agent"])
 def test_a_signal_to_what_is_ending_changes_no_exit_code(
