@@ -331,7 +331,7 @@ class ProxyExchange:
         self._client_deadline = inf  # nobody reads on while nobody takes it
 
     def _give_up_waiting(self) -> None:
-        if not self._services.routes.knows(self.endpoint_id):
+        if not self._services.routes.served(self.endpoint_id):
             self._give_up(Failure.ENDPOINT_NOT_FOUND)
         elif self._has_waited or self._refusal is Failure.ENDPOINT_NOT_FOUND:  # a peer's, and others have it
             self._give_up(Failure.OVERLOADED)  # ROUTING-26

@@ -294,7 +294,7 @@ class Relay:
         upstream = routes.choose_here(self._endpoint_id)  # ROUTING-14
         if upstream is not None:
             self._open(upstream)
-        elif routes.has(self._endpoint_id):
+        elif routes.served_here(self._endpoint_id):
             self._refuse(ResetCode.REFUSED, "every upstream is busy", untouched=True)
         else:
             self._deny(untouched=True)
@@ -425,7 +425,7 @@ class Relay:
             forwarding.metrics.retries += 1
             self._request.rewind()
             self._open(upstream)
-        elif forwarding.routes.has(self._endpoint_id):
+        elif forwarding.routes.served_here(self._endpoint_id):
             return False
         else:  # it is for the entry node to wait, or to go elsewhere
             self._deny(untouched=event.untouched)

@@ -141,22 +141,22 @@ class Routes:
             return None
         return balancer.choose(tried)
 
-    def knows(self, endpoint_id: str) -> bool:
-        """Whether somebody has the endpoint, busy or not; whoever is about to leave does not count (ROUTING-19).
+    def served(self, endpoint_id: str) -> bool:
+        """Whether somebody serves the endpoint, busy or not; whoever is about to leave does not any more (ROUTING-19).
 
         A request that was lost with its tunnel or link, or crossed a goaway, asks before the pool or the view has heard
         of either.
         """
-        return self.has(endpoint_id) or any(
+        return self.served_here(endpoint_id) or any(
             not peer.leaving for place in self._places(endpoint_id) if (peer := self._peers.get(place.node_id))
         )
 
-    def exists(self, endpoint_id: str) -> bool:
+    def registered(self, endpoint_id: str) -> bool:
         """Whether an upstream anywhere is registered for the endpoint, as far as is known here."""
         return endpoint_id in self._balancers or endpoint_id in self._view.places
 
-    def has(self, endpoint_id: str) -> bool:
-        """Whether an upstream is registered here for the endpoint, busy or not, that is not about to leave."""
+    def served_here(self, endpoint_id: str) -> bool:
+        """Whether an upstream of this node serves the endpoint, as ``served`` means it."""
         balancer = self._balancers.get(endpoint_id)
         return balancer is not None and not all(one.leaving for one in balancer.candidates)
 
@@ -190,10 +190,10 @@ class Routes:
         return until
 
     def _wait_until(self, endpoint_id: str, now: float) -> float:
-        if self.knows(endpoint_id):
+        if self.served(endpoint_id):
             waiting = self._lists.get(endpoint_id)
             return 0.0 if waiting is None else waiting.until  # ROUTING-27
-        if self.exists(endpoint_id):  # ROUTING-19
+        if self.registered(endpoint_id):  # ROUTING-19
             return now + self._endpoint_wait_s
         before = min(now, self.caught_up_at())  # ROUTING-20: what has left before that is not known here
         return max(before, self._vanished.get(endpoint_id, -inf)) + self._endpoint_wait_s  # ROUTING-7
@@ -262,7 +262,7 @@ class Routes:
         for waiter in waiting.call(*self._room(endpoint_id)):
             self._waiting -= 1
             tell(waiter, EndpointAppeared())
-        if waiting and endpoint_id not in self._full and self.exists(endpoint_id):
+        if waiting and endpoint_id not in self._full and self.registered(endpoint_id):
             self._full[endpoint_id] = None
             if len(self._full) == 1:
                 self._full_timer.start(CALL_AGAIN_S)
@@ -288,7 +288,7 @@ class Routes:
         full, self._full = self._full, {}
         for endpoint_id in full:
             waiting = self._lists.get(endpoint_id)
-            if waiting and self.exists(endpoint_id):
+            if waiting and self.registered(endpoint_id):
                 waiting.nothing_happened()
                 self._call(endpoint_id)
 

@@ -439,7 +439,7 @@ class Node:
         self.metrics.ready = lambda: float(self.ready()[0])
         self.metrics.streams = lambda: (streams for _, _, streams in self.upstream_door.loads())
         self.metrics.by_endpoint.loads = self.upstream_door.loads
-        self.metrics.by_endpoint.exists = lambda name: self.routes.exists(name) or self.upstream_door.has(name)
+        self.metrics.by_endpoint.exists = lambda name: self.routes.registered(name) or self.upstream_door.has(name)
         self.metrics.by_endpoint.counted = self.services.recent.counted
         self.metrics.requests_waiting = lambda: float(self.routes.waiting)
         self.metrics.relays_in_flight = lambda: float(self.gossip_door.forwarding.relays)

@@ -481,10 +481,10 @@ def test_a_new_view_takes_the_places_of_the_old_one(mesh):
     register(two)
     mesh.until(lambda: one.places("ep"))
     one.stop()
-    assert not one.routes.knows("ep")
+    assert not one.routes.served("ep")
     assert one.routes._vanished
     one.start("two")
-    mesh.until(lambda: one.routes.knows("ep"))
+    mesh.until(lambda: one.routes.served("ep"))
 
 
 def test_what_went_wrong_with_datagrams_and_words_is_told(mesh):

@@ -80,7 +80,7 @@ def test_the_last_to_leave_takes_the_endpoint_with_it_and_leaving_twice_is_no_ne
     built.on_receive(UpstreamJoined(one))
     for _ in range(2):
         built.on_receive(UpstreamLeft(one))
-    assert not published.knows("ep")
+    assert not published.served("ep")
     assert published.choose("ep") is None
 
 
@@ -92,9 +92,9 @@ def test_an_endpoint_whose_every_upstream_is_about_to_leave_is_waited_for():
     for one in ones:
         built.on_receive(UpstreamJoined(one))
     ones[0].leaving = True
-    assert published.knows("ep")
+    assert published.served("ep")
     ones[1].leaving = True
-    assert not published.knows("ep")
+    assert not published.served("ep")
     assert published.wait("ep", waiter) == clock.now() + 2.0
     for one in ones:
         built.on_receive(UpstreamLeft(one))
@@ -164,5 +164,5 @@ def test_pools_live_as_long_as_their_endpoint_has_an_upstream():
             endpoints.tell(UpstreamLeft(one))
         let_others_run()
         assert len(pykka.ActorRegistry.get_by_class(EndpointPool)) == 1
-        assert published.knows("a")
+        assert published.served("a")
         endpoints.stop()

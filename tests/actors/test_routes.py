@@ -123,21 +123,21 @@ def test_a_lowered_peer_is_chosen_when_there_is_no_other():
 @covers("ROUTING-19")
 def test_an_endpoint_is_known_while_somebody_who_is_not_about_to_leave_has_it():
     scene, near = Scene(), One(leaving=True)
-    assert not scene.routes.knows("ep")
+    assert not scene.routes.served("ep")
     scene.say("a", "ep", 1)
-    assert scene.routes.knows("ep")
+    assert scene.routes.served("ep")
     link = scene.link("a")
     link.leaving = True
-    assert not scene.routes.knows("ep")
+    assert not scene.routes.served("ep")
     scene.routes.publish("ep", LeastInFlight((near,)))
-    assert not scene.routes.knows("ep")
+    assert not scene.routes.served("ep")
     near.leaving = False
-    assert scene.routes.knows("ep")
+    assert scene.routes.served("ep")
     scene.routes.publish("ep", LeastInFlight(()))
     scene.peers["a"].closed(link)
-    assert scene.routes.knows("ep")
+    assert scene.routes.served("ep")
     scene.peers["a"].unreachable()
-    assert not scene.routes.knows("ep")
+    assert not scene.routes.served("ep")
 
 
 # Waiting.
@@ -310,7 +310,7 @@ def test_who_comes_when_a_lost_peer_may_be_tried_again_waits_behind_those_who_wa
     assert [scene.routes.wait("ep", waiter) for waiter in waiters[:2]] == [2.0, 2.0]
     scene.clock.advance(0.5)
     scene.peers["a"].closed(link)
-    assert scene.routes.knows("ep")
+    assert scene.routes.served("ep")
     assert scene.routes.choose("ep") is None
     assert scene.routes.wait("ep", waiters[2]) == 2.0
 

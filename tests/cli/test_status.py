@@ -126,7 +126,7 @@ def test_gossip_is_told_with_what_is_known_of_the_others(node, shown):
         assert ["node", "node-a"] in [line.split() for line in lines]
         assert lines[-2].split()[:2] == ["NODE", "STATUS"] and lines[-1].split()[0] == "node-b"
         Agent(other, "far")
-        until(lambda: node.routes.knows("far"))
+        until(lambda: node.routes.served("far"))
         assert shown("endpoints")[1].split()[:3] == ["far", "1", "node-b=1"]
         assert shown("endpoints", "--here") == ["nothing"]
         until(lambda: node.status.nodes.row("node-b")["link"] == "open")

@@ -153,7 +153,7 @@ class Agent:
         self.transport = SocketStream(raw)
         self.mux = Multiplexer(self.transport, codec, engine, clock, self)
         self.mux.start(leftover)
-        until(lambda: node.routes.knows(endpoint.lower()), "the registration")
+        until(lambda: node.routes.served(endpoint.lower()), "the registration")
 
     def stream_opened(self, event) -> None:
         call = Call(self, event)

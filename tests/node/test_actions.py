@@ -70,7 +70,7 @@ class TestDisconnect:
         answer = act(node, "disconnect", {"upstream": "node-a-u1"})
         assert (answer.status_code, answer.json()) == (202, {"upstream": "node-a-u1", "status": "leaving"})
         assert agent.goaway.get(timeout=5) == "the operator disconnects it"
-        until(lambda: not node.routes.knows("web"))
+        until(lambda: not node.routes.served("web"))
         agent.calls[0].respond(200, b"late")
         assert client.response().body == b"late"
         assert not agent.ended.ready()

@@ -474,7 +474,7 @@ def test_a_peer_that_has_the_endpoint_no_more_is_corrected(three, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "_pump", lambda: None)  # it tells nobody for a moment
         agent.kill()
-        until(lambda: not three[0].routes.knows("ep"))
+        until(lambda: not three[0].routes.served("ep"))
         Agent(three[1], "ep", serve)
         until(lambda: places(three[2]) == {"node-1", "node-2"})
         for _ in range(8):

@@ -285,7 +285,7 @@ def test_an_upstream_that_fails_is_gone_and_its_agent_sees_it(step, monkeypatch)
                 agent.ended.get(timeout=5)
                 assert client.response().status == 502
         until(lambda: node.upstream_door.upstreams == 0)
-        until(lambda: not node.routes.knows("ep"))
+        until(lambda: not node.routes.served("ep"))
         Agent(node, "ep", serve)
         assert Client(node).get().body == b"fine"
 
@@ -312,7 +312,7 @@ def test_endpoints_that_fail_start_anew_and_the_agents_come_back(monkeypatch):
             first.mux.goaway("to make them receive something")
             first.ended.get(timeout=5)
         until(lambda: node.upstream_door.upstreams == 0)
-        until(lambda: not node.routes.knows("ep"))
+        until(lambda: not node.routes.served("ep"))
         until(lambda: node._supervisor.ref("admin-door") is not None)
         Agent(node, "ep", serve)
         assert Client(node).get().body == b"fine"

@@ -379,7 +379,7 @@ def test_those_who_waited_at_two_nodes_are_all_served_by_the_one_upstream_that_r
         agent = Agent(owner.machine, "ep")
         assert Client(entry.machine).send(POST).response().status == 200
         agent.kill()
-        until(lambda: not any(node.machine.routes.knows("ep") for node in nodes))
+        until(lambda: not any(node.machine.routes.served("ep") for node in nodes))
         clients = [Client(nodes[number % 2].machine).send(POST) for number in range(20)]
         until(lambda: [node.machine.routes.waiting for node in nodes] == [10, 10])
         Agent(owner.machine, "ep")
@@ -407,7 +407,7 @@ def test_an_endpoint_that_a_peer_denies_and_that_is_full_here_is_overloaded_and_
         agent = Agent(stale.machine, "ep")
         stale.tells = False
         agent.kill()
-        until(lambda: not stale.machine.routes.knows("ep"))
+        until(lambda: not stale.machine.routes.served("ep"))
         busy = Agent(entry.machine, "ep", hang)
         first = Client(entry.machine).send(GET)
         until(lambda: busy.calls)
@@ -423,7 +423,7 @@ def test_a_peer_without_the_endpoint_is_corrected_and_the_request_goes_elsewhere
         agent = Agent(stale.machine, "ep")
         stale.tells = False
         agent.kill()
-        until(lambda: not stale.machine.routes.knows("ep"))
+        until(lambda: not stale.machine.routes.served("ep"))
         Agent(right.machine, "ep")
         for _ in range(8):
             assert Client(entry.machine).send(POST).response().body == b"hello"
@@ -444,7 +444,7 @@ def test_a_request_waits_for_an_endpoint_that_vanished_elsewhere_and_is_woken_wh
         before.count("ep", 1)
         before.tells = False  # so that the entry node learns it from the answer
         agent.kill()
-        until(lambda: not before.machine.routes.knows("ep"))
+        until(lambda: not before.machine.routes.served("ep"))
         client = Client(entry.machine).send(post(b"hello", method))
         until(lambda: entry.machine.routes.waiting)
         Agent(after.machine, "ep")

@@ -109,7 +109,7 @@ def test_when_the_stop_returns_everybody_has_been_told_and_the_log_is_written(ca
         other = connect(node, "upstream-door")
         other.sendall(handshake("other"))
         _, began = read_head(other)
-        until(lambda: agent.calls and node.routes.knows("other"))
+        until(lambda: agent.calls and node.routes.served("other"))
         node.testers.clear()  # type: ignore[attr-defined] # they stay
     for sock in (client.sock, other):
         sock.settimeout(0.0)

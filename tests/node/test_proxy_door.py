@@ -945,7 +945,7 @@ def test_the_client_behind_a_trusted_balancer_is_the_one_that_is_logged(trusted)
 def test_the_time_of_the_upstream_is_counted_from_when_it_had_the_request():
     with running_node(endpoint_wait_s=5.0) as node:
         Agent(node, "ep", small()).close()
-        until(lambda: not node.routes.has("ep"))
+        until(lambda: not node.routes.served_here("ep"))
         client = Client(node).send(b"GET / HTTP/1.1\r\nHost: ep.x\r\n\r\n")
         until(lambda: node.routes.waiting)
         gevent.sleep(0.2)

@@ -34,7 +34,7 @@ def pair():
 def test_it_tells_of_nodes_endpoints_and_upstreams(pair):
     one, other = pair
     here, _ = Agent(one, "web"), Agent(other, "shop")
-    until(lambda: one.routes.knows("shop"))
+    until(lambda: one.routes.served("shop"))
     report = reporting(one)(View())
     assert report["node"]["node"] == "node-a"
     assert report["counts"] == {"nodes": 2, "alive": 2, "endpoints": 2, "upstreams": 1}
@@ -119,7 +119,7 @@ def test_ten_thousand_endpoints_block_nobody_and_the_busiest_are_told(pair):
         balancer = node.routes._balancers["web"]
         for number in range(5_000):
             node.routes.publish(f"{letter}{number:04}", balancer)
-    until(lambda: one.routes.knows("b4999") and len(one.status.endpoints.names()) == 10_001, "the endpoints", 30.0)
+    until(lambda: one.routes.served("b4999") and len(one.status.endpoints.names()) == 10_001, "the endpoints", 30.0)
     recent = one.services.recent
     for name in (*one.status.endpoints.names(), "b0042"):
         recent.finished(one.clock.now(), "r", name, "", b"GET", b"/", 200, "ok", 0.1, 0.1, 0, 0, "u", "", "")

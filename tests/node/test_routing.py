@@ -55,7 +55,7 @@ def test_an_idempotent_request_survives_the_loss_of_its_agent_and_another_does_n
                     assert response.error() == "tunnel_lost"
             for agent in agents:
                 agent.kill()
-            until(lambda: node.upstream_door.upstreams == 0 and not node.routes.knows("ep"))
+            until(lambda: node.upstream_door.upstreams == 0 and not node.routes.served("ep"))
 
 
 @covers("ROUTING-8")
@@ -96,7 +96,7 @@ def test_a_request_waits_for_an_endpoint_that_has_just_left():
     with running_node(endpoint_wait_s=3.0) as node:
         agent = Agent(node, "ep")
         agent.kill()
-        until(lambda: not node.routes.knows("ep"))
+        until(lambda: not node.routes.served("ep"))
         client = Client(node).send(POST)
         gevent.sleep(0.05)
         Agent(node, "ep", echo)
@@ -108,7 +108,7 @@ def test_it_waits_only_so_long_and_not_for_an_endpoint_that_never_was():
     with running_node(endpoint_wait_s=0.2) as node:
         assert Client(node).get(host=b"never.x").error() == "endpoint_not_found"
         Agent(node, "ep").kill()
-        until(lambda: not node.routes.knows("ep"))
+        until(lambda: not node.routes.served("ep"))
         assert Client(node).get().error() == "endpoint_not_found"
         assert not node.routes.waiting
 
@@ -117,7 +117,7 @@ def test_it_waits_only_so_long_and_not_for_an_endpoint_that_never_was():
 def test_a_client_that_goes_away_waits_no_longer():
     with running_node(endpoint_wait_s=5.0) as node:
         Agent(node, "ep").kill()
-        until(lambda: not node.routes.knows("ep"))
+        until(lambda: not node.routes.served("ep"))
         client = Client(node).send(POST)
         until(lambda: node.routes.waiting)
         client.reset()
@@ -149,7 +149,7 @@ def test_an_agent_that_goes_away_gets_nothing_new_and_finishes_what_it_has(node)
     client = Client(node).send(POST)
     until(lambda: leaving.calls)
     leaving.mux.goaway("moving")
-    until(lambda: not node.routes.knows("ep"))
+    until(lambda: not node.routes.served("ep"))
     Agent(node, "ep", lambda call: call.respond(200, b"the next one"))
     assert Client(node).get().body == b"the next one"
     leaving.calls[0].respond(200, b"the old one")
@@ -174,7 +174,7 @@ def test_a_full_upstream_is_passed_over_and_a_full_endpoint_is_overloaded():
 def test_those_who_waited_for_an_endpoint_get_what_is_free_one_after_the_other():
     with running_node(rpc_limits=RpcLimits(streams_max=2), endpoint_wait_s=20.0) as node:
         Agent(node, "ep").kill()
-        until(lambda: not node.routes.knows("ep"))
+        until(lambda: not node.routes.served("ep"))
         clients = []
         for number in range(7):
             clients.append(Client(node).send(b"GET /%d HTTP/1.1\r\nHost: ep.x\r\n\r\n" % number))
@@ -203,7 +203,7 @@ def test_those_who_waited_for_an_endpoint_get_what_is_free_one_after_the_other()
 def test_those_who_waited_and_are_refused_by_an_agent_with_less_room_are_all_served():
     with running_node(endpoint_wait_s=20.0) as node:
         Agent(node, "ep").kill()
-        until(lambda: not node.routes.knows("ep"))
+        until(lambda: not node.routes.served("ep"))
         clients = [Client(node).send(POST) for _ in range(8)]
         until(lambda: node.routes.waiting == 8)
         served = []

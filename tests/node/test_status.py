@@ -103,7 +103,7 @@ class TestEndpoints:
         one, other = pair
         agents = [Agent(node, "web", lambda call: call.respond(200, b"")) for node in (one, one, other)]
         only = Agent(other, "only-there")
-        until(lambda: one.routes.knows("only-there"))
+        until(lambda: one.routes.served("only-there"))
         until(lambda: [row["upstreams"] for row in items(one, "endpoints")] == [1, 3])
         there, web = items(one, "endpoints")
         assert (there["endpoint"], there["nodes"]) == ("only-there", {"node-b": 1})
@@ -120,7 +120,7 @@ class TestEndpoints:
         one, other = pair
         del one.lines[:]
         Agent(other, "web", lambda call: call.respond(503 if b"bad" in call.head.target else 200, b""))
-        until(lambda: one.routes.knows("web"))
+        until(lambda: one.routes.served("web"))
         client = Client(one)
         for target in (b"/good?token=secret", b"/bad", b"/good"):
             client.get(target, b"web.example")

@@ -49,7 +49,7 @@ def test_what_a_client_says_of_its_trace_reaches_the_service_untouched() -> None
         )
         agent.start()
         try:
-            until(lambda: entry.routes.knows("ep"), "the endpoint at the other node")
+            until(lambda: entry.routes.served("ep"), "the endpoint at the other node")
             for lines in VALUES.values():
                 response = Client(entry).get(b"/", b"ep.example.com", *(line + b"\r\n" for line in lines))
                 assert response.status == 200

@@ -27,7 +27,7 @@ class Talker:
         self.sock.sendall(handshake(endpoint, streaming=False))
         head, self.rest = read_head(self.sock)
         assert head.startswith(b"HTTP/1.1 101")
-        until(lambda: node.routes.knows(endpoint))
+        until(lambda: node.routes.served(endpoint))
 
     def begin(self, size: int, id_: int = 1) -> None:
         """All but the last bytes of a response whose message has ``size`` bytes."""

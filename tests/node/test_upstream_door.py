@@ -51,7 +51,7 @@ class Peer:
         self.inbox: list = []
         accepted = self.next(AcceptConnection)
         self.subprotocol = accepted.subprotocol
-        until(lambda: node.routes.knows(endpoint))
+        until(lambda: node.routes.served(endpoint))
 
     def send(self, event) -> None:
         self.sock.sendall(self.ws.send(event))
@@ -371,7 +371,7 @@ def test_of_a_tunnel_that_has_ended_nothing_waits_for_the_garbage_collector(node
         sock = connect(node, "upstream-door")
         sock.sendall(handshake("ep", streaming=streaming))
         assert read_head(sock)[0].startswith(b"HTTP/1.1 101")
-        until(lambda: node.routes.knows("ep"))
+        until(lambda: node.routes.served("ep"))
         if ends == "node":
             node.upstream_door.close("the test is over")
             sock.recv(100)

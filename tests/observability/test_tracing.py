@@ -67,7 +67,7 @@ def stage(status: bytes = b"200 OK"):
         )
         agent.start()
         try:
-            until(lambda: entry.routes.knows("ep"), "the endpoint at the other node")
+            until(lambda: entry.routes.served("ep"), "the endpoint at the other node")
             yield Stage(entry, heads, spans, tracings)
         finally:
             agent.stop()

@@ -195,7 +195,7 @@ class WaitingMachine(RuleBasedStateMachine):
     @invariant()
     def who_waits_for_what_somebody_has_is_looked_at(self) -> None:
         for asker in self.waiting:
-            if self.routes.exists(asker.endpoint_id):
+            if self.routes.registered(asker.endpoint_id):
                 assert asker.endpoint_id in self.routes._full
                 assert self.scene.clock.next_due() is not None
 
@@ -203,7 +203,7 @@ class WaitingMachine(RuleBasedStateMachine):
         """Where there is room nobody waits for long."""
         self.routes.reconfigure(2.0, 1000)
         for endpoint_id in ENDPOINTS:
-            if not self.routes.exists(endpoint_id):
+            if not self.routes.registered(endpoint_id):
                 self.routes.publish(endpoint_id, LeastInFlight((Few(endpoint_id),)))
             for one in self.here[endpoint_id]:
                 one.streams_max, one.leaving = 1000, False
