@@ -18,8 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from ipaddress import ip_address
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -55,7 +54,6 @@ from pico.protocol.cluster import (
     LocalEndpoints,
     NodeStatus,
     StatusNews,
-    decode_card,
     encode_card,
     status_of,
 )
@@ -67,16 +65,13 @@ from pico.protocol.gossip.values import Address, Chance
 from pico.transport.clock import Clock
 from pico.transport.datagrams import DatagramCounts, Datagrams
 
-__all__ = ["Cluster", "ClusterParts", "locate_gossip"]
+__all__ = ["Cluster", "ClusterParts"]
 
 PEER_RESTART_S: Final = 1.0
 """From the failure of a peer's actor to the next one, which may fail as well, and as fast as it can."""
 
 FORMER_PEERS_MAX: Final = 64
 """Processes that are their nodes no more and on whose links something is in flight (CLUSTER-23)."""
-
-CARDS_LOCATED_MAX: Final = 1_024
-"""Cards of which it is remembered where they say that the node is."""
 
 _log = logging.getLogger("pico.cluster")
 
@@ -98,19 +93,6 @@ class ClusterParts:
     rng: Chance
     contested: Callable[[], None]
     """Another process has this node's ID."""
-
-
-@lru_cache(maxsize=CARDS_LOCATED_MAX)  # asked with each datagram that is sent, and the same for a node's whole life
-def locate_gossip(card: bytes) -> Address | None:
-    """Where the gossip port of the node with that card is; None unless the card says an IP address."""
-    decoded = decode_card(card)
-    if decoded is None:
-        return None
-    host, _, port = decoded.gossip.rpartition(":")
-    try:
-        return str(ip_address(host.strip("[]"))), int(port)
-    except ValueError:
-        return None
 
 
 @dataclass(slots=True)

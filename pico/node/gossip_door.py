@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from math import inf
 from random import Random
 from typing import Any, Final
@@ -18,7 +19,7 @@ from typing import Any, Final
 import pykka
 
 from pico import __version__
-from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
+from pico.actors.cluster import Cluster, ClusterParts
 from pico.actors.gossip_exchanges import GossipExchanges
 from pico.actors.listener import CannotListen, listening_socket
 from pico.actors.messages import SeedsResolved
@@ -45,7 +46,7 @@ from pico.protocol.channel import (
     Purpose,
     SameName,
 )
-from pico.protocol.cluster import Card
+from pico.protocol.cluster import Card, gossip_address_of
 from pico.protocol.gossip import PacketCodec, first_life
 from pico.protocol.gossip.engine import GossipEngine, kind_of_violation
 from pico.protocol.gossip.values import Address
@@ -60,6 +61,9 @@ from pico.transport.stream import Stream
 __all__ = ["GossipDoor"]
 
 WIRE_VERSION: Final = 1
+
+CARDS_LOCATED_MAX: Final = 1_024
+"""Cards of which it is remembered where they say that the node is."""
 
 _RESULTS: Final[dict[type[PicoError], str]] = {
     ConnectedToSelf: "connected_to_self",
@@ -222,7 +226,8 @@ class GossipDoor:
             config.gossip_limits,
             config.gossip_timers,
             self._rng,
-            locate=locate_gossip,
+            # Asked with each datagram that is sent, and the same for a node's whole life.
+            locate=lru_cache(CARDS_LOCATED_MAX)(gossip_address_of),
             now=self._clock.now(),
         )
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import ip_address
 from typing import Final, NamedTuple, Protocol
 
 from pico.errors import LocalProtocolError
 from pico.protocol.gossip.state import NodeState
-from pico.protocol.gossip.values import CARD, ENTRY_BYTES_MAX, Entry, Rank, Record
+from pico.protocol.gossip.values import CARD, ENTRY_BYTES_MAX, Address, Entry, Rank, Record
 
 __all__ = [
     "CARD",
@@ -42,6 +43,7 @@ __all__ = [
     "encode_card",
     "endpoint_key",
     "endpoint_of_key",
+    "gossip_address_of",
     "standing_of",
     "status_of",
 ]
@@ -107,6 +109,18 @@ def decode_card(value: bytes) -> Card | None:
         wire_max=wire_max,
         version=version,
     )
+
+
+def gossip_address_of(card: bytes) -> Address | None:
+    """Where the gossip port of the node with that card is; None unless the card says an IP address."""
+    decoded = decode_card(card)
+    if decoded is None:
+        return None
+    host, _, port = decoded.gossip.rpartition(":")
+    try:
+        return str(ip_address(host.strip("[]"))), int(port)
+    except ValueError:
+        return None
 
 
 def endpoint_key(endpoint_id: str) -> bytes:

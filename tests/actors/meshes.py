@@ -12,7 +12,7 @@ from random import Random
 
 import gevent
 
-from pico.actors.cluster import Cluster, ClusterParts, locate_gossip
+from pico.actors.cluster import Cluster, ClusterParts
 from pico.actors.gossip_exchanges import GossipExchanges
 from pico.actors.messages import SeedsResolved
 from pico.actors.routes import Routes
@@ -21,7 +21,7 @@ from pico.config import ChannelLimits, GossipLimits, GossipTimers, PeerLimits
 from pico.errors import ConnectFailed
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.channel import Channel, ClearFrames, Purpose
-from pico.protocol.cluster import Card
+from pico.protocol.cluster import Card, gossip_address_of
 from pico.protocol.gossip import PacketCodec, first_life
 from pico.protocol.gossip.engine import GossipEngine
 from pico.protocol.gossip.values import Address
@@ -144,7 +144,7 @@ class Machine:
             mesh.gossip_limits,
             mesh.timers,
             self.rng,
-            locate=locate_gossip,
+            locate=gossip_address_of,
             now=mesh.clock.now(),
         )
 

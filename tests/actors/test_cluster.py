@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.event import AsyncResult
 
-from pico.actors.cluster import Cluster, locate_gossip
+from pico.actors.cluster import Cluster
 from pico.actors.endpoint_pool import EndpointPool
 from pico.actors.gossip_peer import GossipPeer
 from pico.actors.messages import (
@@ -25,7 +25,7 @@ from pico.actors.runtime import depth, tell
 from pico.actors.supervisor import Child, Supervisor
 from pico.config import GossipTimers, PeerLimits
 from pico.errors import ConnectFailed
-from pico.protocol.cluster import COUNT_INTERVAL_S, Card, Standing, encode_card, endpoint_key
+from pico.protocol.cluster import COUNT_INTERVAL_S, Standing, endpoint_key
 from pico.protocol.gossip.packets import PacketCodec
 from pico.protocol.gossip.values import Ping, Rank
 from pico.protocol.http import RequestHead
@@ -252,20 +252,6 @@ def test_two_machines_with_one_name_do_not_both_go_on(mesh):
     twin.start("one")
     mesh.until(lambda: two.contested or twin.contested, within_s=30.0)
     assert one.contested == 0
-
-
-@pytest.mark.parametrize(
-    "gossip, located",
-    [
-        ("10.0.0.1:8003", ("10.0.0.1", 8003)),
-        ("[2001:db8::1]:1", ("2001:db8::1", 1)),
-        ("name.test:8003", None),
-    ],
-)
-def test_where_a_card_says_that_the_gossip_port_is(gossip, located):
-    card = Card(gossip=gossip, proxy="", admin="", upstream="", wire_min=1, wire_max=1, version="1")
-    assert locate_gossip(encode_card(card)) == located
-    assert locate_gossip(b"no card") is None
 
 
 # When it is busy.

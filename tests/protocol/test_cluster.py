@@ -29,6 +29,7 @@ from pico.protocol.cluster import (
     encode_card,
     endpoint_key,
     endpoint_of_key,
+    gossip_address_of,
     status_of,
 )
 from pico.protocol.gossip import Delta, Rank, Record, Snapshot
@@ -93,6 +94,19 @@ def test_a_broken_card_is_none_and_counted(vector):
 def test_a_card_that_no_reader_would_take_is_refused(change):
     with pytest.raises(LocalProtocolError):
         encode_card(replace(A_CARD, **change))
+
+
+@pytest.mark.parametrize(
+    "gossip, located",
+    [
+        ("10.0.0.1:8003", ("10.0.0.1", 8003)),
+        ("[2001:db8::1]:1", ("2001:db8::1", 1)),
+        ("name.test:8003", None),
+    ],
+)
+def test_where_a_card_says_that_the_gossip_port_is(gossip, located):
+    assert gossip_address_of(encode_card(replace(A_CARD, gossip=gossip))) == located
+    assert gossip_address_of(b"no card") is None
 
 
 @covers("CLUSTER-3")
