@@ -41,7 +41,6 @@ from pico.actors.messages import (
 from pico.actors.peers import PeerUpstream
 from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, GeventFuture, depth, tell
-from pico.actors.supervisor import GOSSIP_PEER
 from pico.config import PeerLimits
 from pico.observability.cluster_metrics import ClusterStanding
 from pico.observability.metrics import NodeMetrics
@@ -65,7 +64,10 @@ from pico.protocol.gossip.values import Address, Chance
 from pico.transport.clock import Clock
 from pico.transport.datagrams import DatagramCounts, Datagrams
 
-__all__ = ["Cluster", "ClusterParts"]
+__all__ = ["GOSSIP_PEER", "Cluster", "ClusterParts"]
+
+GOSSIP_PEER: Final = "gossip-peer"
+"""By which name the restarts of peers' actors are counted."""
 
 PEER_RESTART_S: Final = 1.0
 """From the failure of a peer's actor to the next one, which may fail as well, and as fast as it can."""

@@ -1,4 +1,4 @@
-"""Starts a node's parts in order, restarts what fails, stops them in reverse.
+"""Starts parts in order, restarts what fails, stops them in reverse.
 
 Responsible for: the order, the restarts and their budget. Refuses to know: what the parts do. Connections and requests
 are not among its children: they are many, short-lived and never restarted, and belong to whoever accepted them.
@@ -23,32 +23,7 @@ from pico.actors.messages import ChildExited
 from pico.actors.runtime import GeventActor, is_expected, tell
 from pico.errors import LocalProtocolError, PicoError
 
-__all__ = [
-    "GOSSIP_PEER",
-    "NODE_ORDER",
-    "RESTARTED",
-    "Child",
-    "ChildDidNotStart",
-    "Restart",
-    "RestartsExhausted",
-    "Supervisor",
-    "in_order",
-]
-
-NODE_ORDER: Final = (
-    "endpoints",  # the pools of local upstreams
-    "cluster",  # membership and cluster state, with one actor for each known peer
-    "gossip-door",  # what other nodes dial
-    "upstream-door",
-    "proxy-door",
-    "admin-door",  # last: nothing relies on it
-)
-"""The parts of a node, each after what it relies on."""
-
-GOSSIP_PEER: Final = "gossip-peer"
-
-RESTARTED: Final = (*NODE_ORDER, GOSSIP_PEER)
-"""What is started again when it has failed, as it is counted: the parts, and by the cluster the actor of a peer."""
+__all__ = ["Child", "ChildDidNotStart", "Restart", "RestartsExhausted", "Supervisor"]
 
 RESTARTS_MAX: Final = 5
 RESTARTS_INTERVAL_S: Final = 30.0
@@ -81,14 +56,6 @@ class ChildDidNotStart(PicoError):
 
 class RestartsExhausted(PicoError):
     """Too many restarts in too short a time: the trouble is not one that a restart cures."""
-
-
-def in_order(children: Sequence[Child]) -> list[Child]:
-    """The parts of a node in their places; raises ``LocalProtocolError`` for one that has none."""
-    homeless = [child.name for child in children if child.name not in NODE_ORDER]
-    if homeless:
-        raise LocalProtocolError(f"no place in the order for {', '.join(homeless)}")
-    return sorted(children, key=lambda child: NODE_ORDER.index(child.name))
 
 
 class Supervisor(GeventActor):

@@ -22,6 +22,7 @@ from gevent.event import Event
 
 from pico import __version__
 from pico.actors.admin_door import AdminDoor
+from pico.actors.cluster import GOSSIP_PEER
 from pico.actors.endpoint_pool import Endpoints
 from pico.actors.listener import Listener
 from pico.actors.messages import DrainCluster, LeaveCluster, StopAccepting
@@ -31,7 +32,7 @@ from pico.actors.request_services import RequestServices
 from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, inboxes, tell
 from pico.actors.spares import Spares
-from pico.actors.supervisor import RESTARTED, Child, Supervisor, in_order
+from pico.actors.supervisor import Child, Supervisor
 from pico.config import NodeConfig
 from pico.node.actions import Actions
 from pico.node.entrances import Entrances
@@ -102,11 +103,13 @@ class Node:
         self.failed = Event()  # set when a part failed for good
         self.asked = Event()  # set when the node is to drain and end
         self._is_succeeded = False
+        children = self._children()
+        restarted = (*(child.name for child in children), GOSSIP_PEER)  # the last one by the cluster's actor
         self.metrics = NodeMetrics(
             node_id=node_id,
             version=__version__,
             failure_codes=[failure.code for failure in Failure],
-            actors=RESTARTED,
+            actors=restarted,
             endpoint_series_max=config.metrics_endpoints_max,
         )
         self.reload = (
@@ -160,7 +163,7 @@ class Node:
                 ready=self.ready,
             ),
             EndpointPages(node_id, self.clock, self.routes, self.upstream_door, self.services.recent),
-            ActorPages(self.metrics, partial(give_way, self.clock)),
+            ActorPages(self.metrics, restarted, partial(give_way, self.clock)),
             self.services.recent,
             Elsewhere(self.gossip_door),
         )
@@ -179,7 +182,7 @@ class Node:
         )
         self._hub_watch = HubWatch(self.clock, self.metrics.hub_blocked)
         self._supervisor = Supervisor(
-            in_order(self._children()),
+            children,
             now=self.clock.now,
             escalate=self._escalated,
             restarted=self.metrics.actor_restarts.add,
@@ -309,6 +312,7 @@ class Node:
         self.access_log.close(LOG_FLUSH_S)
 
     def _children(self) -> list[Child]:
+        """The parts, each after what it relies on; nothing is built before the supervisor starts it."""
         return [
             Child(name="endpoints", build=self._build_endpoints),
             Child(name="cluster", build=self._build_cluster),

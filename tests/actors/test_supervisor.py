@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 from pico.actors.messages import ChildExited
 from pico.actors.runtime import GeventActor, GeventFuture, tell
 from pico.actors.supervisor import (
-    NODE_ORDER,
     Child,
     ChildDidNotStart,
     Restart,
     RestartsExhausted,
     Supervisor,
-    in_order,
 )
 from pico.errors import LocalProtocolError, TransportError
 from tests.actors.census import let_others_run, nothing_left_behind
@@ -142,17 +140,6 @@ class TestOrder:
         world.start()
         world.stop()
         assert world.diary[:3] == ["+a", "+b", "+c"]
-
-    def test_the_parts_of_a_node_have_their_places_and_later_kinds_too(self) -> None:
-        def build() -> GeventActor:
-            raise AssertionError("not started here")
-
-        children = [Child(name=name, build=build) for name in reversed(NODE_ORDER)]
-        assert [child.name for child in in_order(children)] == list(NODE_ORDER)
-        assert NODE_ORDER.index("endpoints") < NODE_ORDER.index("cluster") < NODE_ORDER.index("gossip-door")
-        assert NODE_ORDER.index("gossip-door") < NODE_ORDER.index("proxy-door")
-        with pytest.raises(LocalProtocolError, match="workshop"):
-            in_order([Child(name="workshop", build=build)])
 
     def test_a_part_that_does_not_stop_in_time_does_not_keep_the_others(
         self, world: World, caplog: pytest.LogCaptureFixture

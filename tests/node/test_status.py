@@ -238,10 +238,15 @@ class TestActors:
         one, _ = pair
         Agent(one, "web")
         page = told(one, "actors")
-        assert page["restarts"]["cluster"] == 0
+        assert set(page["restarts"].values()) == {0}
         kinds = {row["actor"]: row for row in page["items"]}
         assert kinds["cluster"]["count"] >= 2 and kinds["upstream-connection"]["count"] >= 1
         assert kinds["endpoint-pool"]["deepest"] >= 0
+
+    def test_restarts_are_told_of_each_part_in_the_order_in_which_they_start(self, pair):
+        restarts = told(pair[0], "actors")["restarts"]
+        doors = ["upstream-door", "proxy-door", "admin-door"]
+        assert list(restarts) == ["endpoints", "cluster", "gossip-door", *doors, "gossip-peer"]
 
 
 class TestRecent:
