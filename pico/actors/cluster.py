@@ -147,23 +147,6 @@ class Cluster(GeventActor):
         self._seeds_known = False
         self._caught_up_at = inf
 
-    @property
-    def seeds_tried(self) -> bool:
-        """Whether it is known where the named nodes are, and each has been tried: readiness waits for it."""
-        return self._seeds_known and self.engine.seeds_tried
-
-    def caught_up_at(self) -> float:
-        """When each of the named nodes was tried, and everybody whom they know was heard (ROUTING-20); else infinity.
-
-        It is noticed with the next round, or when somebody asks before that.
-        """
-        if self._caught_up_at == inf and self.seeds_tried:
-            table = self.engine.table
-            hearsay = (name for name, record in table.members().items() if not record.gone and not table.verified(name))
-            if next(hearsay, None) is None:
-                self._caught_up_at = self._clock.now()
-        return self._caught_up_at
-
     # The actor's life.
 
     def on_start(self) -> None:
@@ -191,8 +174,7 @@ class Cluster(GeventActor):
         for node_id in list(self.view.nodes()):
             self.view.forget(node_id)
         self._parts.routes.cluster_changed()
-        for leaver in self._leavers:
-            leaver.set(None)
+        self._release_leavers()
 
     def _handle(self, message: Any) -> Any:
         engine, now = self.engine, self._clock.now()
@@ -272,25 +254,15 @@ class Cluster(GeventActor):
                 elif isinstance(event, ExchangeWanted):
                     self._parts.begin_exchange(event)
                 elif isinstance(event, Contested):
-                    if engine.table.gives_way:
-                        _log.info("another process is node %s now, before this one has ended", engine.node_id)
-                    else:
-                        _log.error("another process calls itself %s as well, and does not give way", engine.node_id)
-                    self._parts.contested()
+                    self._contested()
         for node_id in changed:
             self._follow(node_id)
         if changed:
             self._parts.routes.cluster_changed()
         if engine.left:
             self._release_leavers()
-            return  # nothing is begun any more, and pings are answered where they arrive
-        due = engine.next_timer()
-        endpoints_due = self._endpoints.next_timer()
-        if endpoints_due is not None:
-            due = min(due, endpoints_due)
-        if due != self._due:
-            self._due = due
-            self._timer.start(max(0.0, due - self._clock.now()))
+        else:  # nothing is begun any more after that, and pings are answered where they arrive
+            self._set_timer()
 
     def _send(self) -> bool:
         """Whether there was anything to send."""
@@ -300,6 +272,46 @@ class Cluster(GeventActor):
             if not self._datagrams.send(data, address) and node_id:
                 self.engine.unsent(node_id, now=self._clock.now())
         return bool(datagrams)
+
+    def _contested(self) -> None:
+        if self.engine.table.gives_way:
+            _log.info("another process is node %s now, before this one has ended", self.engine.node_id)
+        else:
+            _log.error("another process calls itself %s as well, and does not give way", self.engine.node_id)
+        self._parts.contested()
+
+    def _set_timer(self) -> None:
+        due = self.engine.next_timer()
+        endpoints_due = self._endpoints.next_timer()
+        if endpoints_due is not None:
+            due = min(due, endpoints_due)
+        if due != self._due:
+            self._due = due
+            self._timer.start(max(0.0, due - self._clock.now()))
+
+    def _release_leavers(self) -> None:
+        leavers, self._leavers = self._leavers, []
+        for leaver in leavers:
+            leaver.set(None)
+
+    # What others read.
+
+    @property
+    def seeds_tried(self) -> bool:
+        """Whether it is known where the named nodes are, and each has been tried: readiness waits for it."""
+        return self._seeds_known and self.engine.seeds_tried
+
+    def caught_up_at(self) -> float:
+        """When each of the named nodes was tried, and everybody whom they know was heard (ROUTING-20); else infinity.
+
+        It is noticed with the next round, or when somebody asks before that.
+        """
+        if self._caught_up_at == inf and self.seeds_tried:
+            table = self.engine.table
+            hearsay = (name for name, record in table.members().items() if not record.gone and not table.verified(name))
+            if next(hearsay, None) is None:
+                self._caught_up_at = self._clock.now()
+        return self._caught_up_at
 
     @property
     def card(self) -> Card:
@@ -352,11 +364,6 @@ class Cluster(GeventActor):
             cards_not_understood=self.view.broken_cards,
         )
 
-    def _release_leavers(self) -> None:
-        leavers, self._leavers = self._leavers, []
-        for leaver in leavers:
-            leaver.set(None)
-
     # The other nodes.
 
     def _follow(self, node_id: str) -> None:
@@ -376,7 +383,7 @@ class Cluster(GeventActor):
         status = status_of(record, verified=verified)
         if node_id not in self._statuses or self._statuses[node_id][0] is not status:
             self._statuses[node_id] = status, self._clock.now()
-            self._tell(node_id, status)
+            self._say_news(node_id, status)
         if verified and not record.gone:
             self._keep_peer(node_id, record.life)
         elif record.left or self.link_of(node_id) != "open":  # CLUSTER-16
@@ -390,7 +397,7 @@ class Cluster(GeventActor):
         )
         self.view.follow(node_id, state, condition)
 
-    def _tell(self, node_id: str, status: NodeStatus) -> None:
+    def _say_news(self, node_id: str, status: NodeStatus) -> None:
         news = self._news.follow(node_id, status)  # CLUSTER-19
         if news is NodeStatus.DEAD:
             _log.warning("node %s is dead: it fell silent without having left", node_id)
