@@ -11,12 +11,10 @@ the connection, because it has no size limit, takes unmasked frames and does not
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from http import HTTPStatus
 from io import BytesIO
 from itertools import count
 from types import SimpleNamespace
@@ -46,6 +44,7 @@ from pico.protocol.tunnel import (
     Unfinished,
     check_registration,
     printable,
+    refusal_response,
 )
 from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import Clock
@@ -236,32 +235,13 @@ class UpstreamDoor:
             code if code in ("invalid_endpoint", "not_found", "draining", "too_many", ELSEWHERE) else "bad_request"
         )
         _log.info("refused an upstream from %s with %d: %s", stream.peer_host, status, sentence)
-        body = json.dumps({"error": {"code": code, "message": sentence}}).encode() + b"\n"
-        lines = [
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-            f"x-pico-error: {code}",
-            "Connection: close",
-            *(f"{name}: {value}" for name, value in fields),
-        ]
-        stream.write("\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + body)
+        stream.write(refusal_response(status, code, sentence, fields))
         stream.half_close()
         stream.close()
 
     def _register(self, stream: Stream, registration: Registration, request: Request, leftover: bytes) -> None:
-        now, config = self._clock.now(), self._config
-        engine: StreamingEngine | BaseEngine
-        if registration.streaming:
-            engine = StreamingEngine(config.rpc_limits, now=now)
-        else:
-            engine = BaseEngine(
-                config.rpc_limits,
-                config.http_limits,
-                now=now,
-                waiting=self._waiting,
-                endpoint_id=registration.endpoint_id,
-            )
+        config = self._config
+        engine = self._engine_for(registration)
         limits = websocket_limits(
             config.websocket_limits, config.rpc_limits, config.http_limits, streaming=registration.streaming
         )
@@ -289,6 +269,18 @@ class UpstreamDoor:
         self._by_address[address] += 1
         self._connections[upstream_id] = actor
         actor.launch()
+
+    def _engine_for(self, registration: Registration) -> StreamingEngine | BaseEngine:
+        config, now = self._config, self._clock.now()
+        if registration.streaming:
+            return StreamingEngine(config.rpc_limits, now=now)
+        return BaseEngine(
+            config.rpc_limits,
+            config.http_limits,
+            now=now,
+            waiting=self._waiting,
+            endpoint_id=registration.endpoint_id,
+        )
 
     def _count(self, upstream_id: str, stream: Stream, codec: WebSocketCodec) -> None:
         """Count what a tunnel holds of messages both ways, and end those that must be for it (TUN-42)."""

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pico.config import HttpLimits
 from pico.errors import RemoteProtocolError
 from pico.observability.admin import AdminApp, json_answer, reads
+from pico.protocol.http import Failure, ResponseReader
 from pico.protocol.http.endpoint import endpoint_id
 from pico.protocol.http.values import UNKNOWN_LENGTH, ResponseHead
 from pico.protocol.tunnel import (
@@ -25,6 +27,7 @@ from pico.protocol.tunnel import (
     node_of,
     printable,
     refusal_of,
+    refusal_response,
     registration_request,
     retry_after_s,
 )
@@ -240,6 +243,26 @@ def test_a_refusal_of_a_node_is_known_by_its_body() -> None:
     body = b'{"error": {"code": "too_many", "message": "4096 upstreams"}}'
     head = answer(b"Content-Type: application/json\r\nRetry-After: 2\r\n", 503)
     assert refusal_of(head, body) == Refusal(503, "4096 upstreams", 2.0, by_node=True, code="too_many")
+
+
+@covers("TUN-8")
+def test_a_refusal_of_a_door_is_whole_and_says_the_same_to_programs_and_to_people() -> None:
+    written = refusal_response(426, "version_not_supported", "a sentence", (("Sec-WebSocket-Version", "13"),))
+    reader = ResponseReader(HttpLimits(), of_node=True)
+    reader.begin(b"GET", b"websocket")
+    reader.receive_data(written)
+    head = reader.next_head()
+    assert head is not None
+    assert reader.next_body() == (b'{"error": {"code": "version_not_supported", "message": "a sentence"}}\n', True)
+    assert head.status == 426
+    lines = head.field_block.split(b"\r\n")
+    assert b"x-pico-error: version_not_supported" in lines and b"Sec-WebSocket-Version: 13" in lines
+    assert b"\r\nConnection: close\r\n" in written
+
+
+def test_every_status_of_a_refusal_has_its_words() -> None:
+    for failure in Failure:
+        assert refusal_response(failure.status, failure.code, "").startswith(b"HTTP/1.1 %d " % failure.status)
 
 
 @pytest.mark.parametrize("code", ["endpoint_missing", "endpoint_not_found"])

@@ -22,6 +22,7 @@ from pico.protocol.tunnel.registration import (
     node_of,
     printable,
     refusal_of,
+    refusal_response,
     registration_request,
     retry_after_s,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "node_of",
     "printable",
     "refusal_of",
+    "refusal_response",
     "registration_request",
     "retry_after_s",
 ]

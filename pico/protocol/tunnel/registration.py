@@ -1,8 +1,8 @@
 """The opening handshake of a tunnel: what the agent asks, what the door answers, what an answer means.
 
 Responsible for: the path that names the endpoint, the checks that make a request a registration, the refusals with
-their statuses, and whether a refusal may pass. Refuses to know: how heads are parsed and written
-(``pico.protocol.http`` and the WebSocket code of the transport floor), and the limits of a door.
+their statuses and their form, and whether a refusal may pass. Refuses to know: how heads are parsed
+(``pico.protocol.http``), how an acceptance is written, and the limits of a door.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from typing import Final, NamedTuple, Protocol
 
 from pico.errors import RemoteProtocolError
 from pico.protocol.gossip.values import valid_name
 from pico.protocol.http.endpoint import endpoint_id
+from pico.protocol.http.failures import REASONS
 from pico.protocol.http.values import ResponseHead
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "node_of",
     "printable",
     "refusal_of",
+    "refusal_response",
     "registration_request",
     "retry_after_s",
     "told",
@@ -72,6 +74,8 @@ ADMIN_DOOR: Final = (
     "this is an admin port, or no port of a node; agents connect to a node's upstream port, 8002 by default"
 )
 NO_DOOR: Final = "said by something that is no upstream port of a node"
+
+_REASONS: Final = {**REASONS, 404: b"Not Found", 426: b"Upgrade Required"}
 
 _DELTA_SECONDS = re.compile(rb"[0-9]{1,9}")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
@@ -198,6 +202,20 @@ def _tokens(request: _Handshake, name: bytes) -> list[bytes]:
 
 def _lower_tokens(request: _Handshake, name: bytes) -> list[bytes]:
     return [token.lower() for token in _tokens(request, name)]
+
+
+def refusal_response(status: int, code: str, sentence: str, fields: Iterable[tuple[str, str]] = ()) -> bytes:
+    """The answer of a door that refuses; the connection must end after it (TUN-8)."""
+    body = json.dumps({"error": {"code": code, "message": sentence}}).encode() + b"\n"
+    lines = [
+        b"HTTP/1.1 %d %b" % (status, _REASONS[status]),
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        b"x-pico-error: " + code.encode(),
+        b"Connection: close",
+        *(f"{name}: {value}".encode("latin-1") for name, value in fields),
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 # The agent's side.
