@@ -123,9 +123,7 @@ class AcceptedLink:
     def connection_ended(self, reason: str) -> None:
         """Every relay has heard of it by its stream."""
         _log.info("the link from %s ended: %s", self.node_id, reason)
-        self._forwarding.metrics.late_messages += self.multiplexer.engine.late_messages
-        if self.multiplexer.violated:
-            self._forwarding.metrics.protocol_errors.add(self.multiplexer.violated)
+        self._forwarding.metrics.connection_ended(self.multiplexer.engine.late_messages, self.multiplexer.violated)
         self._forwarding.ended(self)
 
 

@@ -111,9 +111,7 @@ class UpstreamConnection(GeventActor):
         """Leave the pool and end the tunnel, whatever the way out."""
         self._leave()
         self._multiplexer.abort("the upstream's actor ended")
-        self._metrics.late_messages += self._multiplexer.engine.late_messages
-        if self._multiplexer.violated:
-            self._metrics.protocol_errors.add(self._multiplexer.violated)
+        self._metrics.connection_ended(self._multiplexer.engine.late_messages, self._multiplexer.violated)
         if self._multiplexer.end is End.SHED:
             self._metrics.upstreams_shed += 1
         self._on_gone()

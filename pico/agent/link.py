@@ -215,14 +215,10 @@ class LinkActor(GeventActor):
     def _tunnel_ended(self, message: TunnelEnded, now: float) -> None:
         tunnel = self._tunnels.pop(message.tunnel, None)
         if tunnel is not None:
-            self._ended_by = tunnel.multiplexer.end
-            self._count(tunnel.multiplexer)
+            multiplexer = tunnel.multiplexer
+            self._ended_by = multiplexer.end
+            self._metrics.connection_ended(multiplexer.engine.late_messages, multiplexer.violated)
         self._link.ended(message.tunnel, message.reason, now=now)
-
-    def _count(self, multiplexer: Multiplexer) -> None:
-        self._metrics.late_messages += multiplexer.engine.late_messages
-        if multiplexer.violated:
-            self._metrics.protocol_errors.add(multiplexer.violated)
 
     def _timer_fired(self, now: float) -> None:
         self._link.handle_timer(now=now)

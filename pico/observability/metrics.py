@@ -147,6 +147,12 @@ class _Metrics:
         """A request ended with this failure of our own; counted beside ``request_finished``."""
         self.failures.add(code)
 
+    def connection_ended(self, late_messages: int, violated: str) -> None:
+        """A tunnel or link is over: what came on it too late, and the protocol that its peer broke, if it did."""
+        self.late_messages += late_messages
+        if violated:
+            self.protocol_errors.add(violated)
+
     def hub_blocked(self, seconds: float) -> None:
         """The hub ran late by so much."""
         self.hub_blocked_s += seconds
