@@ -188,12 +188,20 @@ def _asked(arguments: Mapping[str, Any]) -> Asked:
     page = PAGES.get(what)
     if page is None:
         raise UsageError(f"unknown page {what}: one of {', '.join(PAGES)}")
-    if name is not None and not page.takes_id:
+    if name is None:
+        if page.takes_id and what != "node":
+            raise UsageError(f"{what} needs an ID")
+        path = page.path
+    elif not page.takes_id:
         raise UsageError(f"{what} takes no ID")
-    if name is not None and not _is_id(name):
+    elif not _is_id(name):
         raise UsageError(f"{name!r} is not an ID")
-    if name is None and page.takes_id and what != "node":
-        raise UsageError(f"{what} needs an ID")
+    else:
+        path = f"{'nodes' if what == 'node' else page.path}/{name}"
+    return Asked(page, f"/status/{path}", _query(what, page, arguments))
+
+
+def _query(what: str, page: Page, arguments: Mapping[str, Any]) -> dict[str, str]:
     query = {}
     for option, allowed in (("endpoint", page.takes_endpoint), ("limit", page.takes_limit), ("node", what != "logs")):
         value = arguments[f"--{option}"]
@@ -207,8 +215,7 @@ def _asked(arguments: Mapping[str, Any]) -> Asked:
         if what != "endpoints":
             raise UsageError(f"{what} takes no --here")
         query["where"] = "here"
-    path = "nodes" if what == "node" and name is not None else page.path
-    return Asked(page, f"/status/{path}" + (f"/{name}" if name is not None else ""), query)
+    return query
 
 
 def _again(client: AdminClient, asked: Asked) -> Any:

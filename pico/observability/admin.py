@@ -14,7 +14,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -279,17 +279,17 @@ class AdminApp:
             _close(answer.pieces)
             answer = _error(Refused(503, "too_many_streams", f"{self.streams} are open; try again later"))
         body = answer.pieces if isinstance(answer, Stream) else answer.body
+        status = HTTPStatus(200 if isinstance(answer, Stream) else answer.status)
         fields = {
             "Content-Type": answer.content_type,
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             **dict(answer.fields),
         }
-        if isinstance(body, bytes) and getattr(answer, "status", 200) != 304:
+        if isinstance(body, bytes) and status != HTTPStatus.NOT_MODIFIED:
             fields["Content-Length"] = str(len(body))
         if close:
             fields["Connection"] = "close"  # the body is nobody's, so what follows it is not looked for
-        status = HTTPStatus(200 if isinstance(answer, Stream) else answer.status)
         start_response(f"{status.value} {status.phrase}", list(fields.items()))
         if method == "HEAD":
             _close(body)
@@ -322,7 +322,7 @@ def _with_body(request: Request, environ: Mapping[str, Any]) -> Request:
         raise Refused(400, "bad_body", "the body is not whole", fields=fields) from error
     if len(body) > BODY_BYTES_MAX:
         raise Refused(413, "body_too_large", f"expected at most {BODY_BYTES_MAX} bytes", fields=fields)
-    return Request(request.method, request.path, request.names, request.query, request.fields, request.remote, body)
+    return replace(request, body=body)
 
 
 def _query_of(text: str) -> dict[str, str]:
