@@ -655,19 +655,25 @@ class ProxyExchange:
             return
         # The reason may name hosts and ports behind the agent: for the operator only (HTTP-68).
         self.reason = event.reason
-        what = "peer" if isinstance(self._upstream, PeerUpstream) else "upstream"
+        by_peer = isinstance(self._upstream, PeerUpstream)
+        what = "peer" if by_peer else "upstream"
         _log.info("request %s: %s %s gave it up: %s", self.request_id, what, "".join(self.gone_to), event.reason)
         self._refusal = failure_of(event.code, untouched=event.untouched)
-        again = not (self._response_started or self._relayed) and may_try_again(
-            self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
-        )
-        denied = event.code is ResetCode.NO_ENDPOINT and isinstance(self._upstream, PeerUpstream)
-        full = again and event.code is ResetCode.REFUSED and self._has_waited and not self._waits_for_101
-        if denied:
+        if by_peer and event.code is ResetCode.NO_ENDPOINT:
             self._services.routes.absent(self.gone_to[1], self.endpoint_id, self._entry)
-        if full or (again and denied and event.untouched):
+        if not (self._response_started or self._relayed) and may_try_again(
+            self._request.method, event.code, untouched=event.untouched, body_held=self._held is not None
+        ):
+            self._try_again(event, by_peer=by_peer)
+        else:
+            self._give_up(self._refusal)
+
+    def _try_again(self, event: StreamReset, *, by_peer: bool) -> None:
+        full = event.code is ResetCode.REFUSED and self._has_waited and not self._waits_for_101
+        denied = by_peer and event.code is ResetCode.NO_ENDPOINT
+        if full or (denied and event.untouched):
             self._attempts -= 1  # it was none
-        if not again or self._attempts >= self._services.attempts_max:
+        if self._attempts >= self._services.attempts_max:
             self._give_up(self._refusal)
             return
         self._take_back()
@@ -676,12 +682,11 @@ class ProxyExchange:
             self._detour()
             return
         self._wait_until = inf
+        if denied or (by_peer and event.code is ResetCode.LOST):
+            self._tried = self._tried[:-1]  # it may have the endpoint, or a link, again soon (ROUTING-10)
         if denied:
-            self._tried = self._tried[:-1]  # it may have the endpoint again soon
             self._detour()
         else:
-            if event.code is ResetCode.LOST and isinstance(self._upstream, PeerUpstream):
-                self._tried = self._tried[:-1]  # it may have a link again soon (ROUTING-10)
             self._attempt()
 
     def _on_response_shed(self, event: ResponseShed) -> None:
