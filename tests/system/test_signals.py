@@ -84,9 +84,7 @@ def test_an_agent_that_is_told_to_stop_finishes_what_is_in_flight(
     assert agent.wait() == 0
 
 
-@pytest.mark.parametrize(
-    "which,number", [("node", signal.SIGTERM), ("agent", signal.SIGTERM), ("agent", signal.SIGINT)]
-)
+@pytest.mark.parametrize("which,number", [("node", signal.SIGTERM), ("agent", signal.SIGINT)])
 def test_the_second_signal_stops_at_once(
     programs: Programs, service: Service, which: str, number: signal.Signals
 ) -> None:
@@ -133,15 +131,13 @@ def test_a_signal_to_what_is_ending_changes_no_exit_code(
     assert told.wait() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_at_which_others_open_their_logs_again_ends_nobody(
-    programs: Programs, service: Service, number: signal.Signals
-) -> None:
+def test_signals_at_which_others_open_their_logs_again_end_nobody(programs: Programs, service: Service) -> None:
     node = programs.node_begun()
     agent = programs.agent(node.ready().upstream_url, "web", service.port).registered()
     for program in (node, agent):
-        program.send(number)
-        assert curl(*ASK, f"{node.url}/hello").stdout == b"hello\n"
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            program.send(number)
+            assert curl(*ASK, f"{node.url}/hello").stdout == b"hello\n"
     for program in (agent, node):
         program.send(signal.SIGTERM)
         assert program.wait() == 0
@@ -192,11 +188,10 @@ def test_a_node_whose_port_is_taken_says_so_in_one_line(programs: Programs, door
     assert re.fullmatch(rf"pico-node: .*--{door}-port.*{port}.*in use.*", complaints[0])
 
 
+# One for each way to the line; what is wrong with words and values is told apart in tests/cli.
 BAD = {
     "unknown option": ("node", ["--frob"], "pico-node: unknown option --frob"),
     "no number": ("node", ["--proxy-port=many"], "pico-node: --proxy-port"),
-    "no duration": ("node", ["--heartbeat=often"], "pico-node: --heartbeat"),
-    "no file": ("node", ["--proxy-tls-cert=/nowhere", "--proxy-tls-key=/nowhere"], "pico-node: --proxy-tls-cert"),
     "no certificate": (
         "node",
         [f"--proxy-tls-cert={__file__}", f"--proxy-tls-key={__file__}"],
@@ -208,11 +203,7 @@ BAD = {
         f"pico-agent: --ca-file: '{__file__}' is not usable: expected certificates in PEM",
     ),
     "nothing": ("agent", [], "pico-agent: --server is missing"),
-    "no url": ("agent", ["--server=frob", "--endpoint=web=3000"], "pico-agent: --server"),
-    "hyphen": ("agent", ["--server=http://localhost:1", "--endpoint=-web=3000"], "pico-agent: --endpoint"),
-    "dots": ("agent", ["--server=http://localhost:1", "--endpoint=a.b=3000"], "pico-agent: --endpoint"),
-    "too long": ("agent", ["--server=http://localhost:1", f"--endpoint={'x' * 64}=3000"], "pico-agent: --endpoint"),
-    "no service": ("agent", ["--server=http://localhost:1", "--endpoint=web"], "pico-agent: --endpoint"),
+    "no endpoint": ("agent", ["--server=http://localhost:1", "--endpoint=a.b=3000"], "pico-agent: --endpoint"),
 }
 
 
@@ -248,14 +239,13 @@ def door_that_answers(status: str) -> Iterator[str]:
     thread.join(5)
 
 
-@pytest.mark.parametrize("status", ["400 Bad Request", "401 Unauthorized", "403 Forbidden", "404 Not Found"])
-def test_an_agent_that_is_refused_for_good_ends_with_one_line(programs: Programs, status: str) -> None:
-    with door_that_answers(status) as server:
+def test_an_agent_that_is_refused_for_good_ends_with_one_line(programs: Programs) -> None:
+    with door_that_answers("403 Forbidden") as server:
         code, said = programs.run("agent", f"--server={server}", "--endpoint=web=3000")
     assert code == 1
     errors = [line for line in said.splitlines() if "level=error" in line]
     assert len([line for line in errors if "the agent ends" in line]) == 1, said
-    assert status[:3] in errors[-1]
+    assert "403" in errors[-1]
 
 
 def test_an_agent_goes_on_after_an_answer_that_may_heal(programs: Programs) -> None:
