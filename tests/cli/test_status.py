@@ -167,6 +167,11 @@ def test_a_wrong_word_is_named(node, words, why):
     "words,error,why",
     [
         (("nodes", "--limit=x"), ConfigError, "--limit: 'x' is not usable: expected a whole number, 1 or more"),
+        (
+            ("nodes", "--interval=0s"),
+            ConfigError,
+            "--interval: '0s' is not usable: expected a duration such as 500ms, 10s or 5m",
+        ),
         (("nodes", "--limit=0"), ConfigError, "--limit: '0' is not usable: expected a whole number, 1 or more"),
         (("nodes", "--limit=100001"), UsageError, "limit: '100001' is not usable: expected a number from 1 to 100000"),
         (("requests", "--endpoint=" + "a" * 101), UsageError, "endpoint: expected at most 100 characters"),
