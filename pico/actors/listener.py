@@ -33,7 +33,7 @@ from pico.actors.runtime import GeventActor
 from pico.config import address_text
 from pico.errors import TransportError
 from pico.transport.accepting import OF_ONE_CONNECTION, TROUBLE_PAUSE_S
-from pico.transport.addresses import readable
+from pico.transport.addresses import bound_at, readable
 
 if TYPE_CHECKING:
     from pico.actors.spares import Spares
@@ -277,30 +277,13 @@ class Listener(GeventActor):
 def listening_socket(host: str, port: int, *, option: str) -> Any:
     """A socket that listens, for an empty host on every address; raises ``CannotListen``."""
     try:
-        return _any_address(port) if not host else _one_address(host, port)
+        return bound_at(host, port, socket.SOCK_STREAM, _listening)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotListen(f"{option}: cannot listen on {address_text(host, port)}: {reason}") from error
 
 
-def _any_address(port: int) -> Any:
-    """Of both families where the system has both."""
-    try:
-        return _bound(socket.AF_INET6, ("::", port))
-    except OSError as error:
-        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            raise
-        return _bound(socket.AF_INET, ("0.0.0.0", port))
-
-
-def _one_address(host: str, port: int) -> Any:
-    resolver = get_hub().resolver  # waits in this greenlet only
-    found = resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
-    family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
-    return _bound(family, address)
-
-
-def _bound(family: int, address: Any) -> Any:
+def _listening(family: int, address: Any) -> Any:
     listening = _Socket(family, socket.SOCK_STREAM)
     try:
         listening.setblocking(False)

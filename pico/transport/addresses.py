@@ -1,15 +1,40 @@
-"""How the address of a socket is told.
+"""Addresses of sockets: which one a host stands for, and how one is told.
 
-Responsible for: an IPv4 address that is always written as one. Refuses to know: whose address it is.
+Responsible for: the address to bind, whatever families a system has, and an IPv4 address that is always written as one.
+Refuses to know: whose address it is, and what kind of socket has it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+import errno
+from collections.abc import Callable
+from socket import AF_INET, AF_INET6, AI_PASSIVE
+from typing import Any, Final, TypeVar
 
-__all__ = ["readable"]
+from gevent.hub import get_hub
+
+__all__ = ["bound_at", "readable"]
 
 _MAPPED: Final = "::ffff:"  # before an IPv4 address at a socket that serves both families
+
+S = TypeVar("S")
+
+
+def bound_at(host: str, port: int, kind: int, bind: Callable[[int, Any], S]) -> S:
+    """What ``bind`` makes of the family and the address of ``host``, or of every address where it is empty.
+
+    Raises ``OSError``. Blocks the calling greenlet only, and only for a name.
+    """
+    if host:
+        found = get_hub().resolver.getaddrinfo(host, port, 0, kind, 0, AI_PASSIVE)
+        family, _, _, _, address = min(found, key=lambda info: info[0] != AF_INET)
+        return bind(family, address)
+    try:
+        return bind(AF_INET6, ("::", port))  # serves both families
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return bind(AF_INET, ("0.0.0.0", port))
 
 
 def readable(address: tuple[Any, ...]) -> tuple[str, int]:

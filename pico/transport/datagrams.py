@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from random import Random
 from socket import (
-    AF_INET,
     AF_INET6,
     AI_NUMERICHOST,
-    AI_PASSIVE,
     AI_V4MAPPED,
     IPPROTO_IPV6,
     IPV6_V6ONLY,
@@ -35,7 +33,7 @@ from typing import Any, Final, Protocol
 
 from gevent.hub import get_hub
 
-from pico.transport.addresses import readable
+from pico.transport.addresses import bound_at, readable
 from pico.transport.clock import Clock
 
 __all__ = [
@@ -133,7 +131,9 @@ class DatagramSocket:
         self._bytes_max = bytes_max
         self._turn_max = turn_max
         self._scratch = memoryview(bytearray(RECV_BYTES))
-        self._sock = _bind(host, port) if bound is None else _socket.socket(fileno=bound.detach())
+        self._sock = (
+            bound_at(host, port, SOCK_DGRAM, _bound) if bound is None else _socket.socket(fileno=bound.detach())
+        )
         self.address: Address = self._sock.getsockname()[:2]
         self.counts = DatagramCounts()
         self._reader: Any = get_hub().loop.io(self._sock.fileno(), _READ)
@@ -171,20 +171,6 @@ class DatagramSocket:
                 self.counts.receive_errors += 1
                 return
             _deliver(self.counts, self._received, self._bytes_max, bytes(self._scratch[:size]), readable(source))
-
-
-def _bind(host: str, port: int) -> _socket.socket:
-    if host:
-        resolver = get_hub().resolver  # waits in this greenlet only
-        found = resolver.getaddrinfo(host, port, 0, SOCK_DGRAM, 0, AI_PASSIVE)
-        family, _, _, _, address = min(found, key=lambda info: info[0] != AF_INET)
-        return _bound(family, address)
-    try:
-        return _bound(AF_INET6, ("::", port))
-    except OSError as error:
-        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            raise
-        return _bound(AF_INET, ("0.0.0.0", port))
 
 
 def _bound(family: int, address: Any) -> _socket.socket:
