@@ -81,9 +81,9 @@ def tokens() -> Iterator[TokenService]:
 
 def cluster(programs: Programs, count: int, *options: str) -> list[Node]:
     """Nodes that know each other."""
-    nodes = [programs.node("--node-id=node-1", *options)]
-    for number in range(2, count + 1):
-        nodes.append(programs.node(f"--node-id=node-{number}", joining(nodes[0]), *options))
+    first = programs.node("--node-id=node-1", *options)
+    rest = [programs.node_begun(f"--node-id=node-{number}", joining(first), *options) for number in range(2, count + 1)]
+    nodes = [first, *(node.ready() for node in rest)]
     until_one(nodes)
     return nodes
 
