@@ -32,7 +32,7 @@ from pico.actors.upstream_connection import UpstreamConnection
 from pico.config import NodeConfig, websocket_limits
 from pico.errors import ConnectionLost, TransportError
 from pico.node.proxy_protocol import NO_PREFACE, Preface
-from pico.observability.metrics import NodeMetrics
+from pico.observability.metrics import HANDSHAKE_RESULTS, NodeMetrics
 from pico.protocol.http import Request, RequestReader, RequestRejected
 from pico.protocol.rpc import BaseEngine, StreamEvent, StreamingEngine, WaitingBodies
 from pico.protocol.tunnel import (
@@ -231,9 +231,7 @@ class UpstreamDoor:
     def _refuse(
         self, stream: Stream, status: int, code: str, sentence: str, fields: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        self._metrics.handshakes.add(
-            code if code in ("invalid_endpoint", "not_found", "draining", "too_many", ELSEWHERE) else "bad_request"
-        )
+        self._metrics.handshakes.add(code if code in HANDSHAKE_RESULTS else "bad_request")
         _log.info("refused an upstream from %s with %d: %s", stream.peer_host, status, sentence)
         stream.write(refusal_response(status, code, sentence, fields))
         stream.half_close()
