@@ -87,18 +87,18 @@ def test_a_node_says_what_it_does(programs: Programs, manager: Manager) -> None:
     assert node.wait() == 0
 
 
-@pytest.mark.parametrize("text", ["fields_max: 5", "frob: 1"], ids=["good", "bad"])
-def test_a_reload_is_announced_and_its_end_too(programs: Programs, manager: Manager, tmp_path: Path, text: str) -> None:
+def test_a_reload_is_announced_and_its_end_too(programs: Programs, manager: Manager, tmp_path: Path) -> None:
     path = tmp_path / "node.yaml"
     path.write_text("")
     node = programs.node_begun(f"--config={path}", within=manager.asks).ready()
     manager.until_heard("READY=1")
-    manager.said.clear()
-    path.write_text(text)
-    node.send(signal.SIGHUP)
-    manager.until_heard("READY=1")
-    words = [one.partition("=")[0] for one in manager.said if not one.startswith("WATCHDOG")]
-    assert words == ["RELOADING", "MONOTONIC_USEC", "STATUS", "READY", "STATUS"]
+    for text in ("fields_max: 5", "frob: 1"):  # good and bad
+        manager.said.clear()
+        path.write_text(text)
+        node.send(signal.SIGHUP)
+        manager.until_heard("READY=1")
+        words = [one.partition("=")[0] for one in manager.said if not one.startswith("WATCHDOG")]
+        assert words == ["RELOADING", "MONOTONIC_USEC", "STATUS", "READY", "STATUS"]
 
 
 def test_a_node_is_ready_only_when_it_has_joined(programs: Programs, manager: Manager) -> None:
