@@ -63,7 +63,7 @@ class Supervisor(GeventActor):
 
     ``started`` is set when all of them have started; it raises ``ChildDidNotStart`` when one could not. When the
     supervisor ends otherwise than by ``stop``, it stops the children and calls ``escalate`` with the reason: the
-    process is to exit.
+    process is to exit. ``restarted`` is told the name of each child that is started again.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Supervisor(GeventActor):
         *,
         now: Callable[[], float],
         escalate: Callable[[BaseException], None],
-        restarted: Callable[[str], None] = lambda name: None,
+        restarted: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._children = tuple(children)

@@ -123,8 +123,9 @@ class LinkActor(GeventActor):
         rng: Random,
         metrics: AgentMetrics,
         tls: SSLContext | None,
-        gave_up: Callable[[str], None] = lambda reason: None,
-        ended: Callable[[], None] = lambda: None,
+        *,
+        gave_up: Callable[[str], None],
+        ended: Callable[[], None],
         spread: Spread | None = None,
         place: int = 0,
     ) -> None:

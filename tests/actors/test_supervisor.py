@@ -305,7 +305,10 @@ class TestStart:
 
         broken = Child(name="z", build=build)
         supervisor = Supervisor(
-            [world.child("a", Restart.PERMANENT), broken], now=lambda: 0.0, escalate=world.escalated.append
+            [world.child("a", Restart.PERMANENT), broken],
+            now=lambda: 0.0,
+            escalate=world.escalated.append,
+            restarted=world.restarted.append,
         )
         supervisor.launch()
         with pytest.raises(KeyError):
