@@ -100,6 +100,16 @@ def on_terminal(*words: str, **environment: str) -> Iterator[Terminal]:
 
 @pytest.fixture
 def nodes(programs: Programs) -> tuple[Node, Node]:
+    return two_nodes(programs)
+
+
+@pytest.fixture(scope="module")
+def lasting_nodes(shared_programs: Programs) -> tuple[Node, Node]:
+    """For whoever only looks."""
+    return two_nodes(shared_programs)
+
+
+def two_nodes(programs: Programs) -> tuple[Node, Node]:
     one = programs.node("--node-id=one")
     other = programs.node("--node-id=other", f"--join={one.host}:{one.gossip_port}")
     until(lambda: all(told(node, "nodes")["total"] == 2 for node in (one, other)), "both")
@@ -147,8 +157,9 @@ def old_one(node: Node, upstream: str) -> bool:
     return upstream in [row["upstream"] for row in told(node, "upstreams")["items"]]
 
 
-def test_a_table_on_a_terminal_has_colours_unless_they_are_not_wanted(nodes: tuple[Node, Node]) -> None:
-    admin = f"--admin=http://{nodes[0].host}:{nodes[0].admin_port}"
+def test_a_table_on_a_terminal_has_colours_unless_they_are_not_wanted(lasting_nodes: tuple[Node, Node]) -> None:
+    one, _ = lasting_nodes
+    admin = f"--admin=http://{one.host}:{one.admin_port}"
     with on_terminal("status", admin) as terminal:
         shown = terminal.rest()
         assert terminal.process.returncode == 0
@@ -176,8 +187,8 @@ def test_watching_is_in_place_and_outlives_a_node_that_is_away(nodes: tuple[Node
         assert terminal.process.returncode == 130
 
 
-def test_watching_in_a_pipe_is_one_line_for_each_answer(nodes: tuple[Node, Node]) -> None:
-    one, _ = nodes
+def test_watching_in_a_pipe_is_one_line_for_each_answer(lasting_nodes: tuple[Node, Node]) -> None:
+    one, _ = lasting_nodes
     admin = f"--admin=http://{one.host}:{one.admin_port}"
     with subprocess.Popen(
         [*PICO, "status", "--json", "--watch", "--interval=10ms", admin], stdout=subprocess.PIPE, text=True
