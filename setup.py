@@ -47,6 +47,7 @@ COMPILED = (
     "pico/actors/request_services.py",
     "pico/actors/routes.py",
     "pico/actors/spares.py",
+    "pico/actors/upstream.py",
     "pico/node/proxy_door.py",
     "pico/agent/service_exchange.py",
     "pico/agent/service.py",

@@ -14,8 +14,9 @@ from typing import Any
 import pykka
 
 from pico.actors.messages import PoolFailed, UpstreamJoined, UpstreamLeft
-from pico.actors.routes import Routes, Upstream
+from pico.actors.routes import Routes
 from pico.actors.runtime import GeventActor, tell
+from pico.actors.upstream import Upstream
 from pico.protocol.routing import BALANCERS
 
 __all__ = ["EndpointPool", "Endpoints"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pykka
 
-    from pico.actors.routes import Upstream
+    from pico.actors.upstream import Upstream
     from pico.protocol.channel import Channel
     from pico.protocol.gossip.events import ExchangeWanted
     from pico.protocol.gossip.exchange import Exchange

@@ -29,8 +29,8 @@ from pico.actors.messages import (
 )
 from pico.actors.peers import PeerUpstream
 from pico.actors.request_services import RequestServices
-from pico.actors.routes import Upstream
 from pico.actors.runtime import InlineActor
+from pico.actors.upstream import Upstream
 from pico.compiling import plain_class
 from pico.protocol.cluster import EntryVersion
 from pico.protocol.http import (

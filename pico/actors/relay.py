@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pico.actors.questions import Questions
-from pico.actors.routes import Routes, Upstream
+from pico.actors.routes import Routes
+from pico.actors.upstream import Upstream
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import UNKNOWN_LENGTH, RequestHead, ResponseHead
 from pico.protocol.routing import Held, address_of, held_with, is_question, may_try_again

@@ -18,63 +18,18 @@ import pykka
 from pico.actors.messages import EndpointAppeared
 from pico.actors.peers import Peers, PeerUpstream
 from pico.actors.runtime import tell
+from pico.actors.upstream import Upstream
 from pico.protocol.cluster import ClusterView, EntryVersion, Place, PlaceGained, Standing
 from pico.protocol.routing import CALL_AGAIN_S, Balancer, Chance, PeerChoice, WaitingList, choose_peer
 from pico.transport.clock import Clock
-from pico.transport.multiplexer import Multiplexer
 
-__all__ = ["Routes", "Upstream"]
+__all__ = ["Routes"]
 
 VANISHED_MAX: Final = 10_000
 """Endpoints that nobody has any more which are remembered, so that a request may wait for their return."""
 
 WAITERS_MAX: Final = 10_000
 """Requests that wait for an endpoint at one time, over all endpoints."""
-
-
-class Upstream:
-    """One registered connection from a service, as requests see it."""
-
-    __slots__ = ("address", "agent", "endpoint_id", "id", "multiplexer", "since", "streaming")
-
-    def __init__(
-        self,
-        id_: str,
-        endpoint_id: str,
-        multiplexer: Multiplexer,
-        *,
-        streaming: bool,
-        address: str,
-        agent: str,
-        since: float,
-    ) -> None:
-        self.id = id_
-        self.endpoint_id = endpoint_id
-        self.multiplexer = multiplexer
-        self.streaming = streaming
-        self.address = address
-        self.agent = agent
-        self.since = since
-
-    @property
-    def in_flight(self) -> int:
-        """Streams that have not ended."""
-        return self.multiplexer.in_flight
-
-    @property
-    def may_open(self) -> bool:
-        """Whether it takes another stream now."""
-        return self.multiplexer.may_open
-
-    @property
-    def streams_free(self) -> int:
-        """How many more it takes now."""
-        return self.multiplexer.streams_free
-
-    @property
-    def leaving(self) -> bool:
-        """Whether it will take no stream any more, though its pool may not know yet."""
-        return self.multiplexer.leaving
 
 
 def _nobody_listens(endpoint_id: str, count: int) -> None:

@@ -23,8 +23,8 @@ from pico.actors.messages import (
     UpstreamJoined,
     UpstreamLeft,
 )
-from pico.actors.routes import Upstream
 from pico.actors.runtime import GeventActor, tell
+from pico.actors.upstream import Upstream
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.rpc import BaseEngine, ResetCode, StreamingEngine, StreamOpened
 from pico.protocol.tunnel import MOVE

@@ -25,9 +25,9 @@ from geventwebsocket.handler import WebSocketHandler
 
 from pico.actors.endpoint_pool import Endpoints
 from pico.actors.messages import CloseUpstream, DrainUpstream, MoveUpstream
-from pico.actors.routes import Upstream
 from pico.actors.runtime import tell
 from pico.actors.spares import Spares
+from pico.actors.upstream import Upstream
 from pico.actors.upstream_connection import UpstreamConnection
 from pico.config import NodeConfig, websocket_limits
 from pico.errors import ConnectionLost, TransportError

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pico.actors import relay
 from pico.actors.relay import Forwarding
-from pico.actors.routes import Routes, Upstream
+from pico.actors.routes import Routes
+from pico.actors.upstream import Upstream
 from pico.config import HttpLimits, RpcLimits, WebSocketLimits
 from pico.observability.metrics import NodeMetrics
 from pico.protocol.http import UNKNOWN_LENGTH, RequestHead, ResponseHead

@@ -6,7 +6,8 @@ know: HTTP and lists; nothing here changes anything, asks an actor or waits.
 
 from __future__ import annotations
 
-from pico.actors.routes import Routes, Upstream
+from pico.actors.routes import Routes
+from pico.actors.upstream import Upstream
 from pico.node.status.lists import Row
 from pico.node.upstream_door import UpstreamDoor
 from pico.observability.recent import Recent
