@@ -21,8 +21,8 @@ from typing import Any, Final
 
 import yaml
 
+from pico.cli.given import Given, Text
 from pico.cli.settings import Program, Setting
-from pico.cli.sources import Given, Text
 from pico.cli.values import readable_file
 from pico.errors import ConfigError
 

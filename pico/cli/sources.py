@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pico.cli.command_line import Arguments, UsageError, parse
+from pico.cli.given import Given, Text
 from pico.cli.settings import ADMIN_CA_VARIABLE, ADMIN_VARIABLE, MASK, PREFIX, Program, Setting, with_field
 from pico.errors import ConfigError, PicoError
 
-__all__ = ["Given", "Reading", "Text", "Value", "check_file", "read_settings"]
+__all__ = ["Reading", "Value", "check_file", "read_settings"]
 
 Config = TypeVar("Config")
-Layer = Mapping[str, "Given"]
+Layer = Mapping[str, Given]
 
 CONFIG_FLAG: Final = "--config"
 CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
@@ -32,22 +33,6 @@ DEFAULT: Final = "default"
 # PICO_PROXY_PORT=tcp://10.96.0.1:8000.
 _OF_A_SERVICE: Final = re.compile(r".*_SERVICE_(HOST|PORT)(_\w+)?|.*_PORT_[0-9]+_(TCP|UDP|SCTP)(_\w+)?")
 _ADDRESS_OF_A_SERVICE: Final = re.compile(r"(tcp|udp|sctp)://")
-
-
-class Text(NamedTuple):
-    """One value as it was written, and what a complaint about it begins with."""
-
-    text: str
-    where: str
-
-
-class Given(NamedTuple):
-    """What one source says of one setting. ``split``: a list may stand in one text, between commas."""
-
-    texts: tuple[Text, ...]
-    where: str
-    source: str
-    split: bool = True
 
 
 class Value(NamedTuple):
