@@ -45,7 +45,7 @@ class Connection(Protocol):
 
     @property
     def may_ask(self) -> bool:
-        """Whether no request is in progress, and another may come or is on its way."""
+        """Whether another request may come, or is on its way."""
 
     def last_call(self) -> None:
         """The node drains: one more request may come for a while, then end it."""

@@ -67,7 +67,7 @@ HANDSHAKES_MAX: Final = 1024
 """Connections at the upstream door whose handshake is not complete."""
 
 POLL_S: Final = 0.05
-LAST_HEAD_S: Final = 1.0
+LAST_HEAD_S: Final = 0.5
 """For a head that has begun when the time for a last request is over, and for that to be noticed."""
 
 STOP_S: Final = 10.0

@@ -80,12 +80,12 @@ class ClientConnection:
     @property
     def idle(self) -> bool:
         """Whether nothing is in progress, and another request may come."""
-        return self.may_ask and not self._reader.started
+        return self._request is None and not self._reader.started and not self._closing
 
     @property
     def may_ask(self) -> bool:
-        """Whether no request is in progress, and another may come or is on its way."""
-        return self._request is None and not self._closing
+        """Whether another request may come or is on its way; not where a response has said that it is the last."""
+        return not self._closing and (self._request is None or self._request.exchange.keep_alive)
 
     def last_call(self) -> None:
         """Draining: where nothing is in progress, one more request may come for a while; in the hub (HTTP-67)."""
