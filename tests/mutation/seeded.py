@@ -89,7 +89,7 @@ SEEDED: Final = (
         (
             Edit(
                 "values",
-                "return max(int(wall_s * 1000) << CHANCE_BITS | rng.getrandbits(CHANCE_BITS), next_life(stored, rng))",
+                "return max(clock_ms << CHANCE_BITS | rng.getrandbits(CHANCE_BITS), next_life(stored, rng))",
                 "return 1 << CHANCE_BITS",
             ),
         ),

@@ -43,6 +43,15 @@ class TestFirstLife:
         assert first_life(2.0, Fixed(5), stored=2000 << 22 | 9) == 2001 << 22 | 5
         assert first_life(3.0, Fixed(5), stored=2000 << 22 | 9) == 3000 << 22 | 5
 
+    @pytest.mark.parametrize("wall_s", [-1.0, -5e10, 2**42 / 1000, 6e9, 5e11])
+    def test_a_clock_that_does_not_fit_counts_as_zero(self, wall_s: float) -> None:
+        """Others say which life is the next one: the node takes it, and needs no right clock."""
+        assert first_life(wall_s, Fixed(5)) == next_life(0, Fixed(5))
+        assert first_life(wall_s, Fixed(5), stored=2000 << 22 | 9) == 2001 << 22 | 5
+
+    def test_the_last_clock_that_fits_gives_a_life_that_a_packet_holds(self) -> None:
+        assert first_life((2**42 - 0.5) / 1000, Fixed(-1)) == 2**64 - 1
+
     def test_two_processes_that_follow_the_same_life_differ(self) -> None:
         rng = Random(1)
         assert len({next_life(2000 << 22, rng) for _ in range(100)}) == 100

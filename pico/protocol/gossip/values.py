@@ -57,6 +57,7 @@ CARD: Final = b"card"
 """The key under which a node says, among other things, where its gossip port is; the rest is for others to read."""
 
 CHANCE_BITS: Final = 22
+CLOCK_BITS: Final = 42
 """The low bits of a life. Two processes that take a life in the same millisecond, or by the same rule after the same
 news, would otherwise mix their histories."""
 
@@ -256,7 +257,10 @@ def check_entry(key: bytes, value: bytes) -> None:
 
 def first_life(wall_s: float, rng: Chance, *, stored: int = 0) -> int:
     """The life of a process that starts now by the clock on the wall, above the one that was stored, if any."""
-    return max(int(wall_s * 1000) << CHANCE_BITS | rng.getrandbits(CHANCE_BITS), next_life(stored, rng))  # GOSSIP-1
+    clock_ms = int(wall_s * 1000)
+    if clock_ms >> CLOCK_BITS:  # a clock that was never set; a negative number has these bits, too
+        clock_ms = 0
+    return max(clock_ms << CHANCE_BITS | rng.getrandbits(CHANCE_BITS), next_life(stored, rng))  # GOSSIP-1
 
 
 def next_life(heard: int, rng: Chance) -> int:
