@@ -1,7 +1,8 @@
 """What the kernel and the interpreter say of the process.
 
 Responsible for: ``process_...`` and ``python_...`` under the names that every client library of Prometheus uses,
-``pico_build_info``, and what became of the log. Refuses to know: whose process it is.
+``pico_build_info``, and what became of the log. What the kernel does not say, as where no ``/proc`` is mounted, is left
+out. Refuses to know: whose process it is.
 
 The library's own collector lists all open files one by one, which takes 10 ms with ten thousand connections; the kernel
 is asked for their number instead.
@@ -30,6 +31,7 @@ __all__ = ["ProcessMetrics", "open_files"]
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _FILES: Final = "/proc/self/fd"
+_STAT: Final = Path("/proc/self/stat")
 
 
 class ProcessMetrics:
@@ -38,7 +40,10 @@ class ProcessMetrics:
     def __init__(self, version: str) -> None:
         self._version = version
         self._compiled = "yes" if is_compiled() else "no"
-        self._began_at = time.time() - _age_s()
+        try:
+            self._began_at = time.time() - _age_s()
+        except OSError:
+            self._began_at = time.time()  # not much later
         registry = CollectorRegistry()
         self._collectors = (PlatformCollector(registry=registry), GCCollector(registry=registry))
 
@@ -65,7 +70,7 @@ class ProcessMetrics:
         yield GaugeMetricFamily(
             "process_start_time_seconds", "When the process began, in seconds since 1970.", self._began_at
         )
-        yield GaugeMetricFamily("process_open_fds", "Open files and sockets.", open_files())
+        yield from _files()
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         yield GaugeMetricFamily("process_max_fds", "How many open files and sockets there may be.", most)
 
@@ -76,10 +81,18 @@ def open_files() -> int:
     return counted or len(get_hub().threadpool.apply(os.listdir, (_FILES,)))
 
 
+def _files() -> Iterator[Metric]:
+    try:
+        count = open_files()
+    except OSError:
+        return
+    yield GaugeMetricFamily("process_open_fds", "Open files and sockets.", count)
+
+
 def _memory() -> Iterator[Metric]:
     try:
         fields = _fields()
-    except OSError:  # no open file is left: then the rest is wanted all the more
+    except OSError:  # no open file is left, say: then the rest is wanted all the more
         return
     yield GaugeMetricFamily("process_virtual_memory_bytes", "Size of the address space.", int(fields[20]))
     yield GaugeMetricFamily("process_resident_memory_bytes", "Memory in use.", int(fields[21]) * _PAGE_BYTES)
@@ -87,7 +100,7 @@ def _memory() -> Iterator[Metric]:
 
 def _fields() -> list[bytes]:
     # The second field is the program's name in parentheses, in which anything may stand: the third comes first here.
-    return Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    return _STAT.read_bytes().rpartition(b")")[2].split()
 
 
 def _age_s() -> float:

@@ -1,14 +1,16 @@
-"""The number of open files: from the kernel at once, from an older one by counting."""
+"""The number of open files: from the kernel at once, from an older one by counting; and what is told without ``/proc``."""
 
 from __future__ import annotations
 
 import os
 import resource
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from pico.observability import process_metrics
 from pico.observability.process_metrics import ProcessMetrics, open_files
 
 
@@ -38,3 +40,14 @@ def test_without_a_file_for_it_only_the_memory_is_missing() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert missing == {"process_virtual_memory_bytes", "process_resident_memory_bytes"}
+
+
+def test_without_proc_the_rest_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = {family.name: family for family in ProcessMetrics("0.1.0").collect()}
+    monkeypatch.setattr(process_metrics, "_FILES", str(tmp_path / "fd"))
+    monkeypatch.setattr(process_metrics, "_STAT", tmp_path / "stat")
+    began_at = time.time()
+    told = {family.name: family for family in ProcessMetrics("0.1.0").collect()}
+    memory = {"process_virtual_memory_bytes", "process_resident_memory_bytes"}
+    assert before.keys() - told.keys() == {*memory, "process_open_fds"}
+    assert began_at <= told["process_start_time_seconds"].samples[0].value <= time.time()
