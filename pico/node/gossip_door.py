@@ -65,6 +65,9 @@ WIRE_VERSION: Final = 1
 CARDS_LOCATED_MAX: Final = 1_024
 """Cards of which it is remembered where they say that the node is."""
 
+PORTS_TRIED_MAX: Final = 16
+"""That the system chooses for datagrams; that others have each of these for streams is no chance any more."""
+
 _RESULTS: Final[dict[type[PicoError], str]] = {
     ConnectedToSelf: "connected_to_self",
     ForgedFrame: "forged",
@@ -240,15 +243,28 @@ class GossipDoor:
     def _open_datagrams(self, received: Callable[[bytes, Address], None]) -> Datagrams:
         host = self._bind_host
         try:
-            datagrams = self._system.bind_datagrams(host, self._port, received)
-            while not self._port and not _is_free_for_streams(host, datagrams.address[1]):
-                datagrams.close()
-                datagrams = self._system.bind_datagrams(host, 0, received)
+            if self._port:
+                return self._system.bind_datagrams(host, self._port, received)
+            datagrams = self._on_any_port(host, received)
         except OSError as error:
             where = address_text(host, self._port)
             raise TransportError(f"--gossip-port: cannot listen on {where} (UDP): {error.strerror}") from error
         self._port = datagrams.address[1]
         return datagrams
+
+    def _on_any_port(self, host: str, received: Callable[[bytes, Address], None]) -> Datagrams:
+        """A port that the system chooses for datagrams is wanted for streams, too."""
+        tried = 0
+        while True:
+            datagrams = self._system.bind_datagrams(host, 0, received)
+            try:
+                listening_socket(host, datagrams.address[1], option="--gossip-port").close()
+                return datagrams
+            except CannotListen:
+                datagrams.close()
+                tried += 1
+                if tried == PORTS_TRIED_MAX:
+                    raise
 
     def _card(self) -> Card:
         config = self._config
@@ -342,12 +358,3 @@ def _split(advertised: str, port: int) -> tuple[str, int]:
         host, _, number = advertised.rpartition(":")
         return host.strip("[]"), int(number)
     return advertised.strip("[]"), port
-
-
-def _is_free_for_streams(host: str, port: int) -> bool:
-    """A port that the system chose for datagrams is wanted for streams, too."""
-    try:
-        listening_socket(host, port, option="--gossip-port").close()
-    except CannotListen:
-        return False
-    return True

@@ -13,6 +13,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from pico.actors.supervisor import ChildDidNotStart
 from pico.cli.bench.processes import free_port
 from pico.config import GossipTimers, PeerLimits
 from pico.node.system import System
@@ -791,6 +792,27 @@ def test_a_port_that_the_system_chooses_is_free_for_both_protocols():
 
     with contextlib.closing(other), running_node(system=Crowded()) as node:
         assert node.address("gossip-door")[1] != taken[0]
+
+
+def test_a_node_that_gets_no_port_for_both_protocols_says_so():
+    """No open file is left, say: it must not try for ever, deaf to every signal."""
+    with contextlib.ExitStack() as others:
+        bound = []
+
+        class Full(System):
+            def bind_datagrams(self, host, port, received):
+                assert len(bound) < 100, "it would go on"
+                bound.append(super().bind_datagrams(host, port, received))
+                other = others.enter_context(contextlib.closing(socket.socket()))
+                with contextlib.suppress(OSError):
+                    other.bind(bound[-1].address)
+                    other.listen()
+                return bound[-1]
+
+        with pytest.raises(ChildDidNotStart, match="--gossip-port: cannot listen on .*: Address already in use"):
+            others.enter_context(running_node(system=Full()))
+        for datagrams in bound:
+            assert not datagrams.send(b"", datagrams.address), "each is closed"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
