@@ -10,6 +10,7 @@ a visitor can neither forge a line nor reach a terminal.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -90,7 +91,7 @@ def cooperative_writer(fd: int) -> Write:
         if torn:
             rest = b"\n" + rest
         while rest:
-            written = get_hub().threadpool.apply(_written, (fd, rest))
+            written = _written_apart(fd, rest)
             if isinstance(written, BlockingIOError):  # whoever shares the descriptor has made it so
                 wait_write(fd)
             elif isinstance(written, OSError):
@@ -100,6 +101,15 @@ def cooperative_writer(fd: int) -> Write:
                 rest = rest[written:]
 
     return write
+
+
+def _written_apart(fd: int, data: bytes) -> int | OSError:
+    pool = get_hub().threadpool
+    try:
+        pool.size = pool.size or 1  # first: without any thread what is to be done would stay there, to be done later
+        return pool.apply(_written, (fd, data))  # type: ignore[no-any-return]
+    except RuntimeError as error:  # the system has no thread left
+        return OSError(errno.ENOMEM, str(error))
 
 
 def _written(fd: int, data: bytes) -> int | OSError:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.threadpool
 import pytest
 from gevent.event import Event
+from gevent.threadpool import ThreadPool
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -490,6 +492,25 @@ class TestWriting:
             cooperative_writer(full)("a line\n")
         os.close(full)
         assert caught.value.errno == errno.ENOSPC
+        assert capfd.readouterr() == ("", "")
+
+    def test_no_thread_is_an_error_and_nothing_is_printed(
+        self, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def no_thread(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        pool = ThreadPool(1)
+        monkeypatch.setattr(gevent.get_hub(), "_threadpool", pool)
+        with (tmp_path / "log").open("wb") as file:
+            write = cooperative_writer(file.fileno())
+            with monkeypatch.context() as context:
+                context.setattr(gevent.threadpool, "start_new_thread", no_thread)
+                with pytest.raises(OSError, match="can't start new thread"):
+                    write("a line\n")
+            write("the next\n")
+        pool.kill()
+        assert (tmp_path / "log").read_text() == "the next\n"
         assert capfd.readouterr() == ("", "")
 
     def test_a_pipe_without_a_reader_is_an_error_and_nothing_is_printed(

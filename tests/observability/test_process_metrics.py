@@ -1,4 +1,4 @@
-"""The number of open files: from the kernel at once, from an older one by counting; and what is told without ``/proc``."""
+"""The number of open files, from the kernel at once, from an older one by counting; what is told without ``/proc``."""
 
 from __future__ import annotations
 
