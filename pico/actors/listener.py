@@ -277,7 +277,7 @@ class Listener(GeventActor):
 def listening_socket(host: str, port: int, *, option: str) -> Any:
     """A socket that listens, for an empty host on every address; raises ``CannotListen``."""
     try:
-        return bound_at(host, port, socket.SOCK_STREAM, _listening)
+        return bound_at(host, port, _listening)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CannotListen(f"{option}: cannot listen on {address_text(host, port)}: {reason}") from error

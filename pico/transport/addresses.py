@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from socket import AF_INET, AF_INET6, AI_PASSIVE
+from socket import AF_INET, AF_INET6
 from typing import Any, Final, TypeVar
 
-from gevent.hub import get_hub
+from pico.transport.names import own_address
 
 __all__ = ["bound_at", "readable"]
 
@@ -20,15 +20,13 @@ _MAPPED: Final = "::ffff:"  # before an IPv4 address at a socket that serves bot
 S = TypeVar("S")
 
 
-def bound_at(host: str, port: int, kind: int, bind: Callable[[int, Any], S]) -> S:
+def bound_at(host: str, port: int, bind: Callable[[int, Any], S]) -> S:
     """What ``bind`` makes of the family and the address of ``host``, or of every address where it is empty.
 
     Raises ``OSError``. Blocks the calling greenlet only, and only for a name.
     """
     if host:
-        found = get_hub().resolver.getaddrinfo(host, port, 0, kind, 0, AI_PASSIVE)
-        family, _, _, _, address = min(found, key=lambda info: info[0] != AF_INET)
-        return bind(family, address)
+        return bind(*own_address(host, port))
     try:
         return bind(AF_INET6, ("::", port))  # serves both families
     except OSError as error:

@@ -132,7 +132,7 @@ class DatagramSocket:
         self._turn_max = turn_max
         self._scratch = memoryview(bytearray(RECV_BYTES))
         self._sock = (
-            bound_at(host, port, SOCK_DGRAM, _bound) if bound is None else _socket.socket(fileno=bound.detach())
+            bound_at(host, port, _bound) if bound is None else _socket.socket(fileno=bound.detach())
         )
         self.address: Address = self._sock.getsockname()[:2]
         self.counts = DatagramCounts()

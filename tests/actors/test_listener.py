@@ -484,7 +484,7 @@ class TestTrouble:
         assert str(caught.value) == f"--proxy-port: cannot listen on {host}:{port}: Address already in use"
         assert not second.ref.is_alive()
 
-    @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-name.invalid"])
+    @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-name.invalid", "x" * 64])
     def test_an_address_that_is_not_ours(self, host: str) -> None:
         with pytest.raises(CannotListen, match=f"--proxy-port: cannot listen on {host}:0: "):
             Door(host=host).open()
