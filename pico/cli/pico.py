@@ -6,6 +6,7 @@ it is asked for, so that none makes another slow.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -69,6 +70,7 @@ COMMANDS = {
 def main() -> int:
     """The console script. Exit code: the command's; 2 misused, 130 interrupted."""
     open_closed_streams()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ctrl-C, say, where the caller has blocked it
     words = sys.argv[1:]
     program = f"{PROGRAM} {words[0]}" if words and words[0] in COMMANDS else PROGRAM
     return guarded(program, lambda: _run(words))

@@ -1,8 +1,8 @@
 """How ``pico-node`` and ``pico-agent`` start.
 
-Responsible for: standard streams that are open, what a signal does while nothing is there that it could mean, patching
-the standard library before any other part of the program is imported, and the exit code. Refuses to know: the options,
-and what is run.
+Responsible for: standard streams that are open, signals that arrive and what they do while nothing is there that they
+could mean, patching the standard library before any other part of the program is imported, and the exit code. Refuses
+to know: the options, and what is run.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def start(program: str, run: Callable[[], int]) -> int:
     # Until there is something to drain. An exception is no way out: what is being imported may print it or swallow it.
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # by itself it would do nothing to process 1 of a container
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # what the caller has blocked would reach nobody
 
     from gevent import monkey
 

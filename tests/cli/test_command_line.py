@@ -270,6 +270,20 @@ with open(sys.argv[1], "w") as file:
     assert (tmp_path / "said").read_text() == "0 1 2 True"
 
 
+def test_a_signal_that_the_caller_has_blocked_is_heard() -> None:
+    """Ctrl-C, say. Of node and agent: ``tests/system/test_signals.py``."""
+    program = """\
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+sys.argv = ["pico", "version"]
+from pico.cli.pico import main
+main()
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines()[-1] == "set()", ran.stderr
+
+
 INTERRUPTED_AT = """\
 import os, signal, sys
 imported = sys.argv.pop()

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,10 @@ from tests.system.service import Service
 
 DOORS = [f"--{door}-host={HOST}" for door in ("proxy", "admin", "upstream", "gossip")]
 ANY_PORTS = [f"--{door}-port=0" for door in ("proxy", "admin", "upstream", "gossip")]
+BLOCKED = (
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65)); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 ASK = ("--fail", "-H", "x-pico-endpoint: web")
 
 
@@ -138,6 +143,17 @@ def test_signals_at_which_others_open_their_logs_again_end_nobody(programs: Prog
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             program.send(number)
             assert curl(*ASK, f"{node.url}/hello").stdout == b"hello\n"
+    for program in (agent, node):
+        program.send(signal.SIGTERM)
+        assert program.wait() == 0
+
+
+def test_a_signal_is_heard_though_the_caller_has_blocked_it(programs: Programs, service: Service) -> None:
+    """As a supervisor does that waits for signals itself: what it starts inherits what it has blocked."""
+    within = [sys.executable, "-c", BLOCKED]
+    node = programs.node_begun(within=within).ready()
+    target = f"--endpoint=web={HOST}:{service.port}"
+    agent = programs.agent_of(f"--server={node.upstream_url}", target, within=within).registered()
     for program in (agent, node):
         program.send(signal.SIGTERM)
         assert program.wait() == 0
