@@ -84,7 +84,7 @@ def open_files() -> int:
 def _files() -> Iterator[Metric]:
     try:
         count = open_files()
-    except OSError:
+    except (OSError, RuntimeError):  # of the latter kind when the system has no thread left to count in
         return
     yield GaugeMetricFamily("process_open_fds", "Open files and sockets.", count)
 

@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import gevent
+import gevent.threadpool
 import pytest
+from gevent.threadpool import ThreadPool
 
 from pico.observability import process_metrics
 from pico.observability.process_metrics import ProcessMetrics, open_files
@@ -25,6 +28,20 @@ def test_an_older_kernel_has_its_list_counted(monkeypatch: pytest.MonkeyPatch) -
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "stat", lambda path: SimpleNamespace(st_size=0))
     assert abs(open_files() - before) <= 4, "the thread that counts may need some of its own"
+
+
+def test_an_older_kernel_without_a_thread_to_count_in_tells_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    process = ProcessMetrics("0.1.0")
+    before = {family.name for family in process.collect()}
+    with monkeypatch.context() as context:
+        context.setattr(os, "stat", lambda path: SimpleNamespace(st_size=0))
+        context.setattr(gevent.get_hub(), "_threadpool", ThreadPool(1))
+        context.setattr(gevent.threadpool, "start_new_thread", no_thread)
+        told = {family.name for family in process.collect()}
+    assert before - told == {"process_open_fds"}
 
 
 def test_without_a_file_for_it_only_the_memory_is_missing() -> None:
