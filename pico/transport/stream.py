@@ -384,6 +384,9 @@ class SocketStream:
         except OSError as error:
             self._break(_lost(error))
             return
+        except MemoryError as fault:  # what the system has given is lost: nothing may follow it
+            self._crashed(fault)
+            return
         self._much = len(data) == size_max
         if data:
             try:

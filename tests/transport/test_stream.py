@@ -9,6 +9,7 @@ import socket as stdlib_socket
 import struct
 import subprocess
 import sys
+from typing import Never
 
 import gevent
 import pytest
@@ -20,6 +21,7 @@ from pico.transport.blocking_reader import BlockingReader
 from pico.transport.clock import ManualClock
 from pico.transport.memory import memory_pair
 from pico.transport.stream import SocketStream
+from tests.compiled import interpreted_only
 from tests.transport.recorder import DEADLINE_S, Recorder, open_files, settle, socket_pair, tcp_sockets
 
 BIG = bytes(4 << 20)
@@ -342,6 +344,23 @@ def test_a_fault_in_any_callback_ends_the_connection(event: str) -> None:
         near.half_close()
     one.wait_for("lost")
     assert faulty.crashes == 1 and far.closed
+
+
+@interpreted_only
+def test_bytes_for_which_there_is_no_memory_end_the_connection() -> None:
+    """They have left the system: what comes after them would look like the next ones."""
+
+    class Full(bytearray):
+        def __getitem__(self, _: object) -> Never:
+            raise MemoryError
+
+    near, far = socket_pair()
+    far._scratch = Full(far.read_bytes_max)
+    one, other = Recorder(near), Recorder(far)
+    near.write(b"x")
+    one.wait_for("lost")
+    assert far.closed
+    assert other.events == ["lost"] and not other.data
 
 
 def test_a_cut_cable_is_noticed_at_both_ends() -> None:
