@@ -131,9 +131,7 @@ class DatagramSocket:
         self._bytes_max = bytes_max
         self._turn_max = turn_max
         self._scratch = memoryview(bytearray(RECV_BYTES))
-        self._sock = (
-            bound_at(host, port, _bound) if bound is None else _socket.socket(fileno=bound.detach())
-        )
+        self._sock = bound_at(host, port, _bound) if bound is None else _socket.socket(fileno=bound.detach())
         self.address: Address = self._sock.getsockname()[:2]
         self.counts = DatagramCounts()
         self._reader: Any = get_hub().loop.io(self._sock.fileno(), _READ)
