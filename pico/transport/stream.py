@@ -384,8 +384,8 @@ class SocketStream:
         except OSError as error:
             self._break(_lost(error))
             return
-        except MemoryError as fault:  # what the system has given is lost: nothing may follow it
-            self._crashed(fault)
+        except MemoryError as shortage:  # what the system has given is lost: nothing may follow it
+            self._crashed(shortage)
             return
         self._much = len(data) == size_max
         if data:
