@@ -804,6 +804,8 @@ def test_a_node_that_gets_no_port_for_both_protocols_says_so():
                 assert len(bound) < 100, "it would go on"
                 bound.append(super().bind_datagrams(host, port, received))
                 other = others.enter_context(contextlib.closing(socket.socket()))
+                # As the door does: else what is left of a connection is in this one's way and not in the door's.
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 with contextlib.suppress(OSError):
                     other.bind(bound[-1].address)
                     other.listen()
