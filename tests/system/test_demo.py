@@ -152,5 +152,5 @@ def test_nothing_survives_a_demo_that_is_killed(begin: Begin) -> None:
 
 def test_a_part_that_cannot_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "node_flags", lambda ports, index: ["--frob"])
-    with pytest.raises(DemoFailed, match="node-1 ended with status 2: pico-node: unknown option --frob"):
+    with pytest.raises(DemoFailed, match=r"node-\d ended with status 2: pico-node: unknown option --frob"):
         demo.run_demo({"--once": True})
