@@ -56,8 +56,8 @@ ENTRY_BYTES_MAX: Final = 512
 CARD: Final = b"card"
 """The key under which a node says, among other things, where its gossip port is; the rest is for others to read."""
 
-CHANCE_BITS: Final = 22
 CLOCK_BITS: Final = 42
+CHANCE_BITS: Final = 22
 """The low bits of a life. Two processes that take a life in the same millisecond, or by the same rule after the same
 news, would otherwise mix their histories."""
 
