@@ -16,7 +16,7 @@ from pico.protocol.gossip.values import Address
 from pico.transport.datagrams import Datagrams, DatagramSocket
 from pico.transport.dial import dial
 from pico.transport.inherited import Inherited
-from pico.transport.names import names
+from pico.transport.names import addresses_of
 from pico.transport.stream import Stream
 
 __all__ = ["System"]
@@ -45,7 +45,7 @@ class System:
     def resolve(self, host: str, port: int) -> list[Address]:
         """Where a name leads; nothing when it leads nowhere now. Blocks the calling greenlet only."""
         try:
-            found = names().look_up(host.encode("idna"), None)
+            found = addresses_of(host, port, None)
         except UnicodeError:
             return []
         return [] if isinstance(found, OSError) else list(dict.fromkeys((str(info[4][0]), port) for info in found))

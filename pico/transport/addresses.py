@@ -11,7 +11,7 @@ from collections.abc import Callable
 from socket import AF_INET, AF_INET6
 from typing import Any, Final, TypeVar
 
-from pico.transport.names import own_address
+from pico.transport.names import addresses_of
 
 __all__ = ["bound_at", "readable"]
 
@@ -26,13 +26,25 @@ def bound_at(host: str, port: int, bind: Callable[[int, Any], S]) -> S:
     Raises ``OSError``. Blocks the calling greenlet only, and only for a name.
     """
     if host:
-        return bind(*own_address(host, port))
+        return bind(*_own_address(host, port))
     try:
         return bind(AF_INET6, ("::", port))  # serves both families
     except OSError as error:
         if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             raise
         return bind(AF_INET, ("0.0.0.0", port))
+
+
+def _own_address(host: str, port: int) -> tuple[int, Any]:
+    """Family and address of the host, of IPv4 where it has both."""
+    try:
+        found = addresses_of(host, port, None)
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, "not a valid name") from error
+    if isinstance(found, OSError):
+        raise found
+    family, _, _, _, where = min(found, key=lambda info: info[0] != AF_INET)
+    return family, where
 
 
 def readable(address: tuple[Any, ...]) -> tuple[str, int]:

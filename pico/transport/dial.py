@@ -13,17 +13,12 @@ import time
 from errno import ECONNREFUSED, EINPROGRESS, EMFILE, ENFILE, ETIMEDOUT
 from os import strerror
 from socket import (
-    AF_UNSPEC,
-    AI_NUMERICHOST,
     EAI_NODATA,
     EAI_NONAME,
-    IPPROTO_TCP,
     SO_ERROR,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
-    SOCK_STREAM,
     SOL_SOCKET,
-    gaierror,
 )
 from typing import Any, Final
 
@@ -31,7 +26,7 @@ import gevent
 from gevent.hub import Waiter, get_hub
 
 from pico.errors import ConnectFailed, NoFileLeft, TransportError, TransportTimeout
-from pico.transport.names import Address, names
+from pico.transport.names import Address, addresses_of
 from pico.transport.stream import SocketStream, Stream
 from pico.transport.tls import connect_tls
 
@@ -88,12 +83,7 @@ def _connect(host: str, port: int, deadline: float, descriptors_max: int) -> _so
 
 def _resolve(host: str, port: int, deadline: float) -> list[Address]:
     try:
-        # An address needs no resolver, and so no thread.
-        return _socket.getaddrinfo(host, port, AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, AI_NUMERICHOST)
-    except (gaierror, UnicodeError):
-        pass
-    try:
-        found = names().look_up(host.encode("idna"), max(0.0, deadline - time.monotonic()))
+        found = addresses_of(host, port, max(0.0, deadline - time.monotonic()))
     except gevent.Timeout as late:  # a BaseException, which would stop every actor there is
         raise TransportTimeout(f"the name {host} was not resolved in time") from late
     except UnicodeError as error:
@@ -102,7 +92,7 @@ def _resolve(host: str, port: int, deadline: float) -> list[Address]:
         unknown = found.errno in (EAI_NONAME, EAI_NODATA)
         why = "the name is not known" if unknown else str(found.strerror).lower()
         raise _ERRORS.get(found.errno or 0, ConnectFailed)(f"cannot resolve {host}: {why}") from found
-    return [(family, kind, protocol, "", (where[0], port, *where[2:])) for family, kind, protocol, _, where in found]
+    return found
 
 
 def _connect_one(address: Address, timeout_s: float, descriptors_max: int) -> _socket.socket | int:

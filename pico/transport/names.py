@@ -1,7 +1,7 @@
 """From a host name to its addresses.
 
-Responsible for: asking the system in threads of their own, for each name once at a time, however many wait for it; and
-where a host of this machine can be bound to. Refuses to know: what the addresses are for, and how long anyone waits.
+Responsible for: asking the system in threads of their own, for each name once at a time, however many wait for it, and
+not at all for what is an address. Refuses to know: what the addresses are for, and how long anyone waits.
 
 A name server that does not answer holds a thread for as long as the system has patience. So these threads are no
 others' (files and pipes have those of the hub), and a name that hangs holds one of them, not one for each dial.
@@ -10,15 +10,15 @@ others' (files and pipes have those of the hub), and a name that hangs holds one
 from __future__ import annotations
 
 import _socket
-from errno import EAGAIN, EINVAL
-from socket import AF_INET, AF_UNSPEC, AI_NUMERICHOST, IPPROTO_TCP, SOCK_STREAM, gaierror
+from errno import EAGAIN
+from socket import AF_UNSPEC, AI_NUMERICHOST, IPPROTO_TCP, SOCK_STREAM, gaierror
 from typing import Any, Final
 
 import gevent
 from gevent.hub import get_hub
 from gevent.threadpool import ThreadPool
 
-__all__ = ["Address", "Names", "names", "own_address"]
+__all__ = ["Address", "Names", "addresses_of", "names"]
 
 LOOK_UPS_MAX: Final = 32
 """Names that are asked for at one time; further ones wait."""
@@ -36,24 +36,20 @@ def names() -> Names:
     return found
 
 
-def own_address(host: str, port: int) -> tuple[int, Any]:
-    """Family and address of a socket that is to be bound to that host, IPv4 where it has both. Raises ``OSError``.
+def addresses_of(host: str, port: int, timeout_s: float | None) -> list[Address] | OSError:
+    """The addresses of a host, which may be one itself, in the order of the system, or why there are none.
 
-    Blocks the calling greenlet only. An address needs no resolver, and so no thread.
+    Raises ``UnicodeError`` for what is no valid name, and ``gevent.Timeout``, without a time never. Blocks the calling
+    greenlet only, and only for a name: an address needs no resolver, and so no thread.
     """
     try:
-        found = _socket.getaddrinfo(host, port, AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, AI_NUMERICHOST)
+        return _socket.getaddrinfo(host, port, AF_UNSPEC, SOCK_STREAM, IPPROTO_TCP, AI_NUMERICHOST)
     except (gaierror, UnicodeError):
-        try:
-            name = host.encode("idna")
-        except UnicodeError as error:
-            raise OSError(EINVAL, "not a valid name") from error
-        outcome = names().look_up(name, None)
-        if isinstance(outcome, OSError):
-            raise outcome from None
-        found = outcome
-    family, _, _, _, where = min(found, key=lambda info: info[0] != AF_INET)
-    return family, (where[0], port, *where[2:])
+        pass
+    found = names().look_up(host.encode("idna"), timeout_s)
+    if isinstance(found, OSError):
+        return found
+    return [(family, kind, protocol, "", (where[0], port, *where[2:])) for family, kind, protocol, _, where in found]
 
 
 class Names:

@@ -9,7 +9,11 @@ import pytest
 from gevent.hub import get_hub
 
 from pico.transport import names
-from pico.transport.names import own_address
+from pico.transport.addresses import bound_at
+
+
+def own_address(host: str, port: int) -> tuple[int, object]:
+    return bound_at(host, port, lambda family, address: (family, address))
 
 
 @pytest.fixture
